@@ -1,0 +1,687 @@
+"""What two or more of the numbered scripts run, and nothing else.
+
+Read it top to bottom: command line and run, data, layers and networks, losses,
+training, figures. The lessons themselves are in the numbered scripts.
+"""
+
+import argparse
+import contextlib
+import csv
+import json
+import os
+import platform
+import re
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def without_startup_notes():
+    """Keeps TensorFlow's start-up notes off the screen; errors still get there.
+
+    The C++ side writes them to file descriptor 2 before its log level is read, so
+    the descriptor itself is diverted while TensorFlow loads. A failed cuInit with
+    code 303 only says that the machine has no CUDA driver.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # no notes from here on either
+    notes = re.compile(r"I\d{4} |WARNING: All log messages before absl|\s*$|.*cuInit.*\(303\)")
+    with tempfile.TemporaryFile("w+") as log:
+        stderr = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            log.seek(0)
+            sys.stderr.writelines(line for line in log if not notes.match(line))
+
+
+with without_startup_notes():
+    import keras
+    import matplotlib
+    import tensorflow as tf
+    from keras import layers
+    from matplotlib.figure import Figure
+
+    tf.config.list_physical_devices()  # looks for a GPU, with notes of its own
+
+
+# =============================================================================
+# 1. Command line and run
+# =============================================================================
+
+HERE = Path(__file__).parent
+
+
+class UserError(Exception):
+    """A mistake by the user; the message names the file or flag and the cure."""
+
+
+def run_main(main):
+    """Runs `main()`. What the user can mend ends in one line and exit status 2."""
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on from the last finished epoch.", file=sys.stderr)
+        sys.exit(130)
+    except UserError as error:
+        message = str(error)
+    except OSError as error:  # no permission, disk full, ...
+        message = f"{error.filename or 'writing a file'}: {error.strerror}"
+    except tf.errors.OpError as error:  # the same from TensorFlow's own file system
+        if "No space left" not in error.message:
+            raise
+        message = f"{error.message.splitlines()[0]}: make room or give another --out"
+    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def whole_number(low, high):
+    """Returns an argparse type: a whole number from `low` to `high`."""
+
+    def parse(text):
+        if not re.fullmatch(r"-?\d+", text) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def trainer_arguments(docstring, *, epochs, batch_size, out):
+    """Returns a parser with the flags that all trainers share."""
+    parser = argparse.ArgumentParser(
+        description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--epochs", type=whole_number(1, 10**6), default=epochs, help=f"epochs wanted in all ({epochs})")
+    add("--batch-size", type=whole_number(1, 10**5), default=batch_size, help=f"({batch_size})")
+    add("--steps-per-epoch", type=whole_number(1, 10**9), metavar="N", help="cap, for a quick look")
+    add("--seed", type=whole_number(0, 2**31 - 1), default=0, help="(0)")
+    add(
+        "--precision",
+        choices=["float32", "mixed_bfloat16", "mixed_float16"],
+        default="float32",
+        help="(float32)",
+    )
+    add("--out", type=Path, default=Path("runs") / out, metavar="DIR", help=f"(runs/{out})")
+    add("--fresh", action="store_true", help="start over; an earlier run in DIR is moved aside")
+    return parser
+
+
+def start_run(args, data):
+    """Opens the run's folder `args.out`, new or to go on with; sets seed and precision.
+
+    Args:
+        args: the parsed flags.
+        data: dict of what identifies the data, kept with the flags.
+
+    Raises:
+        UserError: the folder holds something else, or a run with other flags or data.
+    """
+    run, options_file = args.out, args.out / "options.json"
+    flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    if args.fresh and options_file.exists():
+        aside = next(p for n in range(1, 10**6) if not (p := run.with_name(f"{run.name}.{n}")).exists())
+        run.rename(aside)
+        print(f"Starting over. The earlier run is now {aside}")
+    if options_file.exists():
+        earlier = json.loads(options_file.read_text())
+        was = {f"--{k.replace('_', '-')}": v for k, v in earlier["flags"].items()} | earlier["data"]
+        now = {f"--{k.replace('_', '-')}": v for k, v in flags.items()} | data
+        free = {"--epochs", "--out", "--fresh"}
+        changes = [f"{k} {was[k]} -> {now[k]}" for k in was if k not in free and was[k] != now.get(k)]
+        if changes:
+            raise UserError(
+                f"{run} holds a run with other settings ({', '.join(changes)}): "
+                "use those, or give another --out, or start over with --fresh"
+            )
+    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise UserError(f"--out {run}: exists and is not the folder of a run; give another one")
+    (run / "samples").mkdir(parents=True, exist_ok=True)
+    versions = {"python": platform.python_version(), "tensorflow": tf.__version__}
+    versions |= {"keras": keras.__version__, "matplotlib": matplotlib.__version__}
+    with replacing(options_file) as path:
+        path.write_text(json.dumps({"flags": flags, "data": data, "versions": versions}, indent=2) + "\n")
+
+    keras.config.set_dtype_policy(args.precision)
+    keras.utils.set_random_seed(args.seed)
+    tf.config.experimental.enable_op_determinism()
+    return run
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Gives a temporary path to write to; moved to `path` when the block ends well."""
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# =============================================================================
+# 2. Data
+# =============================================================================
+
+IMAGE_SIZE = 256  # height and width of the pictures that Pix2Pix takes and gives
+
+
+def find_pairs(dataset):
+    """Lists the side-by-side pictures of a dataset.
+
+    Args:
+        dataset: the name of a folder under data/, or the path of a folder anywhere,
+            with train/ and val/ (or test/) in it.
+
+    Returns:
+        {"train": paths, "val": paths}, sorted by name.
+
+    Raises:
+        UserError: no such folder, or a split is missing or empty.
+    """
+    folder = HERE / "data" / dataset
+    if not folder.is_dir():
+        folder = Path(dataset)
+    if not folder.is_dir():
+        raise UserError(f"--dataset {dataset}: no such folder; give a path, or openmoji for the pairs here")
+    pairs = {}
+    for split, names in {"train": ["train"], "val": ["val", "test"]}.items():
+        found = next((folder / name for name in names if (folder / name).is_dir()), None)
+        if found is None:
+            raise UserError(f"--dataset {dataset}: {folder} has no folder {' or '.join(names)}")
+        pairs[split] = sorted(
+            str(path)
+            for path in found.iterdir()
+            if path.suffix.lower() in {".jpg", ".jpeg", ".png"} and not path.name.startswith(".")
+        )
+        if not pairs[split]:
+            raise UserError(f"--dataset {dataset}: no .jpg, .jpeg or .png in {found}")
+    return pairs
+
+
+def decode_pair(path):
+    """Reads a side-by-side picture and splits it at the middle.
+
+    Transparency becomes white. Of an odd width the middle column is dropped.
+
+    Args:
+        path: scalar string tensor; a JPEG or PNG file of any size.
+
+    Returns:
+        The left and the right half, (height, width // 2, 3) uint8, 0 to 255.
+
+    Raises:
+        tf.errors.InvalidArgumentError: not a readable picture.
+    """
+    data = tf.io.read_file(path)
+    if tf.io.is_jpeg(data):
+        picture = tf.io.decode_jpeg(data, channels=3)
+    else:
+        rgba = tf.cast(tf.io.decode_png(data, channels=4), tf.float32)
+        alpha = rgba[..., 3:] / 255.0
+        picture = tf.cast(tf.round(rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)), tf.uint8)
+    half = tf.shape(picture)[1] // 2
+    tf.debugging.assert_positive(half, "the picture is less than 2 pixels wide")
+    return picture[:, :half], picture[:, -half:]
+
+
+def load_pair(path, direction="AtoB"):
+    """Reads a pair as one stack, so that whatever is done to it is done to both.
+
+    Returns:
+        (256, 256, 6) float32 in [-1, 1]: the condition's channels, then the target's.
+        The condition is the left half for "AtoB", the right half for "BtoA".
+    """
+    left, right = decode_pair(path)
+    halves = [left, right] if direction == "AtoB" else [right, left]
+    halves = [tf.image.resize(half, (IMAGE_SIZE, IMAGE_SIZE), antialias=True) for half in halves]
+    return tf.ensure_shape(tf.concat(halves, axis=-1) / 127.5 - 1.0, (IMAGE_SIZE, IMAGE_SIZE, 6))
+
+
+def unreadable(paths):
+    """Returns {path: reason} of the pictures that cannot be decoded."""
+
+    def problem(path):
+        try:
+            decode_pair(path)
+        except tf.errors.OpError as error:
+            return error.message.splitlines()[0]
+
+    with ThreadPoolExecutor() as pool:
+        return {path: reason for path, reason in zip(paths, pool.map(problem, paths)) if reason}
+
+
+def jitter(stack, seed):
+    """The paper's augmentation (section 6.2): enlarge, crop at random, mirror half the time.
+
+    Args:
+        stack: (256, 256, channels) float32.
+        seed: (2,) int64; the same seed gives the same picture.
+    """
+    crop_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    stack = tf.image.resize(stack, (286, 286))
+    stack = tf.image.stateless_random_crop(stack, (IMAGE_SIZE, IMAGE_SIZE, stack.shape[-1]), crop_seed)
+    return tf.image.stateless_random_flip_left_right(stack, flip_seed)
+
+
+def course(stack, seed):
+    """The course's augmentation: shift with padding, mirror both ways, quarter turns.
+
+    The border of 30 pixels is a reflection or white, half the time each. Arguments
+    and result as for `jitter`.
+    """
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
+
+    def chance(seed):
+        return tf.random.stateless_uniform((), seed) < 0.5
+
+    border = [[30, 30], [30, 30], [0, 0]]
+    white = tf.pad(stack, border, constant_values=1.0)
+    stack = tf.where(chance(seeds[0]), tf.pad(stack, border, "REFLECT"), white)
+    stack = tf.image.stateless_random_crop(stack, (IMAGE_SIZE, IMAGE_SIZE, stack.shape[-1]), seeds[1])
+    stack = tf.image.stateless_random_flip_left_right(stack, seeds[2])
+    stack = tf.image.stateless_random_flip_up_down(stack, seeds[3])
+    turns = tf.random.stateless_uniform((), seeds[4], minval=1, maxval=4, dtype=tf.int32)
+    return tf.image.rot90(stack, tf.where(chance(seeds[5]), turns, 0))
+
+
+def none(stack, seed):
+    """No augmentation."""
+    return stack
+
+
+AUGMENTATIONS = {"jitter": jitter, "course": course, "none": none}
+
+
+def shuffled(position, count, seed):
+    """The example at a position of an endless sequence of shuffled passes over the data.
+
+    A pure function, where a shuffle buffer would have a past: training can begin at
+    any step and sees what it would have seen.
+    """
+    seed = tf.stack([tf.fill(tf.shape(position), tf.cast(seed, tf.int64)), position // count], axis=-1)
+    return tf.random.experimental.index_shuffle(position % count, seed, max_index=count - 1)
+
+
+def training_pairs(paths, *, batch_size, seed, direction, augment, first_step, last_step):
+    """Returns the training batches of steps `first_step` to `last_step` - 1.
+
+    The batch of step k is a pure function of (seed, k).
+
+    Returns:
+        A dataset of (condition, target), each (batch_size, 256, 256, 3) in [-1, 1].
+    """
+    files = tf.constant(paths)
+
+    def example(position):
+        stack = load_pair(files[shuffled(position, len(paths), seed)], direction)
+        return split_stack(AUGMENTATIONS[augment](stack, tf.stack([seed, position])))
+
+    positions = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
+    pairs = positions.map(example, num_parallel_calls=tf.data.AUTOTUNE)
+    return pairs.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def validation_pairs(paths, direction):
+    """Returns a dataset of (condition, target), each (1, 256, 256, 3): one pair at a time."""
+    files = tf.data.Dataset.from_tensor_slices(paths)
+    return files.map(lambda path: split_stack(load_pair(path, direction))).batch(1).prefetch(2)
+
+
+def split_stack(stack):
+    """Splits (..., 6) into the condition's and the target's (..., 3)."""
+    return stack[..., :3], stack[..., 3:]
+
+
+# =============================================================================
+# 3. Layers and networks
+# =============================================================================
+
+
+def normal():
+    """The paper's initialisation. One object a layer: shared, it would repeat its values."""
+    return keras.initializers.RandomNormal(0.0, 0.02)
+
+
+class EncodeBlock(layers.Layer):
+    """4x4 convolution, batchnorm, LeakyReLU: C64, C128, ... of the paper's appendix 6.1."""
+
+    def __init__(self, filters, strides=2, padding="same", batchnorm=True, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = layers.Conv2D(
+            filters, 4, strides, padding, use_bias=False, kernel_initializer=normal()
+        )
+        self.batchnorm = layers.BatchNormalization() if batchnorm else None
+        self.activation = layers.LeakyReLU(negative_slope=0.2)
+
+    def call(self, x, training):
+        x = self.conv(x)
+        if self.batchnorm:
+            x = self.batchnorm(x, training=training)
+        return self.activation(x)
+
+
+class DecodeBlock(layers.Layer):
+    """4x4 transposed convolution to twice the size, batchnorm, dropout (CD512, ...), ReLU."""
+
+    def __init__(self, filters, dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = layers.Conv2DTranspose(
+            filters, 4, 2, "same", use_bias=False, kernel_initializer=normal()
+        )
+        self.batchnorm = layers.BatchNormalization()
+        self.dropout = layers.Dropout(dropout) if dropout else None
+        self.activation = layers.ReLU()
+
+    def call(self, x, training):
+        x = self.batchnorm(self.conv(x), training=training)
+        if self.dropout:
+            x = self.dropout(x, training=training)
+        return self.activation(x)
+
+
+def encoder_blocks():
+    """The half that shrinks the picture to one vector of 512 numbers.
+
+    No batchnorm in the first block (the paper's appendix) nor in the last: over a
+    batch of one its 1x1 map is a single value per channel, which batchnorm turns
+    into zero, cutting the path (the paper's erratum).
+    """
+    return [
+        EncodeBlock(64, batchnorm=False),  # (B, 128, 128, 64)
+        EncodeBlock(128),  # (B, 64, 64, 128)
+        EncodeBlock(256),  # (B, 32, 32, 256)
+        EncodeBlock(512),  # (B, 16, 16, 512)
+        EncodeBlock(512),  # (B, 8, 8, 512)
+        EncodeBlock(512),  # (B, 4, 4, 512)
+        EncodeBlock(512),  # (B, 2, 2, 512)
+        EncodeBlock(512, batchnorm=False),  # (B, 1, 1, 512)
+    ]
+
+
+def decoder_blocks():
+    """The half that grows the picture again; dropout is its only source of noise."""
+    return [
+        DecodeBlock(512, dropout=0.5),  # (B, 2, 2, 512)
+        DecodeBlock(512, dropout=0.5),  # (B, 4, 4, 512)
+        DecodeBlock(512, dropout=0.5),  # (B, 8, 8, 512)
+        DecodeBlock(512),  # (B, 16, 16, 512)
+        DecodeBlock(256),  # (B, 32, 32, 256)
+        DecodeBlock(128),  # (B, 64, 64, 128)
+        DecodeBlock(64),  # (B, 128, 128, 64)
+    ]
+
+
+def to_picture():
+    """The last layer of a generator: (B, 128, 128, channels) -> (B, 256, 256, 3) in [-1, 1]."""
+    return layers.Conv2DTranspose(
+        3, 4, 2, "same", activation="tanh", kernel_initializer=normal(), dtype="float32"
+    )
+
+
+class UNet(keras.Model):
+    """Generator: (B, 256, 256, 3) -> (B, 256, 256, 3), both in [-1, 1].
+
+    An encoder-decoder whose decoder also sees, at each size, what the encoder had
+    there (Isola et al. 2017, section 3.2.1 and appendix 6.1).
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.encoder = encoder_blocks()
+        self.decoder = decoder_blocks()
+        self.joins = [layers.Concatenate() for _ in self.decoder]
+        self.to_picture = to_picture()
+
+    def call(self, x, training):
+        skips = []
+        for block in self.encoder:
+            x = block(x, training=training)
+            skips.append(x)
+        # The deepest map is the decoder's input; the rest are met again on the way up.
+        for block, join, skip in zip(self.decoder, self.joins, reversed(skips[:-1])):
+            x = join([block(x, training=training), skip])  # twice the block's channels
+        return self.to_picture(x)
+
+
+def generate(generator, sketch, seed=0):
+    """Runs a Pix2Pix generator as at test time, leaving it as it was.
+
+    The paper (section 3.4) tests with the network as it trains: batchnorm over the
+    picture itself, dropout on. So pass one picture at a time. Moving averages and
+    random state stay untouched, and the same seed drops the same values.
+
+    Args:
+        sketch: (1, 256, 256, 3) in [-1, 1].
+
+    Returns:
+        (1, 256, 256, 3) in [-1, 1].
+    """
+    state = [
+        tf.constant([seed, place], variable.dtype) if "seed_generator" in variable.path else variable
+        for place, variable in enumerate(generator.non_trainable_variables)
+    ]
+    picture, _ = generator.stateless_call(generator.trainable_variables, state, sketch, training=True)
+    return picture
+
+
+class PatchGAN(keras.Model):
+    """Discriminator: is this the real picture for this sketch? Asked of each 70x70 patch.
+
+    (sketch, picture), each (B, 256, 256, 3) in [-1, 1] -> (B, 30, 30, 1) logits,
+    positive for real (Isola et al. 2017, section 3.2.2).
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.join = layers.Concatenate()  # (B, 256, 256, 6)
+        self.blocks = [
+            EncodeBlock(64, batchnorm=False),  # (B, 128, 128, 64)
+            EncodeBlock(128),  # (B, 64, 64, 128)
+            EncodeBlock(256),  # (B, 32, 32, 256)
+        ]
+        self.pad = layers.ZeroPadding2D()  # (B, 34, 34, 256)
+        self.last_block = EncodeBlock(512, strides=1, padding="valid")  # (B, 31, 31, 512)
+        self.last_pad = layers.ZeroPadding2D()  # (B, 33, 33, 512)
+        self.to_logits = layers.Conv2D(1, 4, kernel_initializer=normal(), dtype="float32")
+
+    def call(self, sketch, picture, training):
+        x = self.join([sketch, picture])
+        for block in self.blocks:
+            x = block(x, training=training)
+        x = self.last_block(self.pad(x), training=training)
+        return self.to_logits(self.last_pad(x))  # (B, 30, 30, 1)
+
+
+# =============================================================================
+# 4. Losses
+# =============================================================================
+# Each is a mean of -log(probability given to the wanted answer), from logits. A
+# discriminator that cannot tell says 1/2 everywhere: each is then log 2 = 0.693.
+
+
+def adversarial_loss(logits, real):
+    """Mean cross-entropy of logits of any shape against the answer real or fake."""
+    answers = tf.ones_like(logits) if real else tf.zeros_like(logits)
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(answers, logits))
+
+
+def generator_loss(fake_logits):
+    """The generator wants its pictures taken for real.
+
+    -log D(G(z)) instead of the minimax game's log(1 - D(G(z))), whose gradient
+    vanishes while the discriminator wins (Goodfellow et al. 2014, section 3).
+    """
+    return adversarial_loss(fake_logits, real=True)
+
+
+def discriminator_losses(real_logits, fake_logits):
+    """The discriminator wants real called real and fake called fake; their sum is its loss."""
+    return adversarial_loss(real_logits, real=True), adversarial_loss(fake_logits, real=False)
+
+
+# =============================================================================
+# 5. Training
+# =============================================================================
+
+
+def adam(learning_rate, beta_1):
+    """Adam; under mixed_float16 with loss scaling, so that small gradients survive."""
+    optimizer = keras.optimizers.Adam(learning_rate, beta_1=beta_1)
+    if keras.config.dtype_policy().name == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def fit(model, run, batches, *, epochs, steps_per_epoch, draw, log_every=10, validation_data=None):
+    """Trains with `Model.fit` up to `epochs` epochs, from the run's last checkpoint if any.
+
+    Writes losses.csv, metrics.csv (with validation data), samples/ and checkpoints/.
+
+    Args:
+        model: compiled, its variables and its optimisers' built.
+        run: the run's folder.
+        batches: (first_step, last_step) -> the dataset of those steps.
+        draw: path -> None, draws the sample picture of the current state.
+    """
+    step = tf.Variable(0, dtype=tf.int64)
+    checkpoint = tf.train.Checkpoint(model=model, step=step)
+    manager = tf.train.CheckpointManager(checkpoint, run / "checkpoints", max_to_keep=2)
+    if manager.latest_checkpoint:
+        checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
+    first_step = int(step)
+    first_epoch = first_step // steps_per_epoch
+    keep_rows(run / "losses.csv", "step", first_step)
+    keep_rows(run / "metrics.csv", "epoch", first_epoch)
+    if first_epoch >= epochs:
+        print(f"{run} has its {first_epoch} epochs; --epochs {first_epoch + 1} or more trains on.")
+        return
+    if first_epoch:
+        print(f"{run} goes on after epoch {first_epoch}.")
+
+    model.fit(
+        batches(first_step, epochs * steps_per_epoch),
+        initial_epoch=first_epoch,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        validation_data=validation_data,
+        shuffle=False,  # `batches` has shuffled
+        callbacks=[Record(run, manager, step, steps_per_epoch, log_every, draw)],
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
+
+
+class Record(keras.callbacks.Callback):
+    """Keeps what a run leaves behind: the two tables, the samples, the checkpoint."""
+
+    def __init__(self, run, manager, step, steps_per_epoch, log_every, draw):
+        super().__init__()
+        self.run, self.manager, self.step, self.draw = run, manager, step, draw
+        self.steps_per_epoch, self.log_every = steps_per_epoch, log_every
+        self.rows = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch, self.rows = epoch, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        done = batch + 1
+        if done % self.log_every == 0 or done == self.steps_per_epoch:
+            step = self.epoch * self.steps_per_epoch + done
+            self.rows.append({name: float(loss) for name, loss in logs.items()})
+            append_row(self.run / "losses.csv", {"epoch": self.epoch + 1, "step": step} | self.rows[-1])
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name in self.rows[0]:  # for Keras to show, instead of the last step's losses
+            logs[name] = sum(row[name] for row in self.rows) / len(self.rows)
+        scores = {name: score for name, score in logs.items() if name.startswith("val_")}
+        if scores:
+            append_row(self.run / "metrics.csv", {"epoch": epoch + 1} | scores)
+        self.draw(self.run / "samples" / f"epoch_{epoch + 1:04d}.png")
+        self.step.assign((epoch + 1) * self.steps_per_epoch)
+        self.manager.save()  # last: what is checkpointed is recorded
+
+
+def append_row(path, row):
+    """Adds a row to a CSV file, under a header when the file is new."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        if new:
+            writer.writeheader()
+        writer.writerow({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def read_rows(path):
+    """Returns a CSV file's rows as dicts of numbers; none when there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def keep_rows(path, column, last):
+    """Cuts off the rows beyond the checkpoint, which are about to be computed again."""
+    if path.exists():
+        header, *lines = path.read_text().splitlines(keepends=True)
+        place = header.strip().split(",").index(column)
+        kept = [line for line in lines if int(line.split(",")[place]) <= last]
+        with replacing(path) as temporary:
+            temporary.write_text("".join([header, *kept]))
+
+
+# =============================================================================
+# 6. Figures
+# =============================================================================
+
+
+def save_figure(figure, path, dpi=100):
+    """Writes a Matplotlib figure as PNG."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi)
+
+
+def save_grid(path, rows, titles=(), row_titles=(), inches=1.8, dpi=128):
+    """Draws pictures in a grid.
+
+    Args:
+        rows: list of lists of (height, width, 3 or 1) tensors in [-1, 1].
+        titles: one for each column.
+        row_titles: one for each row.
+    """
+    height, width = len(rows), len(rows[0])
+    figure = Figure((inches * width, inches * height + (0.3 if titles else 0)), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+    axes = figure.subplots(height, width, squeeze=False)
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            shown = tf.clip_by_value(tf.cast(picture, tf.float32) * 0.5 + 0.5, 0.0, 1.0)
+            axes[y][x].imshow(shown, cmap="gray", vmin=0, vmax=1)
+            axes[y][x].set(xticks=[], yticks=[])
+    for axis, title in zip(axes[0], titles):
+        axis.set_title(title, fontsize=11)
+    for row, title in zip(axes, row_titles):
+        row[0].set_ylabel(title, fontsize=11)
+    save_figure(figure, path, dpi)
+
+
+def save_curves(path, panels):
+    """Draws curves against the training step or epoch.
+
+    Args:
+        panels: list of (title, x label, {name: (xs, ys)}, value of a guide line or None).
+    """
+    figure = Figure((4.5 * len(panels), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, x_label, curves, guide) in zip(axes, panels):
+        for name, (xs, ys) in curves.items():
+            axis.plot(xs, ys, label=name, linewidth=1.2, marker="." if len(xs) < 40 else None)
+        if guide is not None:
+            axis.axhline(guide, color="gray", linestyle=":", label=f"log 2 = {guide:.3f}")
+        axis.set(title=title, xlabel=x_label)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=9)
+    save_figure(figure, path)
