@@ -23,22 +23,26 @@ from common import (
     UNet,
     UserError,
     adam,
+    decode_pair,
     discriminator_losses,
     find_pairs,
     fit,
     generate,
     generator_loss,
+    pair_arguments,
     read_rows,
     replacing,
     run_main,
     save_curves,
     save_grid,
+    split_stack,
+    stack_pair,
     start_run,
     trainer_arguments,
     training_pairs,
     unreadable,
-    validation_pairs,
 )
+
 import keras
 import tensorflow as tf
 
@@ -113,6 +117,13 @@ class Pix2Pix(keras.Model):
         return {score.name: score.result() for score in self.scores}
 
 
+def validation_pairs(paths, direction):
+    """Returns a dataset of (condition, target), each (1, 256, 256, 3): one pair at a time."""
+    files = tf.data.Dataset.from_tensor_slices(paths)
+    stacks = files.map(lambda path: stack_pair(*decode_pair(path), direction))
+    return stacks.map(split_stack).batch(1).prefetch(tf.data.AUTOTUNE)
+
+
 def draw_curves(run):
     """Draws losses.png from losses.csv and metrics.csv."""
     losses, metrics = read_rows(run / "losses.csv"), read_rows(run / "metrics.csv")
@@ -129,9 +140,8 @@ def draw_curves(run):
 
 def main():
     parser = trainer_arguments(__doc__, epochs=10, batch_size=1, out="05_pix2pix")
+    pair_arguments(parser)
     add = parser.add_argument
-    add("--dataset", default="openmoji", metavar="NAME|DIR", help="folder with train/ and val/ (openmoji)")
-    add("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="AtoB: the left half is the sketch")
     add("--loss", choices=["l1+cgan", "cgan", "l1"], default="l1+cgan", help="(l1+cgan)")
     add("--lambda-l1", type=float, default=LAMBDA_L1, help=f"weight of L1 in l1+cgan ({LAMBDA_L1:g})")
     add("--augment", choices=list(AUGMENTATIONS), default="jitter", help="(jitter, the paper's)")

@@ -111,6 +111,13 @@ def trainer_arguments(docstring, *, epochs, batch_size, out):
     return parser
 
 
+def pair_arguments(parser):
+    """Adds the flags that name the paired data and say which half is the condition."""
+    add = parser.add_argument
+    add("--dataset", default="openmoji", metavar="NAME|DIR", help="folder with train/ and val/ (openmoji)")
+    add("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="AtoB: left half to right half (AtoB)")
+
+
 def start_run(args, data):
     """Opens the run's folder `args.out`, new or to go on with; sets seed and precision.
 
@@ -229,14 +236,16 @@ def decode_pair(path):
     return picture[:, :half], picture[:, -half:]
 
 
-def load_pair(path, direction="AtoB"):
-    """Reads a pair as one stack, so that whatever is done to it is done to both.
+def stack_pair(left, right, direction):
+    """Puts both halves into one stack, so that whatever is done to it is done to both.
+
+    Args:
+        left, right: (height, width, 3) uint8.
+        direction: "AtoB": the condition is the left half; "BtoA": the right one.
 
     Returns:
         (256, 256, 6) float32 in [-1, 1]: the condition's channels, then the target's.
-        The condition is the left half for "AtoB", the right half for "BtoA".
     """
-    left, right = decode_pair(path)
     halves = [left, right] if direction == "AtoB" else [right, left]
     halves = [tf.image.resize(half, (IMAGE_SIZE, IMAGE_SIZE), antialias=True) for half in halves]
     return tf.ensure_shape(tf.concat(halves, axis=-1) / 127.5 - 1.0, (IMAGE_SIZE, IMAGE_SIZE, 6))
@@ -294,7 +303,7 @@ def none(stack, seed):
     return stack
 
 
-AUGMENTATIONS = {"jitter": jitter, "course": course, "none": none}
+AUGMENTATIONS = {"none": none, "jitter": jitter, "course": course}
 
 
 def shuffled(position, count, seed):
@@ -318,18 +327,13 @@ def training_pairs(paths, *, batch_size, seed, direction, augment, first_step, l
     files = tf.constant(paths)
 
     def example(position):
-        stack = load_pair(files[shuffled(position, len(paths), seed)], direction)
-        return split_stack(AUGMENTATIONS[augment](stack, tf.stack([seed, position])))
+        left, right = decode_pair(files[shuffled(position, len(paths), seed)])
+        stack = stack_pair(left, right, direction)
+        return split_stack(AUGMENTATIONS[augment](stack, seed=tf.stack([seed, position])))
 
     positions = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
     pairs = positions.map(example, num_parallel_calls=tf.data.AUTOTUNE)
     return pairs.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-
-
-def validation_pairs(paths, direction):
-    """Returns a dataset of (condition, target), each (1, 256, 256, 3): one pair at a time."""
-    files = tf.data.Dataset.from_tensor_slices(paths)
-    return files.map(lambda path: split_stack(load_pair(path, direction))).batch(1).prefetch(2)
 
 
 def split_stack(stack):
@@ -352,9 +356,7 @@ class EncodeBlock(layers.Layer):
 
     def __init__(self, filters, strides=2, padding="same", batchnorm=True, **kwargs):
         super().__init__(**kwargs)
-        self.conv = layers.Conv2D(
-            filters, 4, strides, padding, use_bias=False, kernel_initializer=normal()
-        )
+        self.conv = layers.Conv2D(filters, 4, strides, padding, use_bias=False, kernel_initializer=normal())
         self.batchnorm = layers.BatchNormalization() if batchnorm else None
         self.activation = layers.LeakyReLU(negative_slope=0.2)
 
@@ -370,9 +372,7 @@ class DecodeBlock(layers.Layer):
 
     def __init__(self, filters, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
-        self.conv = layers.Conv2DTranspose(
-            filters, 4, 2, "same", use_bias=False, kernel_initializer=normal()
-        )
+        self.conv = layers.Conv2DTranspose(filters, 4, 2, "same", use_bias=False, kernel_initializer=normal())
         self.batchnorm = layers.BatchNormalization()
         self.dropout = layers.Dropout(dropout) if dropout else None
         self.activation = layers.ReLU()
@@ -392,34 +392,34 @@ def encoder_blocks():
     into zero, cutting the path (the paper's erratum).
     """
     return [
-        EncodeBlock(64, batchnorm=False),  # (B, 128, 128, 64)
-        EncodeBlock(128),  # (B, 64, 64, 128)
-        EncodeBlock(256),  # (B, 32, 32, 256)
-        EncodeBlock(512),  # (B, 16, 16, 512)
-        EncodeBlock(512),  # (B, 8, 8, 512)
-        EncodeBlock(512),  # (B, 4, 4, 512)
-        EncodeBlock(512),  # (B, 2, 2, 512)
-        EncodeBlock(512, batchnorm=False),  # (B, 1, 1, 512)
+        EncodeBlock(64, batchnorm=False, name="encode_1"),  # (B, 128, 128, 64)
+        EncodeBlock(128, name="encode_2"),  # (B, 64, 64, 128)
+        EncodeBlock(256, name="encode_3"),  # (B, 32, 32, 256)
+        EncodeBlock(512, name="encode_4"),  # (B, 16, 16, 512)
+        EncodeBlock(512, name="encode_5"),  # (B, 8, 8, 512)
+        EncodeBlock(512, name="encode_6"),  # (B, 4, 4, 512)
+        EncodeBlock(512, name="encode_7"),  # (B, 2, 2, 512)
+        EncodeBlock(512, batchnorm=False, name="encode_8"),  # (B, 1, 1, 512)
     ]
 
 
 def decoder_blocks():
     """The half that grows the picture again; dropout is its only source of noise."""
     return [
-        DecodeBlock(512, dropout=0.5),  # (B, 2, 2, 512)
-        DecodeBlock(512, dropout=0.5),  # (B, 4, 4, 512)
-        DecodeBlock(512, dropout=0.5),  # (B, 8, 8, 512)
-        DecodeBlock(512),  # (B, 16, 16, 512)
-        DecodeBlock(256),  # (B, 32, 32, 256)
-        DecodeBlock(128),  # (B, 64, 64, 128)
-        DecodeBlock(64),  # (B, 128, 128, 64)
+        DecodeBlock(512, dropout=0.5, name="decode_1"),  # (B, 2, 2, 512)
+        DecodeBlock(512, dropout=0.5, name="decode_2"),  # (B, 4, 4, 512)
+        DecodeBlock(512, dropout=0.5, name="decode_3"),  # (B, 8, 8, 512)
+        DecodeBlock(512, name="decode_4"),  # (B, 16, 16, 512)
+        DecodeBlock(256, name="decode_5"),  # (B, 32, 32, 256)
+        DecodeBlock(128, name="decode_6"),  # (B, 64, 64, 128)
+        DecodeBlock(64, name="decode_7"),  # (B, 128, 128, 64)
     ]
 
 
 def to_picture():
     """The last layer of a generator: (B, 128, 128, channels) -> (B, 256, 256, 3) in [-1, 1]."""
     return layers.Conv2DTranspose(
-        3, 4, 2, "same", activation="tanh", kernel_initializer=normal(), dtype="float32"
+        3, 4, 2, "same", activation="tanh", kernel_initializer=normal(), dtype="float32", name="to_picture"
     )
 
 
@@ -434,7 +434,7 @@ class UNet(keras.Model):
         super().__init__(**kwargs)
         self.encoder = encoder_blocks()
         self.decoder = decoder_blocks()
-        self.joins = [layers.Concatenate() for _ in self.decoder]
+        self.joins = [layers.Concatenate(name=f"skip_{n}") for n in range(7, 0, -1)]
         self.to_picture = to_picture()
 
     def call(self, x, training):
@@ -480,14 +480,14 @@ class PatchGAN(keras.Model):
         super().__init__(**kwargs)
         self.join = layers.Concatenate()  # (B, 256, 256, 6)
         self.blocks = [
-            EncodeBlock(64, batchnorm=False),  # (B, 128, 128, 64)
-            EncodeBlock(128),  # (B, 64, 64, 128)
-            EncodeBlock(256),  # (B, 32, 32, 256)
+            EncodeBlock(64, batchnorm=False, name="encode_1"),  # (B, 128, 128, 64)
+            EncodeBlock(128, name="encode_2"),  # (B, 64, 64, 128)
+            EncodeBlock(256, name="encode_3"),  # (B, 32, 32, 256)
         ]
         self.pad = layers.ZeroPadding2D()  # (B, 34, 34, 256)
-        self.last_block = EncodeBlock(512, strides=1, padding="valid")  # (B, 31, 31, 512)
+        self.last_block = EncodeBlock(512, strides=1, padding="valid", name="encode_4")  # (B, 31, 31, 512)
         self.last_pad = layers.ZeroPadding2D()  # (B, 33, 33, 512)
-        self.to_logits = layers.Conv2D(1, 4, kernel_initializer=normal(), dtype="float32")
+        self.to_logits = layers.Conv2D(1, 4, kernel_initializer=normal(), dtype="float32", name="to_logits")
 
     def call(self, sketch, picture, training):
         x = self.join([sketch, picture])
@@ -653,7 +653,9 @@ def save_grid(path, rows, titles=(), row_titles=(), inches=1.8, dpi=128):
         row_titles: one for each row.
     """
     height, width = len(rows), len(rows[0])
-    figure = Figure((inches * width, inches * height + (0.3 if titles else 0)), layout="constrained")
+    aspect = rows[0][0].shape[1] / rows[0][0].shape[0]
+    size = (inches * aspect * width, inches * height + (0.3 if titles else 0))
+    figure = Figure(size, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
     axes = figure.subplots(height, width, squeeze=False)
     for y, row in enumerate(rows):

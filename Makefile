@@ -1,0 +1,53 @@
+# One virtual environment, made on first use; every target brings it along.
+PYTHON ?= python3
+PY := .venv/bin/python
+READY := .venv/ready
+
+# Passed on when given, e.g. make pix2pix EPOCHS=50 DATASET=my/folder
+TRAIN_FLAGS := $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(BATCH_SIZE),--batch-size $(BATCH_SIZE)) \
+  $(if $(PRECISION),--precision $(PRECISION)) $(if $(SEED),--seed $(SEED))
+DATA_FLAGS := $(if $(DATASET),--dataset "$(DATASET)")
+
+.PHONY: help train data models pix2pix test lint clean
+
+help:
+	@echo "make train     everything in order: data, models, pix2pix"
+	@echo "make data      stage 3  look at the paired data"
+	@echo "make models    stage 4  the networks, looked inside"
+	@echo "make pix2pix   stage 5  train and test Pix2Pix"
+	@echo "make test      run the tests"
+	@echo "make lint      run the linter"
+	@echo "make clean     remove the virtual environment and caches; runs/ stays"
+	@echo
+	@echo "Variables: EPOCHS, DATASET, BATCH_SIZE, PRECISION, SEED, e.g. make pix2pix EPOCHS=50"
+
+train:
+	@$(MAKE) --no-print-directory data
+	@$(MAKE) --no-print-directory models
+	@$(MAKE) --no-print-directory pix2pix
+
+data: $(READY)
+	$(PY) 03_pix2pix_data.py $(DATA_FLAGS)
+
+models: $(READY)
+	$(PY) 04_pix2pix_models.py
+
+pix2pix: $(READY)
+	$(PY) 05_pix2pix_train.py $(TRAIN_FLAGS) $(DATA_FLAGS)
+
+test: $(READY)
+	$(PY) -m pytest
+
+lint: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+$(READY): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { \
+	  echo "make: TensorFlow 2.21 needs Python 3.10 to 3.13: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $(READY)
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache __pycache__ tests/__pycache__
