@@ -158,9 +158,7 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
 
     sides = ("left", "right") if args.direction == "AtoB" else ("right", "left")
-    print(
-        f"{args.dataset}, {args.direction}: the {sides[0]} half is the condition, the {sides[1]} half the target\n"
-    )
+    print(f"{args.dataset}, {args.direction}: condition = {sides[0]} half, target = {sides[1]} half\n")
     measured = {split: measure(paths, args.direction) for split, paths in good.items()}
     print_table(measured, bad)
 

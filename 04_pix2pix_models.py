@@ -71,15 +71,15 @@ def layer_graph(network, inputs):
     return keras.Model(symbols, network.call(*symbols, training=False), name=network.name)
 
 
-def print_layers(network, inputs):
+def print_layers(graph):
     """Prints a row for each layer and the totals."""
-    print(f"{network.name:20}{'output shape':>17}{'parameters':>13}  takes")
-    for layer in layer_graph(network, inputs).layers:
+    print(f"{graph.name:20}{'output shape':>17}{'parameters':>13}  takes")
+    for layer in graph.layers:
         takes = ", ".join(t._keras_history.operation.name for t in tf.nest.flatten(layer.input))
         shape = str(tuple(layer.output.shape[1:]))
         print(f"  {layer.name:18}{shape:>17}{layer.count_params():13,}  {takes}")
-    trainable = sum(math.prod(v.shape) for v in network.trainable_variables)
-    print(f"  {'total':18}{'':17}{network.count_params():13,}  {trainable:,} of them trainable\n")
+    trainable = sum(math.prod(v.shape) for v in graph.trainable_variables)
+    print(f"  {'total':18}{'':17}{graph.count_params():13,}  {trainable:,} of them trainable\n")
 
 
 def receptive_field(discriminator, row, column):
@@ -102,16 +102,16 @@ def receptive_field(discriminator, row, column):
     return size, (int(top_left[0]), int(top_left[1]), height, width)
 
 
-def bottleneck_batchnorm(batch_size, batchnorm):
+def bottleneck_batchnorm(batch_size, batchnorm, steps=500):
     """Runs the encoder's last block, 2x2x512 -> 1x1x512, in training and in inference.
 
     Returns:
         Mean size of its output in training; mean size of the gradient that its
-        convolution gets; mean size of its output in inference after 500 steps.
+        convolution gets; mean size of its output in inference after `steps` steps.
     """
     keras.utils.set_random_seed(0)
     block = EncodeBlock(512, batchnorm=batchnorm)
-    for step in range(500):
+    for step in range(steps):
         x = tf.random.stateless_normal((batch_size, 2, 2, 512), seed=(0, step))
         with tf.GradientTape() as tape:
             trained = block(x, training=True)
@@ -195,9 +195,9 @@ def main():
     encoder_decoder = EncoderDecoder(name="encoder_decoder")
     unet = UNet(name="u_net")
     patchgan = PatchGAN(name="patchgan")
-    print_layers(encoder_decoder, ["sketch"])
-    print_layers(unet, ["sketch"])
-    print_layers(patchgan, ["sketch", "picture"])
+    print_layers(layer_graph(encoder_decoder, ["sketch"]))
+    print_layers(layer_graph(unet, ["sketch"]))
+    print_layers(layer_graph(patchgan, ["sketch", "picture"]))
 
     size, box = receptive_field(patchgan, 15, 15)
     draw_receptive_field(args.out / "receptive_field.png", size, box)

@@ -549,10 +549,13 @@ def fit(model, run, batches, *, epochs, steps_per_epoch, draw, log_every=10, val
         draw: path -> None, draws the sample picture of the current state.
     """
     step = tf.Variable(0, dtype=tf.int64)
-    checkpoint = tf.train.Checkpoint(model=model, step=step)
+    # Variable by variable: of a model, tf.train.Checkpoint would leave out the random state.
+    optimizers = (model.generator_optimizer, model.discriminator_optimizer)
+    variables = [*model.variables, *(v for optimizer in optimizers for v in optimizer.variables)]
+    checkpoint = tf.train.Checkpoint(step=step, variables=[v.value for v in variables])
     manager = tf.train.CheckpointManager(checkpoint, run / "checkpoints", max_to_keep=2)
     if manager.latest_checkpoint:
-        checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
+        checkpoint.restore(manager.latest_checkpoint).assert_consumed()
     first_step = int(step)
     first_epoch = first_step // steps_per_epoch
     keep_rows(run / "losses.csv", "step", first_step)
@@ -563,6 +566,14 @@ def fit(model, run, batches, *, epochs, steps_per_epoch, draw, log_every=10, val
     if first_epoch:
         print(f"{run} goes on after epoch {first_epoch}.")
 
+    record = Record(
+        run,
+        manager=manager,
+        step=step,
+        steps_per_epoch=steps_per_epoch,
+        log_every=log_every,
+        draw=draw,
+    )
     model.fit(
         batches(first_step, epochs * steps_per_epoch),
         initial_epoch=first_epoch,
@@ -570,7 +581,7 @@ def fit(model, run, batches, *, epochs, steps_per_epoch, draw, log_every=10, val
         steps_per_epoch=steps_per_epoch,
         validation_data=validation_data,
         shuffle=False,  # `batches` has shuffled
-        callbacks=[Record(run, manager, step, steps_per_epoch, log_every, draw)],
+        callbacks=[record],
         verbose=1 if sys.stdout.isatty() else 2,
     )
 
@@ -578,11 +589,10 @@ def fit(model, run, batches, *, epochs, steps_per_epoch, draw, log_every=10, val
 class Record(keras.callbacks.Callback):
     """Keeps what a run leaves behind: the two tables, the samples, the checkpoint."""
 
-    def __init__(self, run, manager, step, steps_per_epoch, log_every, draw):
+    def __init__(self, run, *, manager, step, steps_per_epoch, log_every, draw):
         super().__init__()
         self.run, self.manager, self.step, self.draw = run, manager, step, draw
         self.steps_per_epoch, self.log_every = steps_per_epoch, log_every
-        self.rows = []
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch, self.rows = epoch, []
@@ -609,7 +619,7 @@ def append_row(path, row):
     """Adds a row to a CSV file, under a header when the file is new."""
     new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row)
+        writer = csv.DictWriter(file, row, lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()})
@@ -644,7 +654,7 @@ def save_figure(figure, path, dpi=100):
         figure.savefig(temporary, format="png", dpi=dpi)
 
 
-def save_grid(path, rows, titles=(), row_titles=(), inches=1.8, dpi=128):
+def save_grid(path, rows, *, titles=(), row_titles=(), inches=1.8):
     """Draws pictures in a grid.
 
     Args:
@@ -667,7 +677,7 @@ def save_grid(path, rows, titles=(), row_titles=(), inches=1.8, dpi=128):
         axis.set_title(title, fontsize=11)
     for row, title in zip(axes, row_titles):
         row[0].set_ylabel(title, fontsize=11)
-    save_figure(figure, path, dpi)
+    save_figure(figure, path, dpi=128)
 
 
 def save_curves(path, panels):

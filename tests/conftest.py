@@ -1,0 +1,88 @@
+"""What the tests share: the numbered scripts as modules, small data, losses with a tolerance."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pytest_regressions.common import perform_regression_check
+
+HERE = Path(__file__).parent.parent
+sys.path.insert(0, str(HERE))
+
+
+def load(name):
+    """Imports a numbered script, whose name is no Python identifier."""
+    spec = importlib.util.spec_from_file_location(f"stage_{name[:2]}", HERE / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def stage3():
+    return load("03_pix2pix_data")
+
+
+@pytest.fixture(scope="session")
+def stage4():
+    return load("04_pix2pix_models")
+
+
+@pytest.fixture(scope="session")
+def stage5():
+    return load("05_pix2pix_train")
+
+
+@pytest.fixture
+def run_script(tmp_path):
+    """Runs a script as a user does, in an empty folder; returns what it did."""
+
+    def run(script, *flags):
+        command = [sys.executable, HERE / script, *map(str, flags)]
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def few_pairs(tmp_path_factory):
+    """A dataset of 4 training and 2 validation pairs out of the embedded ones."""
+    folder = tmp_path_factory.mktemp("data") / "few"
+    for split, count in (("train", 4), ("val", 2)):
+        (folder / split).mkdir(parents=True)
+        for file in sorted((HERE / "data" / "openmoji" / split).iterdir())[:count]:
+            shutil.copy(file, folder / split)
+    return folder
+
+
+@pytest.fixture
+def losses_regression(datadir, original_datadir, request):
+    """Compares a list of {name: value} with a golden file to a relative 1e-3.
+
+    As data_regression does, but other processors may round differently;
+    --force-regen writes the golden file anew.
+    """
+
+    def check(rows):
+        def compare(obtained, expected):
+            old, new = json.loads(expected.read_text()), json.loads(obtained.read_text())
+            assert [list(row) for row in new] == [list(row) for row in old]
+            for step, (new_row, old_row) in enumerate(zip(new, old)):
+                assert new_row == pytest.approx(old_row, rel=1e-3), f"step {step}"
+
+        perform_regression_check(
+            datadir=datadir,
+            original_datadir=original_datadir,
+            request=request,
+            check_fn=compare,
+            dump_fn=lambda path: path.write_text(json.dumps(rows, indent=1) + "\n"),
+            extension=".json",
+        )
+
+    return check

@@ -1,0 +1,120 @@
+"""The networks of Pix2Pix have the shapes, sizes and wiring that the paper gives them."""
+
+import math
+
+import common
+
+import keras
+import pytest
+import tensorflow as tf
+
+PICTURE = (1, 256, 256, 3)
+
+
+def picture(seed):
+    return tf.random.stateless_uniform(PICTURE, (seed, 0), -1.0, 1.0)
+
+
+def table(graph):
+    """Name, shape, parameters and inputs of each layer, as plain data for a golden file."""
+    rows = []
+    for layer in graph.layers:
+        takes = [t._keras_history.operation.name for t in tf.nest.flatten(layer.input)]
+        shape = "x".join(map(str, layer.output.shape[1:]))
+        rows.append(f"{layer.name} {shape} {layer.count_params()} <- {' '.join(takes)}")
+    trainable = sum(math.prod(v.shape) for v in graph.trainable_variables)
+    return {"layers": rows, "parameters": graph.count_params(), "trainable": trainable}
+
+
+@pytest.mark.parametrize("name", ["unet", "encoder_decoder", "patchgan"])
+def test_layers(name, stage4, data_regression):
+    """Broken if a layer changes shape or size, or a skip joins another block than its own."""
+    keras.utils.clear_session()  # numbers unnamed layers from the start
+    network = {"unet": common.UNet, "encoder_decoder": stage4.EncoderDecoder, "patchgan": common.PatchGAN}
+    inputs = ["sketch", "picture"] if name == "patchgan" else ["sketch"]
+    data_regression.check(table(stage4.layer_graph(network[name](), inputs)))
+
+
+def test_totals_of_public_implementations(stage4):
+    """Broken if our networks are not the ones others train.
+
+    54,413,955 trainable parameters has the U-Net of pytorch-CycleGAN-and-pix2pix,
+    2,770,433 in all the discriminator of TensorFlow's tutorial.
+    """
+    unet = stage4.layer_graph(common.UNet(), ["sketch"])
+    assert sum(math.prod(v.shape) for v in unet.trainable_variables) == 54_413_955
+    assert stage4.layer_graph(common.PatchGAN(), ["sketch", "picture"]).count_params() == 2_770_433
+
+
+def test_receptive_field_is_70(stage4):
+    """Broken if a kernel, stride or padding of the PatchGAN changes: a logit sees 70x70 pixels."""
+    patchgan = common.PatchGAN()
+    _, box = stage4.receptive_field(patchgan, 15, 15)
+    assert box[2:] == (70, 70)
+
+
+def test_kernels_are_small_and_differ():
+    """Broken if a layer is not N(0, 0.02), or if layers share an initialiser and so their values."""
+    blocks = [common.EncodeBlock(512), common.EncodeBlock(512)]
+    kernels = []
+    for block in blocks:
+        block(tf.zeros((1, 4, 4, 512)), training=False)
+        kernels.append(block.conv.kernel.value)
+        assert float(tf.reduce_mean(kernels[-1])) == pytest.approx(0.0, abs=1e-4)
+        assert float(tf.math.reduce_std(kernels[-1])) == pytest.approx(0.02, rel=0.01)
+    assert float(tf.reduce_max(tf.abs(kernels[0] - kernels[1]))) > 0.01
+
+
+def test_training_reaches_batchnorm_and_dropout():
+    """Broken if a block forgets to pass `training` on: its batchnorm or dropout would not act."""
+    x = 3.0 + tf.random.stateless_normal((2, 8, 8, 4), (0, 0))
+    for block in (common.EncodeBlock(16), common.DecodeBlock(16, dropout=0.5)):
+        block(x, training=True)
+        assert float(tf.reduce_max(tf.abs(block.batchnorm.moving_mean))) > 0
+        assert bool(tf.reduce_all(block(x, training=False) == block(x, training=False)))
+    first, second = block(x, training=True), block(x, training=True)
+    assert bool(tf.reduce_any(first != second)), "no dropout"
+
+
+def test_bottleneck_has_no_batchnorm(stage4):
+    """Broken if the 1x1 bottleneck is normalised: at batch size 1 its output is then zero."""
+    x = picture(0)
+    for block in common.UNet().encoder:
+        x = block(x, training=True)
+    assert x.shape == (1, 1, 1, 512)
+    assert float(tf.reduce_mean(tf.abs(x))) > 1e-3
+    assert stage4.bottleneck_batchnorm(1, True, steps=3)[0] == 0.0
+
+
+def test_generate_leaves_no_trace():
+    """Broken if looking at pictures changes the run: moving averages, random state, result."""
+    generator, sketch = common.UNet(), picture(0)
+    generator(sketch, training=False)
+    before = [tf.identity(v) for v in generator.variables]
+    first, second, other = (common.generate(generator, sketch, seed) for seed in (0, 0, 1))
+    assert all(bool(tf.reduce_all(old == v)) for old, v in zip(before, generator.variables))
+    assert bool(tf.reduce_all(first == second))
+    assert bool(tf.reduce_any(first != other)), "dropout is off"
+    assert bool(tf.reduce_any(first != generator(sketch, training=False))), "batchnorm's averages used"
+
+
+def test_discriminator_sees_the_sketch():
+    """Broken if the PatchGAN ignores the condition: a GAN, no longer a conditional one."""
+    patchgan = common.PatchGAN()
+    one, other = (patchgan(picture(seed), picture(2), training=False) for seed in (0, 1))
+    assert float(tf.reduce_max(tf.abs(one - other))) > 1e-3
+
+
+def test_adversarial_losses_by_hand():
+    """Broken if a label is swapped or sigmoid is applied twice.
+
+    Cross-entropy of logit x is log(1 + e^-x) against 1 and log(1 + e^x) against 0:
+    at 0 both are log 2 = 0.6931; at 2: 0.1269 and 2.1269.
+    """
+    undecided, sure = tf.zeros((1, 30, 30, 1)), tf.fill((1, 30, 30, 1), 2.0)
+    assert float(common.generator_loss(undecided)) == pytest.approx(0.6931, abs=1e-4)
+    assert float(common.generator_loss(sure)) == pytest.approx(0.1269, abs=1e-4)
+    real, fake = common.discriminator_losses(sure, undecided)
+    assert (float(real), float(fake)) == pytest.approx((0.1269, 0.6931), abs=1e-4)
+    real, fake = common.discriminator_losses(undecided, sure)
+    assert (float(real), float(fake)) == pytest.approx((0.6931, 2.1269), abs=1e-4)

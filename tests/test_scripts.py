@@ -1,0 +1,200 @@
+"""The scripts, run as a user runs them; what they leave behind is looked into."""
+
+import ast
+import csv
+import json
+from pathlib import Path
+
+import common
+
+import pytest
+import tensorflow as tf
+
+HERE = Path(__file__).parent.parent
+SCRIPTS = sorted(HERE.glob("[0-9][0-9]_*.py"))
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def picture(path):
+    """A written figure; asserts that it is not blank."""
+    pixels = tf.io.decode_png(tf.io.read_file(str(path)), channels=3)
+    assert float(tf.math.reduce_std(tf.cast(pixels, tf.float32))) > 20, f"{path} is blank"
+    return pixels
+
+
+def files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder for runs that several tests look at."""
+    return tmp_path_factory.mktemp("trained")
+
+
+def test_data(run_script, tmp_path):
+    """Broken if stage 3 fails on the embedded pairs or prints a wrong table."""
+    done = run_script("03_pix2pix_data.py")
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr, "TensorFlow's start-up notes are on the screen"
+    words = [line.split() for line in done.stdout.splitlines()]
+    assert ["train", "200", "0", "256x256", "(200)"] in words
+    assert ["val", "68", "0", "256x256", "(68)"] in words
+    (condition,) = [w for w in words if w[:2] == ["train", "condition"]]
+    assert condition[2] == condition[3] == condition[4], "a sketch is gray"
+    assert condition[-1] == "9.6%"
+    for name in ("pairs", "augmentation", "histograms"):
+        picture(tmp_path / "runs" / "03_pix2pix_data" / f"{name}.png")
+
+
+def test_models(run_script, tmp_path):
+    """Broken if stage 4 fails, or its tables or its measurements say something else."""
+    done = run_script("04_pix2pix_models.py", "--steps", 2)
+    assert done.returncode == 0, done.stderr
+    for fact in ("54,423,811", "39,085,315", "2,770,433", "70x70 pixels", "(1, 1, 512)", "(30, 30, 1)"):
+        assert fact in done.stdout
+    one_with_batchnorm = done.stdout.split("yes")[1].split()
+    assert one_with_batchnorm[:2] == ["0.0000", "0.0000"]
+    for name in ("receptive_field", "skips", "patches"):
+        picture(tmp_path / "runs" / "04_pix2pix_models" / f"{name}.png")
+
+
+def test_train(run_script, tmp_path, few_pairs):
+    """Broken if a run does not leave its files, does not go on, or is not what its seed says.
+
+    One epoch and then, by the same command, a second: the tables must be, byte for byte,
+    those of a run of two epochs in one go.
+    """
+    flags = ["--dataset", few_pairs, "--steps-per-epoch", 2, "--seed", 3]
+    for out, epochs in (("parts", 1), ("parts", 2), ("whole", 2)):
+        done = run_script("05_pix2pix_train.py", *flags, "--epochs", epochs, "--out", out)
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr, done.stderr
+        assert "\b" not in done.stdout, "a progress bar where there is no terminal"
+        for name in ("result.png", "losses.png", "generator.weights.h5"):
+            assert f"{out}/{name}" in done.stdout
+    parts, whole = tmp_path / "parts", tmp_path / "whole"
+    for table in ("losses.csv", "metrics.csv"):
+        assert (parts / table).read_bytes() == (whole / table).read_bytes()
+
+    assert files(whole) == {
+        "options.json",
+        "losses.csv",
+        "metrics.csv",
+        "losses.png",
+        "result.png",
+        "samples/epoch_0001.png",
+        "samples/epoch_0002.png",
+        "generator.weights.h5",
+        "checkpoints/checkpoint",
+        *(f"checkpoints/ckpt-{n}.{part}" for n in (1, 2) for part in ("index", "data-00000-of-00001")),
+    }
+    options = json.loads((whole / "options.json").read_text())
+    assert options["flags"]["seed"] == 3 and options["flags"]["loss"] == "l1+cgan"
+    assert options["data"] == {"train": 4, "val": 2}
+    assert options["versions"]["tensorflow"] == tf.__version__
+    losses = rows(whole / "losses.csv")
+    assert [(row["epoch"], row["step"]) for row in losses] == [("1", "2"), ("2", "4")]
+    assert set(losses[0]) == {"epoch", "step", "g_l1", "g_adversarial", "d_real", "d_fake"}
+    assert all(0 < float(row["g_l1"]) < 2 for row in losses)
+    scores = rows(whole / "metrics.csv")
+    assert list(scores[0]) == ["epoch", "val_l1", "val_psnr", "val_ssim"] and len(scores) == 2
+    assert 0 < float(scores[-1]["val_ssim"]) < 1
+    for name in ("result.png", "losses.png", "samples/epoch_0001.png", "samples/epoch_0002.png"):
+        picture(whole / name)
+    left, middle, right = tf.split(picture(whole / "result.png")[40:, :-2][:, : 3 * 200], 3, axis=1)
+
+    generator = common.UNet()
+    blank = tf.ones((1, 256, 256, 3))
+    generator(blank, training=False)
+    untrained = common.generate(generator, blank)
+    generator.load_weights(whole / "generator.weights.h5")
+    assert float(tf.reduce_max(tf.abs(common.generate(generator, blank) - untrained))) > 0.01
+
+    done = run_script("05_pix2pix_train.py", *flags, "--epochs", 2, "--out", "whole")
+    assert done.returncode == 0 and "has its 2 epochs" in done.stdout
+    assert (parts / "losses.csv").read_bytes() == (whole / "losses.csv").read_bytes()
+
+    done = run_script("05_pix2pix_train.py", *flags, "--epochs", 3, "--loss", "l1", "--out", "whole")
+    assert done.returncode == 2 and "--loss l1+cgan -> l1" in done.stderr
+    assert (parts / "losses.csv").read_bytes() == (whole / "losses.csv").read_bytes()
+
+
+MISTAKES = {
+    "no such dataset": (["--dataset", "nowhere"], "--dataset nowhere"),
+    "epochs 0": (["--epochs", "0"], "--epochs"),
+    "epochs in words": (["--epochs", "ten"], "--epochs"),
+    "batch larger than the data": (["--batch-size", "201"], "--batch-size 201"),
+    "negative seed": (["--seed", "-1"], "--seed"),
+    "unknown loss": (["--loss", "l2"], "--loss"),
+    "lambda not a number": (["--lambda-l1", "nan"], "--lambda-l1"),
+    "out is a file": (["--out", "file"], "--out file"),
+    "out holds other things": (["--out", "full"], "--out full"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes(mistake, run_script, tmp_path):
+    """Broken if a user's mistake ends in a traceback, an unclear line or something half-written."""
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    before = files(tmp_path)
+    flags, named = MISTAKES[mistake]
+    done = run_script("05_pix2pix_train.py", *flags)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert named in done.stderr.splitlines()[-1]
+    assert files(tmp_path) == before
+
+
+def test_unreadable_picture(run_script, tmp_path, few_pairs):
+    """Broken if a damaged picture starts a run instead of being named."""
+    mine = tmp_path / "mine"
+    (mine / "train").mkdir(parents=True)
+    for split in ("train", "val"):
+        (mine / split).mkdir(exist_ok=True)
+        for path in (few_pairs / split).iterdir():
+            (mine / split / path.name).write_bytes(path.read_bytes())
+    (mine / "train" / "bad.png").write_text("no picture")
+    for script in ("03_pix2pix_data.py", "05_pix2pix_train.py"):
+        done = run_script(script, "--dataset", mine)
+        assert done.returncode == 2
+        assert str(mine / "train" / "bad.png") in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "runs" / "05_pix2pix").exists()
+
+
+def imports(path):
+    """The modules that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.split(".")[0]
+
+
+def test_no_numpy():
+    """Broken if a script or a test computes with NumPy."""
+    for path in [*HERE.glob("*.py"), *HERE.glob("tests/*.py")]:
+        assert "numpy" not in imports(path), path
+        calls = [n.attr for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)]
+        assert "numpy" not in calls, path
+
+
+def test_scripts_share_only_common():
+    """Broken if a stage needs another one, or common.py holds what a single stage uses."""
+    for path in SCRIPTS:
+        assert not [module for module in imports(path) if module[:2].isdigit()]
+    users = {}
+    for path in [*SCRIPTS, HERE / "common.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                users.setdefault(node.id, set()).add(path.name)
+    for node in ast.parse((HERE / "common.py").read_text()).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            used_by = users.get(node.name, set())
+            assert len(used_by) >= 2 or used_by == {"common.py"}, f"{node.name}: {used_by}"
