@@ -120,7 +120,7 @@ def draw_augmentations(path, file, direction, seed):
         for augment in AUGMENTATIONS.values()
     ]
     titles = [f"draw {draw + 1}" for draw in range(SHOWN_DRAWS)]
-    save_grid(path, rows, titles=titles, row_titles=list(AUGMENTATIONS), inches=1.4)
+    save_grid(path, rows, titles=titles, row_titles=list(AUGMENTATIONS), scale=0.6)
 
 
 def draw_histograms(path, counts, ink):

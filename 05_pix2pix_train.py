@@ -14,26 +14,25 @@ weights. Run again, it goes on where it stopped.
 """
 
 import math
-import time
 
 from common import (
     AUGMENTATIONS,
     IMAGE_SIZE,
+    AdversarialModel,
     PatchGAN,
     UNet,
     UserError,
     adam,
     decode_pair,
     discriminator_losses,
+    epoch_steps,
     find_pairs,
     fit,
     generate,
     generator_loss,
     pair_arguments,
     read_rows,
-    replacing,
     run_main,
-    save_curves,
     save_grid,
     split_stack,
     stack_pair,
@@ -52,7 +51,7 @@ RESULT_ROWS = 6
 SAMPLE_ROWS = 4
 
 
-class Pix2Pix(keras.Model):
+class Pix2Pix(AdversarialModel):
     """The U-Net and the PatchGAN, and the game between them.
 
     Args:
@@ -71,14 +70,6 @@ class Pix2Pix(keras.Model):
         self.generator(picture, training=False)  # the first call makes the weights
         self.discriminator(picture, picture, training=False)
         self.built = True
-
-    def compile(self, generator_optimizer, discriminator_optimizer):
-        # Keras would compile the step with XLA, which is slower here on a processor.
-        super().compile(optimizer=None, jit_compile=False)
-        self.generator_optimizer = generator_optimizer
-        self.discriminator_optimizer = discriminator_optimizer
-        self.generator_optimizer.build(self.generator.trainable_variables)
-        self.discriminator_optimizer.build(self.discriminator.trainable_variables)
 
     def train_step(self, pair):
         sketch, real = pair  # (B, 256, 256, 3) each
@@ -124,20 +115,6 @@ def validation_pairs(paths, direction):
     return stacks.map(split_stack).batch(1).prefetch(tf.data.AUTOTUNE)
 
 
-def draw_curves(run):
-    """Draws losses.png from losses.csv and metrics.csv."""
-    losses, metrics = read_rows(run / "losses.csv"), read_rows(run / "metrics.csv")
-    steps, epochs = [row["step"] for row in losses], [row["epoch"] for row in metrics]
-    curves = {name: (steps, [row[name] for row in losses]) for name in list(losses[0])[2:]}
-    scores = {name: (epochs, [row[name] for row in metrics]) for name in metrics[0]}
-    panels = [("L1, training", "step", {"g_l1": curves.pop("g_l1")}, None)]
-    if curves:
-        panels.append(("Adversarial losses, training", "step", curves, math.log(2)))
-    panels.append(("L1, validation", "epoch", {"val_l1": scores["val_l1"]}, None))
-    panels.append(("SSIM, validation", "epoch", {"val_ssim": scores["val_ssim"]}, None))
-    save_curves(run / "losses.png", panels)
-
-
 def main():
     parser = trainer_arguments(__doc__, epochs=10, batch_size=1, out="05_pix2pix")
     pair_arguments(parser)
@@ -153,10 +130,7 @@ def main():
     bad = unreadable(pairs["train"] + pairs["val"])
     if bad:
         raise UserError(f"--dataset {args.dataset}: unreadable, mend or remove: {', '.join(bad)}")
-    steps = len(pairs["train"]) // args.batch_size
-    if not steps:
-        raise UserError(f"--batch-size {args.batch_size}: only {len(pairs['train'])} training pairs")
-    steps = min(steps, args.steps_per_epoch or steps)
+    steps = epoch_steps(args, len(pairs["train"]))
     run = start_run(args, {split: len(paths) for split, paths in pairs.items()})
 
     def batches(first_step, last_step):
@@ -178,7 +152,6 @@ def main():
 
     model = Pix2Pix(args.loss, args.lambda_l1)
     model.compile(adam(LEARNING_RATE, BETA_1), adam(LEARNING_RATE, BETA_1))
-    started = time.monotonic()
     fit(
         model,
         run,
@@ -188,19 +161,14 @@ def main():
         draw=draw,
         validation_data=validation_pairs(pairs["val"], args.direction),
     )
-    minutes = (time.monotonic() - started) / 60
-
     draw(run / "result.png", RESULT_ROWS)
-    draw_curves(run)
-    with replacing(run / "generator.weights.h5") as path:
-        model.generator.save_weights(path)
     last = read_rows(run / "metrics.csv")[-1]
     print(
         f"Validation after epoch {last['epoch']:.0f}: L1 {last['val_l1']:.4f}, "
-        f"PSNR {last['val_psnr']:.2f} dB, SSIM {last['val_ssim']:.4f} ({minutes:.1f} minutes)\n"
-        f"{run / 'result.png'}       sketch | generated | real, pairs never trained on\n"
-        f"{run / 'losses.png'}       from losses.csv and metrics.csv\n"
-        f"{run / 'samples'}          the same pairs after each epoch\n"
+        f"PSNR {last['val_psnr']:.2f} dB, SSIM {last['val_ssim']:.4f}\n"
+        f"{run / 'result.png'}  sketch | generated | real, pairs never trained on\n"
+        f"{run / 'losses.png'}  from losses.csv and metrics.csv\n"
+        f"{run / 'samples'}  some of the same pairs after each epoch\n"
         f"{run / 'generator.weights.h5'}"
     )
 

@@ -8,10 +8,12 @@ TRAIN_FLAGS := $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(BATCH_SIZE),--batch-siz
   $(if $(PRECISION),--precision $(PRECISION)) $(if $(SEED),--seed $(SEED))
 DATA_FLAGS := $(if $(DATASET),--dataset "$(DATASET)")
 
-.PHONY: help train data models pix2pix test lint clean
+.PHONY: help train gan cgan data models pix2pix test lint clean
 
 help:
-	@echo "make train     everything in order: data, models, pix2pix"
+	@echo "make train     everything in order: gan, cgan, data, models, pix2pix"
+	@echo "make gan       stage 1  a GAN draws digits"
+	@echo "make cgan      stage 2  a conditional GAN draws the digit it is asked for"
 	@echo "make data      stage 3  look at the paired data"
 	@echo "make models    stage 4  the networks, looked inside"
 	@echo "make pix2pix   stage 5  train and test Pix2Pix"
@@ -22,9 +24,17 @@ help:
 	@echo "Variables: EPOCHS, DATASET, BATCH_SIZE, PRECISION, SEED, e.g. make pix2pix EPOCHS=50"
 
 train:
+	@$(MAKE) --no-print-directory gan
+	@$(MAKE) --no-print-directory cgan
 	@$(MAKE) --no-print-directory data
 	@$(MAKE) --no-print-directory models
 	@$(MAKE) --no-print-directory pix2pix
+
+gan: $(READY)
+	$(PY) 01_gan_mnist.py $(TRAIN_FLAGS)
+
+cgan: $(READY)
+	$(PY) 02_cgan_mnist.py $(TRAIN_FLAGS)
 
 data: $(READY)
 	$(PY) 03_pix2pix_data.py $(DATA_FLAGS)

@@ -8,11 +8,13 @@ import argparse
 import contextlib
 import csv
 import json
+import math
 import os
 import platform
 import re
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -118,6 +120,13 @@ def pair_arguments(parser):
     add("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="AtoB: left half to right half (AtoB)")
 
 
+def epoch_steps(args, examples):
+    """Returns how many batches make an epoch under the flags, for so many examples."""
+    if args.batch_size > examples:
+        raise UserError(f"--batch-size {args.batch_size}: there are only {examples} training examples")
+    return min(examples // args.batch_size, args.steps_per_epoch or examples)
+
+
 def start_run(args, data):
     """Opens the run's folder `args.out`, new or to go on with; sets seed and precision.
 
@@ -173,6 +182,71 @@ def replacing(path):
 # =============================================================================
 # 2. Data
 # =============================================================================
+
+MNIST = HERE / "data" / "mnist"
+
+
+def read_idx(path, magic):
+    """Reads a gzipped IDX file of unsigned bytes.
+
+    Args:
+        path: the file. Its header is big-endian: the magic number, then the shape.
+        magic: 2049 for a list (1 dimension), 2051 for pictures (3 dimensions).
+
+    Returns:
+        uint8 tensor of the shape in the header.
+
+    Raises:
+        UserError: missing, damaged, cut short, or another kind of file.
+    """
+    try:
+        data = tf.io.decode_compressed(tf.io.read_file(str(path)), "GZIP")
+    except tf.errors.NotFoundError as error:
+        raise UserError(f"{path}: missing; it belongs to the repository") from error
+    except tf.errors.OpError as error:
+        raise UserError(f"{path}: damaged; take it from the repository again") from error
+    values = tf.io.decode_raw(data, tf.uint8)
+    start = 4 + 4 * (magic % 256)  # the last byte of the magic number counts the dimensions
+    header = tf.reshape(tf.cast(values[:start], tf.int32), (-1, 4)) if len(values) >= start else [[0] * 4]
+    found, *shape = (int(n) for n in tf.reduce_sum(header * tf.constant([1 << 24, 1 << 16, 256, 1]), axis=1))
+    if found != magic:
+        raise UserError(f"{path}: no IDX file with magic number {magic} (but {found})")
+    if len(values) - start != math.prod(shape):
+        raise UserError(f"{path}: damaged, {len(values) - start} values and not {math.prod(shape)}")
+    return tf.reshape(values[start:], shape)
+
+
+def load_mnist(folder=MNIST):
+    """Reads the training digits of MNIST.
+
+    Returns:
+        Digits (60000, 28, 28, 1) and labels (60000,), both uint8, 0 to 255 and 0 to 9.
+    """
+    digits = read_idx(folder / "train-images-idx3-ubyte.gz", 2051)
+    labels = read_idx(folder / "train-labels-idx1-ubyte.gz", 2049)
+    if digits.shape[1:] != (28, 28) or len(digits) != len(labels):
+        raise UserError(f"{folder}: {digits.shape} digits and {labels.shape} labels do not belong together")
+    return digits[..., tf.newaxis], labels
+
+
+def training_digits(digits, labels, *, batch_size, seed, first_step, last_step):
+    """Returns the training batches of steps `first_step` to `last_step` - 1.
+
+    The batch of step k is a pure function of (seed, k).
+
+    Returns:
+        A dataset of digits (batch_size, 28, 28, 1) in [-1, 1] and one-hot labels
+        (batch_size, 10), both float32.
+    """
+
+    def batch(positions):
+        chosen = shuffled(positions, len(digits), seed)
+        scaled = tf.cast(tf.gather(digits, chosen), tf.float32) / 127.5 - 1.0
+        return scaled, tf.one_hot(tf.gather(labels, chosen), 10)
+
+    positions = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
+    return positions.batch(batch_size).map(batch).prefetch(tf.data.AUTOTUNE)
+
 
 IMAGE_SIZE = 256  # height and width of the pictures that Pix2Pix takes and gives
 
@@ -306,14 +380,26 @@ def none(stack, seed):
 AUGMENTATIONS = {"none": none, "jitter": jitter, "course": course}
 
 
-def shuffled(position, count, seed):
-    """The example at a position of an endless sequence of shuffled passes over the data.
+def shuffled(positions, count, seed):
+    """The examples at positions of an endless sequence of shuffled passes over the data.
 
     A pure function, where a shuffle buffer would have a past: training can begin at
     any step and sees what it would have seen.
+
+    Args:
+        positions: (B,) int64, ascending, at most `count` of them.
+        count: number of examples.
+
+    Returns:
+        (B,) int64, from 0 to count - 1; each once in `count` positions.
     """
-    seed = tf.stack([tf.fill(tf.shape(position), tf.cast(seed, tf.int64)), position // count], axis=-1)
-    return tf.random.experimental.index_shuffle(position % count, seed, max_index=count - 1)
+
+    def in_pass(number):
+        seeds = tf.stack([tf.cast(seed, tf.int64), number])
+        return tf.random.experimental.index_shuffle(positions % count, seeds, max_index=count - 1)
+
+    passes = positions // count  # a batch reaches into the next pass at most
+    return tf.where(passes == passes[0], in_pass(passes[0]), in_pass(passes[-1]))
 
 
 def training_pairs(paths, *, batch_size, seed, direction, augment, first_step, last_step):
@@ -327,7 +413,8 @@ def training_pairs(paths, *, batch_size, seed, direction, augment, first_step, l
     files = tf.constant(paths)
 
     def example(position):
-        left, right = decode_pair(files[shuffled(position, len(paths), seed)])
+        (chosen,) = tf.unstack(shuffled(position[tf.newaxis], len(paths), seed))
+        left, right = decode_pair(files[chosen])
         stack = stack_pair(left, right, direction)
         return split_stack(AUGMENTATIONS[augment](stack, seed=tf.stack([seed, position])))
 
@@ -537,72 +624,84 @@ def adam(learning_rate, beta_1):
     return optimizer
 
 
+class AdversarialModel(keras.Model):
+    """A generator and a discriminator, set by the subclass, with an optimiser each."""
+
+    def compile(self, generator_optimizer, discriminator_optimizer, **kwargs):
+        # By default Keras would compile the step with XLA, which is slower on a processor.
+        super().compile(optimizer=None, jit_compile=False, **kwargs)
+        self.generator_optimizer = generator_optimizer
+        self.discriminator_optimizer = discriminator_optimizer
+        generator_optimizer.build(self.generator.trainable_variables)
+        discriminator_optimizer.build(self.discriminator.trainable_variables)
+
+    def state(self):
+        """All variables. tf.train.Checkpoint, given a model, would leave out its random state."""
+        optimizers = (self.generator_optimizer, self.discriminator_optimizer)
+        return [v.value for owner in (self, *optimizers) for v in owner.variables]
+
+
 def fit(model, run, batches, *, epochs, steps_per_epoch, draw, log_every=10, validation_data=None):
     """Trains with `Model.fit` up to `epochs` epochs, from the run's last checkpoint if any.
 
-    Writes losses.csv, metrics.csv (with validation data), samples/ and checkpoints/.
+    Writes losses.csv, metrics.csv (with validation data), losses.png, samples/,
+    checkpoints/ and generator.weights.h5.
 
     Args:
-        model: compiled, its variables and its optimisers' built.
+        model: a compiled AdversarialModel.
         run: the run's folder.
         batches: (first_step, last_step) -> the dataset of those steps.
         draw: path -> None, draws the sample picture of the current state.
+        log_every: steps between two rows of losses.csv.
     """
     step = tf.Variable(0, dtype=tf.int64)
-    # Variable by variable: of a model, tf.train.Checkpoint would leave out the random state.
-    optimizers = (model.generator_optimizer, model.discriminator_optimizer)
-    variables = [*model.variables, *(v for optimizer in optimizers for v in optimizer.variables)]
-    checkpoint = tf.train.Checkpoint(step=step, variables=[v.value for v in variables])
+    checkpoint = tf.train.Checkpoint(step=step, variables=model.state())
     manager = tf.train.CheckpointManager(checkpoint, run / "checkpoints", max_to_keep=2)
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_consumed()
-    first_step = int(step)
-    first_epoch = first_step // steps_per_epoch
-    keep_rows(run / "losses.csv", "step", first_step)
+    first_epoch = int(step) // steps_per_epoch
+    keep_rows(run / "losses.csv", "epoch", first_epoch)
     keep_rows(run / "metrics.csv", "epoch", first_epoch)
     if first_epoch >= epochs:
         print(f"{run} has its {first_epoch} epochs; --epochs {first_epoch + 1} or more trains on.")
-        return
-    if first_epoch:
-        print(f"{run} goes on after epoch {first_epoch}.")
-
-    record = Record(
-        run,
-        manager=manager,
-        step=step,
-        steps_per_epoch=steps_per_epoch,
-        log_every=log_every,
-        draw=draw,
-    )
-    model.fit(
-        batches(first_step, epochs * steps_per_epoch),
-        initial_epoch=first_epoch,
-        epochs=epochs,
-        steps_per_epoch=steps_per_epoch,
-        validation_data=validation_data,
-        shuffle=False,  # `batches` has shuffled
-        callbacks=[record],
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
+    else:
+        if first_epoch:
+            print(f"{run} goes on after epoch {first_epoch}.")
+        started = time.monotonic()
+        model.fit(
+            batches(first_epoch * steps_per_epoch, epochs * steps_per_epoch),
+            initial_epoch=first_epoch,
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+            validation_data=validation_data,
+            shuffle=False,  # `batches` has shuffled
+            callbacks=[Record(run, manager, step, log_every=log_every, draw=draw)],
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+        print(f"{epochs - first_epoch} epochs in {(time.monotonic() - started) / 60:.1f} minutes.")
+    with replacing(run / "generator.weights.h5") as path:
+        model.generator.save_weights(path)
+    draw_curves(run)
 
 
 class Record(keras.callbacks.Callback):
     """Keeps what a run leaves behind: the two tables, the samples, the checkpoint."""
 
-    def __init__(self, run, *, manager, step, steps_per_epoch, log_every, draw):
+    def __init__(self, run, manager, step, *, log_every, draw):
         super().__init__()
-        self.run, self.manager, self.step, self.draw = run, manager, step, draw
-        self.steps_per_epoch, self.log_every = steps_per_epoch, log_every
+        self.run, self.manager, self.step = run, manager, step
+        self.log_every, self.draw = log_every, draw
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch, self.rows = epoch, []
 
     def on_train_batch_end(self, batch, logs=None):
+        steps = self.params["steps"]  # of an epoch
         done = batch + 1
-        if done % self.log_every == 0 or done == self.steps_per_epoch:
-            step = self.epoch * self.steps_per_epoch + done
+        if done % self.log_every == 0 or done == steps:
+            row = {"epoch": self.epoch + 1, "step": self.epoch * steps + done}
             self.rows.append({name: float(loss) for name, loss in logs.items()})
-            append_row(self.run / "losses.csv", {"epoch": self.epoch + 1, "step": step} | self.rows[-1])
+            append_row(self.run / "losses.csv", row | self.rows[-1])
 
     def on_epoch_end(self, epoch, logs=None):
         for name in self.rows[0]:  # for Keras to show, instead of the last step's losses
@@ -611,8 +710,16 @@ class Record(keras.callbacks.Callback):
         if scores:
             append_row(self.run / "metrics.csv", {"epoch": epoch + 1} | scores)
         self.draw(self.run / "samples" / f"epoch_{epoch + 1:04d}.png")
-        self.step.assign((epoch + 1) * self.steps_per_epoch)
+        self.step.assign((epoch + 1) * self.params["steps"])
         self.manager.save()  # last: what is checkpointed is recorded
+
+
+def steps_per_execution(steps):
+    """Returns how many steps Keras should run at a time: about 50, in equal parts of an epoch.
+
+    For steps so small that returning to Python after each would cost as much as the step.
+    """
+    return max(n for n in range(1, 51) if steps % n == 0)
 
 
 def append_row(path, row):
@@ -648,52 +755,56 @@ def keep_rows(path, column, last):
 # =============================================================================
 
 
-def save_figure(figure, path, dpi=100):
-    """Writes a Matplotlib figure as PNG."""
+def save_figure(figure, path):
+    """Writes a Matplotlib figure as PNG, 100 pixels an inch."""
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=dpi)
+        figure.savefig(temporary, format="png", dpi=100)
 
 
-def save_grid(path, rows, *, titles=(), row_titles=(), inches=1.8):
+def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
     """Draws pictures in a grid.
 
     Args:
-        rows: list of lists of (height, width, 3 or 1) tensors in [-1, 1].
+        rows: list of lists of (height, width, 3 or 1) tensors in [-1, 1], all of one size.
         titles: one for each column.
         row_titles: one for each row.
+        scale: size of a picture's pixel on the page.
     """
-    height, width = len(rows), len(rows[0])
-    aspect = rows[0][0].shape[1] / rows[0][0].shape[0]
-    size = (inches * aspect * width, inches * height + (0.3 if titles else 0))
-    figure = Figure(size, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
-    axes = figure.subplots(height, width, squeeze=False)
-    for y, row in enumerate(rows):
-        for x, picture in enumerate(row):
-            shown = tf.clip_by_value(tf.cast(picture, tf.float32) * 0.5 + 0.5, 0.0, 1.0)
-            axes[y][x].imshow(shown, cmap="gray", vmin=0, vmax=1)
-            axes[y][x].set(xticks=[], yticks=[])
-    for axis, title in zip(axes[0], titles):
-        axis.set_title(title, fontsize=11)
-    for row, title in zip(axes, row_titles):
-        row[0].set_ylabel(title, fontsize=11)
-    save_figure(figure, path, dpi=128)
-
-
-def save_curves(path, panels):
-    """Draws curves against the training step or epoch.
-
-    Args:
-        panels: list of (title, x label, {name: (xs, ys)}, value of a guide line or None).
-    """
-    figure = Figure((4.5 * len(panels), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, (title, x_label, curves, guide) in zip(axes, panels):
-        for name, (xs, ys) in curves.items():
-            axis.plot(xs, ys, label=name, linewidth=1.2, marker="." if len(xs) < 40 else None)
-        if guide is not None:
-            axis.axhline(guide, color="gray", linestyle=":", label=f"log 2 = {guide:.3f}")
-        axis.set(title=title, xlabel=x_label)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=9)
+    gap = 2
+    border = [[gap, gap], [gap, gap], [0, 0]]
+    tiles = [[tf.pad(picture, border, constant_values=0.6) for picture in row] for row in rows]
+    page = tf.concat([tf.concat(row, axis=1) for row in tiles], axis=0)
+    height, width = page.shape[:2]
+    figure = Figure((scale * width / 100 + 0.3, scale * height / 100 + 0.4), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(tf.clip_by_value(page * 0.5 + 0.5, 0.0, 1.0), cmap="gray", vmin=0, vmax=1)
+    tile_height, tile_width = tiles[0][0].shape[:2]
+    axis.set_xticks([(n + 0.5) * tile_width for n in range(len(titles))], titles)
+    axis.set_yticks([(n + 0.5) * tile_height for n in range(len(row_titles))], row_titles)
+    axis.tick_params(top=False, labeltop=True, bottom=False, labelbottom=False, left=False, labelsize=11)
+    axis.spines[:].set_visible(False)
     save_figure(figure, path)
+
+
+def draw_curves(run):
+    """Draws losses.png from losses.csv and metrics.csv, L1 and each score in its own panel."""
+    losses, metrics = read_rows(run / "losses.csv"), read_rows(run / "metrics.csv")
+    adversarial = [name for name in losses[0] if name[:2] in {"d_", "g_"} and name != "g_l1"]
+    panels = [("L1, training", losses, "step", ["g_l1"])] if "g_l1" in losses[0] else []
+    panels += [("adversarial losses, training", losses, "step", adversarial)] if adversarial else []
+    panels += (
+        [(f"{name}, validation", metrics, "epoch", [name]) for name in list(metrics[0])[1:]]
+        if metrics
+        else []
+    )
+    figure = Figure((4.2 * len(panels), 3.6), layout="constrained")
+    for axis, (title, rows, x, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        for name in names:
+            marker = "." if len(rows) < 40 else None
+            axis.plot([r[x] for r in rows], [r[name] for r in rows], label=name, linewidth=1, marker=marker)
+        if names == adversarial:
+            axis.axhline(math.log(2), color="gray", linestyle=":", label="log 2: cannot tell")
+            axis.legend(fontsize=9)
+        axis.set(title=title, xlabel=x)
+        axis.grid(alpha=0.3)
+    save_figure(figure, run / "losses.png")
