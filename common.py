@@ -433,6 +433,9 @@ def split_stack(stack):
 # =============================================================================
 
 
+EPSILON = 1e-5  # of batchnorm, as in the authors' code; Keras' 1e-3 mutes the faint second layer
+
+
 def normal():
     """The paper's initialisation. One object a layer: shared, it would repeat its values."""
     return keras.initializers.RandomNormal(0.0, 0.02)
@@ -444,7 +447,7 @@ class EncodeBlock(layers.Layer):
     def __init__(self, filters, strides=2, padding="same", batchnorm=True, **kwargs):
         super().__init__(**kwargs)
         self.conv = layers.Conv2D(filters, 4, strides, padding, use_bias=False, kernel_initializer=normal())
-        self.batchnorm = layers.BatchNormalization() if batchnorm else None
+        self.batchnorm = layers.BatchNormalization(epsilon=EPSILON) if batchnorm else None
         self.activation = layers.LeakyReLU(negative_slope=0.2)
 
     def call(self, x, training):
@@ -460,7 +463,7 @@ class DecodeBlock(layers.Layer):
     def __init__(self, filters, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
         self.conv = layers.Conv2DTranspose(filters, 4, 2, "same", use_bias=False, kernel_initializer=normal())
-        self.batchnorm = layers.BatchNormalization()
+        self.batchnorm = layers.BatchNormalization(epsilon=EPSILON)
         self.dropout = layers.Dropout(dropout) if dropout else None
         self.activation = layers.ReLU()
 
