@@ -76,7 +76,7 @@ def run_main(main):
     except tf.errors.OpError as error:  # the same from TensorFlow's own file system
         if "No space left" not in error.message:
             raise
-        message = f"{error.message.splitlines()[0]}: make room or give another --out"
+        message = "the disk is full: make room; the same command then goes on"
     print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
     sys.exit(2)
 
