@@ -170,7 +170,7 @@ def main():
         f"{args.out / 'augmentation.png'}  one pair under each --augment of stage 5\n"
         f"{args.out / 'histograms.png'}    values of both halves, ink (training pairs)"
     )
-    unread = bad["train"] | bad["val"]
+    unread = bad["train"] + bad["val"]
     if unread:
         raise UserError(f"--dataset {args.dataset}: unreadable, mend or remove: {', '.join(unread)}")
 

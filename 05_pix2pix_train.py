@@ -10,10 +10,11 @@ the real picture (L1) and to pass for real (cGAN) at once. Isola et al. 2017,
 
 Writes under runs/05_pix2pix: result.png (sketch | generated | real, pairs never
 trained on), losses.csv, losses.png, metrics.csv, samples/ after each epoch, the
-weights. Run again, it goes on where it stopped.
+weights, and 1.4 GB of checkpoints. Run again, it goes on where it stopped. Ten epochs of
+the 200 pairs take 20 to 35 minutes on 2 cores.
 """
 
-import math
+import functools
 
 from common import (
     AUGMENTATIONS,
@@ -30,6 +31,7 @@ from common import (
     fit,
     generate,
     generator_loss,
+    number,
     pair_arguments,
     read_rows,
     run_main,
@@ -45,7 +47,9 @@ from common import (
 import keras
 import tensorflow as tf
 
-LEARNING_RATE, BETA_1 = 2e-4, 0.5  # of both networks (section 3.3)
+# Of both networks (section 3.3). The section also halves the discriminator's loss, to slow it
+# down, but to Adam the size of a loss is nothing: half the loss makes the same steps.
+LEARNING_RATE, BETA_1 = 2e-4, 0.5
 LAMBDA_L1 = 100.0
 RESULT_ROWS = 6
 SAMPLE_ROWS = 4
@@ -120,11 +124,9 @@ def main():
     pair_arguments(parser)
     add = parser.add_argument
     add("--loss", choices=["l1+cgan", "cgan", "l1"], default="l1+cgan", help="(l1+cgan)")
-    add("--lambda-l1", type=float, default=LAMBDA_L1, help=f"weight of L1 in l1+cgan ({LAMBDA_L1:g})")
+    add("--lambda-l1", type=number(0, 1e6), default=LAMBDA_L1, help=f"of L1 in l1+cgan ({LAMBDA_L1:g})")
     add("--augment", choices=list(AUGMENTATIONS), default="jitter", help="(jitter, the paper's)")
     args = parser.parse_args()
-    if not 0 <= args.lambda_l1 < math.inf:
-        parser.error(f"argument --lambda-l1: {args.lambda_l1} is not a weight of 0 or more")
 
     pairs = find_pairs(args.dataset)
     bad = unreadable(pairs["train"] + pairs["val"])
@@ -133,16 +135,14 @@ def main():
     steps = epoch_steps(args, len(pairs["train"]))
     run = start_run(args, {split: len(paths) for split, paths in pairs.items()})
 
-    def batches(first_step, last_step):
-        return training_pairs(
-            pairs["train"],
-            batch_size=args.batch_size,
-            seed=args.seed,
-            direction=args.direction,
-            augment=args.augment,
-            first_step=first_step,
-            last_step=last_step,
-        )
+    batches = functools.partial(
+        training_pairs,
+        pairs["train"],
+        batch_size=args.batch_size,
+        seed=args.seed,
+        direction=args.direction,
+        augment=args.augment,
+    )
 
     def draw(path, count=SAMPLE_ROWS):
         every = max(1, len(pairs["val"]) // count)  # the same pairs each time, spread evenly
@@ -162,10 +162,12 @@ def main():
         validation_data=validation_pairs(pairs["val"], args.direction),
     )
     draw(run / "result.png", RESULT_ROWS)
-    last = read_rows(run / "metrics.csv")[-1]
+    for last in read_rows(run / "metrics.csv")[-1:]:
+        print(
+            f"Validation after epoch {last['epoch']:.0f}: L1 {last['val_l1']:.4f}, "
+            f"PSNR {last['val_psnr']:.2f} dB, SSIM {last['val_ssim']:.4f}"
+        )
     print(
-        f"Validation after epoch {last['epoch']:.0f}: L1 {last['val_l1']:.4f}, "
-        f"PSNR {last['val_psnr']:.2f} dB, SSIM {last['val_ssim']:.4f}\n"
         f"{run / 'result.png'}  sketch | generated | real, pairs never trained on\n"
         f"{run / 'losses.png'}  from losses.csv and metrics.csv\n"
         f"{run / 'samples'}  some of the same pairs after each epoch\n"

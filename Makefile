@@ -37,7 +37,7 @@ cgan: $(READY)
 	$(PY) 02_cgan_mnist.py $(TRAIN_FLAGS)
 
 data: $(READY)
-	$(PY) 03_pix2pix_data.py $(DATA_FLAGS)
+	$(PY) 03_pix2pix_data.py $(DATA_FLAGS) $(if $(SEED),--seed $(SEED))
 
 models: $(READY)
 	$(PY) 04_pix2pix_models.py

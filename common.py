@@ -67,12 +67,12 @@ def run_main(main):
     try:
         return main()
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from the last finished epoch.", file=sys.stderr)
+        print("\nStopped. Finished epochs of a training are kept.", file=sys.stderr)
         sys.exit(130)
     except UserError as error:
         message = str(error)
     except OSError as error:  # no permission, disk full, ...
-        message = f"{error.filename or 'writing a file'}: {error.strerror}"
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except tf.errors.OpError as error:  # the same from TensorFlow's own file system
         if "No space left" not in error.message:
             raise
@@ -92,6 +92,21 @@ def whole_number(low, high):
     return parse
 
 
+def number(low, high):
+    """Returns an argparse type: a number from `low` to `high`."""
+
+    def parse(text):
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
 def trainer_arguments(docstring, *, epochs, batch_size, out):
     """Returns a parser with the flags that all trainers share."""
     parser = argparse.ArgumentParser(
@@ -99,16 +114,12 @@ def trainer_arguments(docstring, *, epochs, batch_size, out):
     )
     add = parser.add_argument
     add("--epochs", type=whole_number(1, 10**6), default=epochs, help=f"epochs wanted in all ({epochs})")
-    add("--batch-size", type=whole_number(1, 10**5), default=batch_size, help=f"({batch_size})")
+    add("--batch-size", type=whole_number(1, 10**5), default=batch_size, help=f"examples ({batch_size})")
     add("--steps-per-epoch", type=whole_number(1, 10**9), metavar="N", help="cap, for a quick look")
-    add("--seed", type=whole_number(0, 2**31 - 1), default=0, help="(0)")
-    add(
-        "--precision",
-        choices=["float32", "mixed_bfloat16", "mixed_float16"],
-        default="float32",
-        help="(float32)",
-    )
-    add("--out", type=Path, default=Path("runs") / out, metavar="DIR", help=f"(runs/{out})")
+    add("--seed", type=whole_number(0, 2**31 - 1), default=0, help="of weights, noise, order (0)")
+    precisions = ["float32", "mixed_bfloat16", "mixed_float16"]
+    add("--precision", choices=precisions, default="float32", help="of the arithmetic (float32)")
+    add("--out", type=Path, default=Path("runs") / out, metavar="DIR", help=f"folder of the run (runs/{out})")
     add("--fresh", action="store_true", help="start over; an earlier run in DIR is moved aside")
     return parser
 
@@ -138,29 +149,36 @@ def start_run(args, data):
         UserError: the folder holds something else, or a run with other flags or data.
     """
     run, options_file = args.out, args.out / "options.json"
+    data = {"script": Path(sys.argv[0]).name} | data
     flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
     if args.fresh and options_file.exists():
-        aside = next(p for n in range(1, 10**6) if not (p := run.with_name(f"{run.name}.{n}")).exists())
+        names = (run.resolve().with_name(f"{run.resolve().name}.{n}") for n in range(1, 10**6))
+        aside = next(name for name in names if not name.exists())
         run.rename(aside)
         print(f"Starting over. The earlier run is now {aside}")
     if options_file.exists():
-        earlier = json.loads(options_file.read_text())
-        was = {f"--{k.replace('_', '-')}": v for k, v in earlier["flags"].items()} | earlier["data"]
+        try:
+            earlier = json.loads(options_file.read_text())
+            was = {f"--{k.replace('_', '-')}": v for k, v in earlier["flags"].items()} | earlier["data"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{options_file}: damaged; give another --out, or --fresh") from error
         now = {f"--{k.replace('_', '-')}": v for k, v in flags.items()} | data
         free = {"--epochs", "--out", "--fresh"}
-        changes = [f"{k} {was[k]} -> {now[k]}" for k in was if k not in free and was[k] != now.get(k)]
+        changed = [k for k in was | now if k not in free and was.get(k) != now.get(k)]
+        changes = [f"{k} {was.get(k)} -> {now.get(k)}" for k in changed]
         if changes:
             raise UserError(
                 f"{run} holds a run with other settings ({', '.join(changes)}): "
                 "use those, or give another --out, or start over with --fresh"
             )
-    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+    elif run.exists() and (not run.is_dir() or any(p.name[0] != "." for p in run.iterdir())):
         raise UserError(f"--out {run}: exists and is not the folder of a run; give another one")
-    (run / "samples").mkdir(parents=True, exist_ok=True)
-    versions = {"python": platform.python_version(), "tensorflow": tf.__version__}
-    versions |= {"keras": keras.__version__, "matplotlib": matplotlib.__version__}
+    run.mkdir(parents=True, exist_ok=True)
+    versions = {module.__name__: module.__version__ for module in (tf, keras, matplotlib)}
+    versions["python"] = platform.python_version()
     with replacing(options_file) as path:
         path.write_text(json.dumps({"flags": flags, "data": data, "versions": versions}, indent=2) + "\n")
+    (run / "samples").mkdir(exist_ok=True)
 
     keras.config.set_dtype_policy(args.precision)
     keras.utils.set_random_seed(args.seed)
@@ -175,6 +193,9 @@ def replacing(path):
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename and str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -199,21 +220,21 @@ def read_idx(path, magic):
     Raises:
         UserError: missing, damaged, cut short, or another kind of file.
     """
+    start = 4 + 4 * (magic % 256)  # the last byte of the magic number counts the dimensions
     try:
         data = tf.io.decode_compressed(tf.io.read_file(str(path)), "GZIP")
+        header = tf.strings.substr(data, 0, start)
+        found, *shape = [int(n) for n in tf.io.decode_raw(header, tf.int32, little_endian=False)] or [None]
     except tf.errors.NotFoundError as error:
         raise UserError(f"{path}: missing; it belongs to the repository") from error
     except tf.errors.OpError as error:
         raise UserError(f"{path}: damaged; take it from the repository again") from error
-    values = tf.io.decode_raw(data, tf.uint8)
-    start = 4 + 4 * (magic % 256)  # the last byte of the magic number counts the dimensions
-    header = tf.reshape(tf.cast(values[:start], tf.int32), (-1, 4)) if len(values) >= start else [[0] * 4]
-    found, *shape = (int(n) for n in tf.reduce_sum(header * tf.constant([1 << 24, 1 << 16, 256, 1]), axis=1))
     if found != magic:
         raise UserError(f"{path}: no IDX file with magic number {magic} (but {found})")
-    if len(values) - start != math.prod(shape):
-        raise UserError(f"{path}: damaged, {len(values) - start} values and not {math.prod(shape)}")
-    return tf.reshape(values[start:], shape)
+    values = tf.io.decode_raw(data, tf.uint8)[start:]
+    if len(values) != math.prod(shape):
+        raise UserError(f"{path}: damaged, {len(values)} values and not {math.prod(shape)}")
+    return tf.reshape(values, shape)
 
 
 def load_mnist(folder=MNIST):
@@ -255,8 +276,8 @@ def find_pairs(dataset):
     """Lists the side-by-side pictures of a dataset.
 
     Args:
-        dataset: the name of a folder under data/, or the path of a folder anywhere,
-            with train/ and val/ (or test/) in it.
+        dataset: the path of a folder anywhere, or the name of one under data/, with
+            train/ and val/ (or test/) in it.
 
     Returns:
         {"train": paths, "val": paths}, sorted by name.
@@ -264,10 +285,9 @@ def find_pairs(dataset):
     Raises:
         UserError: no such folder, or a split is missing or empty.
     """
-    folder = HERE / "data" / dataset
-    if not folder.is_dir():
-        folder = Path(dataset)
-    if not folder.is_dir():
+    folders = (Path(dataset), HERE / "data" / dataset)
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
         raise UserError(f"--dataset {dataset}: no such folder; give a path, or openmoji for the pairs here")
     pairs = {}
     for split, names in {"train": ["train"], "val": ["val", "test"]}.items():
@@ -326,16 +346,17 @@ def stack_pair(left, right, direction):
 
 
 def unreadable(paths):
-    """Returns {path: reason} of the pictures that cannot be decoded."""
+    """Returns those of the pictures that cannot be decoded."""
 
-    def problem(path):
+    def bad(path):
         try:
             decode_pair(path)
-        except tf.errors.OpError as error:
-            return error.message.splitlines()[0]
+        except tf.errors.OpError:
+            return True
+        return False
 
     with ThreadPoolExecutor() as pool:
-        return {path: reason for path, reason in zip(paths, pool.map(problem, paths)) if reason}
+        return [path for path, is_bad in zip(paths, pool.map(bad, paths)) if is_bad]
 
 
 def jitter(stack, seed):
@@ -620,7 +641,7 @@ def discriminator_losses(real_logits, fake_logits):
 
 
 def adam(learning_rate, beta_1):
-    """Adam; under mixed_float16 with loss scaling, so that small gradients survive."""
+    """Adam; for float16's narrow range with loss scaling, so that small gradients survive."""
     optimizer = keras.optimizers.Adam(learning_rate, beta_1=beta_1)
     if keras.config.dtype_policy().name == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -653,7 +674,7 @@ def fit(model, run, batches, *, epochs, steps_per_epoch, draw, log_every=10, val
     Args:
         model: a compiled AdversarialModel.
         run: the run's folder.
-        batches: (first_step, last_step) -> the dataset of those steps.
+        batches: called with first_step and last_step, returns the dataset of those steps.
         draw: path -> None, draws the sample picture of the current state.
         log_every: steps between two rows of losses.csv.
     """
@@ -672,7 +693,7 @@ def fit(model, run, batches, *, epochs, steps_per_epoch, draw, log_every=10, val
             print(f"{run} goes on after epoch {first_epoch}.")
         started = time.monotonic()
         model.fit(
-            batches(first_epoch * steps_per_epoch, epochs * steps_per_epoch),
+            batches(first_step=first_epoch * steps_per_epoch, last_step=epochs * steps_per_epoch),
             initial_epoch=first_epoch,
             epochs=epochs,
             steps_per_epoch=steps_per_epoch,
@@ -718,7 +739,7 @@ class Record(keras.callbacks.Callback):
 
 
 def steps_per_execution(steps):
-    """Returns how many steps Keras should run at a time: about 50, in equal parts of an epoch.
+    """Returns how many steps Keras should run at a time: an equal part of an epoch, 50 at most.
 
     For steps so small that returning to Python after each would cost as much as the step.
     """
@@ -744,13 +765,16 @@ def read_rows(path):
 
 
 def keep_rows(path, column, last):
-    """Cuts off the rows beyond the checkpoint, which are about to be computed again."""
-    if path.exists():
-        header, *lines = path.read_text().splitlines(keepends=True)
-        place = header.strip().split(",").index(column)
-        kept = [line for line in lines if int(line.split(",")[place]) <= last]
+    """Cuts off rows beyond the checkpoint, to be computed again, and what was cut in writing."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    header, *lines = [line for line in lines if line.endswith("\n")] or [""]
+    place = header.strip().split(",").index(column) if header else None
+    kept = [line for line in lines if int(line.split(",")[place]) <= last]
+    if kept:
         with replacing(path) as temporary:
             temporary.write_text("".join([header, *kept]))
+    else:
+        path.unlink(missing_ok=True)
 
 
 # =============================================================================
@@ -792,21 +816,22 @@ def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
 def draw_curves(run):
     """Draws losses.png from losses.csv and metrics.csv, L1 and each score in its own panel."""
     losses, metrics = read_rows(run / "losses.csv"), read_rows(run / "metrics.csv")
-    adversarial = [name for name in losses[0] if name[:2] in {"d_", "g_"} and name != "g_l1"]
-    panels = [("L1, training", losses, "step", ["g_l1"])] if "g_l1" in losses[0] else []
+    names = list(losses[0])[2:] if losses else []
+    adversarial = [name for name in names if name != "g_l1"]
+    panels = [("L1, training", losses, "step", ["g_l1"])] if "g_l1" in names else []
     panels += [("adversarial losses, training", losses, "step", adversarial)] if adversarial else []
-    panels += (
-        [(f"{name}, validation", metrics, "epoch", [name]) for name in list(metrics[0])[1:]]
-        if metrics
-        else []
-    )
+    scores = list(metrics[0])[1:] if metrics else []
+    panels += [(f"{score}, validation", metrics, "epoch", [score]) for score in scores]
+    if not panels:
+        return
     figure = Figure((4.2 * len(panels), 3.6), layout="constrained")
     for axis, (title, rows, x, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         for name in names:
             marker = "." if len(rows) < 40 else None
             axis.plot([r[x] for r in rows], [r[name] for r in rows], label=name, linewidth=1, marker=marker)
         if names == adversarial:
-            axis.axhline(math.log(2), color="gray", linestyle=":", label="log 2: cannot tell")
+            if "d_wrong" not in names:  # with two kinds of fake, not to know is another number
+                axis.axhline(math.log(2), color="gray", linestyle=":", label="log 2: cannot tell")
             axis.legend(fontsize=9)
         axis.set(title=title, xlabel=x)
         axis.grid(alpha=0.3)

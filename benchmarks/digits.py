@@ -37,7 +37,7 @@ def forms(make_model, digits, labels):
     def compiled(every=1):
         keras.utils.set_random_seed(0)
         model = make_model()
-        model.compile(adam(1e-4, 0.9), adam(1e-4, 0.9), steps_per_execution=every)
+        model.compile(adam(2e-4, 0.5), adam(2e-4, 0.5), steps_per_execution=every)
         return model
 
     plain, ours, bare = compiled(), compiled(steps_per_execution(STEPS)), compiled()

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -45,7 +46,10 @@ def run_script(tmp_path):
 
     def run(script, *flags):
         command = [sys.executable, HERE / script, *map(str, flags)]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+        env = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}  # no words from a driver in stderr
+        return subprocess.run(
+            command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False
+        )
 
     return run
 

@@ -77,7 +77,7 @@ def test_weight_of_l1(build):
     (pair,) = first_pairs(1)
     steps = {}
     for loss, lambda_l1 in [("l1+cgan", 100.0), ("cgan", 100.0), ("l1", 50.0)]:
-        model = build(loss, lambda_l1)
+        model = build(loss, lambda_l1, generator_rate=1.0)
         before = copy(model.generator.trainable_variables)
         model.train_step(pair)
         after = model.generator.trainable_variables

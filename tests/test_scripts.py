@@ -27,7 +27,7 @@ def picture(path):
 
 
 def files(folder):
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
 def test_data(run_script, tmp_path):
@@ -71,11 +71,17 @@ def test_train(run_script, tmp_path, few_pairs):
         assert "\b" not in done.stdout, "a progress bar where there is no terminal"
         for name in ("result.png", "losses.png", "generator.weights.h5"):
             assert f"{out}/{name}" in done.stdout
+        if epochs == 1:  # as if interrupted in the second epoch
+            for table in ("losses.csv", "metrics.csv"):
+                with (tmp_path / out / table).open("a") as file:
+                    file.write("2,3,0.1,0.1,0.1,0.1\n2")
     parts, whole = tmp_path / "parts", tmp_path / "whole"
     for table in ("losses.csv", "metrics.csv"):
         assert (parts / table).read_bytes() == (whole / table).read_bytes()
 
     assert files(whole) == {
+        "samples",
+        "checkpoints",
         "options.json",
         "losses.csv",
         "metrics.csv",
@@ -89,7 +95,7 @@ def test_train(run_script, tmp_path, few_pairs):
     }
     options = json.loads((whole / "options.json").read_text())
     assert options["flags"]["seed"] == 3 and options["flags"]["loss"] == "l1+cgan"
-    assert options["data"] == {"train": 4, "val": 2}
+    assert options["data"] == {"script": "05_pix2pix_train.py", "train": 4, "val": 2}
     assert options["versions"]["tensorflow"] == tf.__version__
     losses = rows(whole / "losses.csv")
     assert [(row["epoch"], row["step"]) for row in losses] == [("1", "2"), ("2", "4")]
@@ -135,10 +141,19 @@ def test_digits(script, run_script, tmp_path):
     assert [(row["epoch"], row["step"]) for row in losses] == [("1", "4"), ("2", "8")]
     assert all(0 < float(row["d_real"]) < 3 and 0 < float(row["g_adversarial"]) < 3 for row in losses)
     assert ("d_wrong" in losses[0]) == (stage == "02_cgan_mnist")
-    assert json.loads((whole / "options.json").read_text())["data"] == {"digits": 60000}
+    assert json.loads((whole / "options.json").read_text())["data"] == {"script": script, "digits": 60000}
     for name in ("result.png", "losses.png", "samples/epoch_0001.png", "samples/epoch_0002.png"):
         picture(whole / name)
     assert (whole / "result.png").read_bytes() == (whole / "samples" / "epoch_0002.png").read_bytes()
+    other = {"01_gan_mnist.py": "02_cgan_mnist.py", "02_cgan_mnist.py": "01_gan_mnist.py"}[script]
+    before = (whole / "options.json").read_bytes()
+    done = run_script(other, "--steps-per-epoch", 4, "--epochs", 3, "--out", "whole")
+    assert done.returncode == 2 and f"script {script} -> {other}" in done.stderr
+    assert (whole / "options.json").read_bytes() == before
+    done = run_script(script, "--steps-per-epoch", 4, "--epochs", 1, "--out", "parts", "--fresh")
+    assert done.returncode == 0
+    assert (tmp_path / "parts.1" / "losses.csv").read_bytes() == (whole / "losses.csv").read_bytes()
+    assert rows(parts / "losses.csv") == rows(whole / "losses.csv")[:1]
     if stage == "02_cgan_mnist":
         done = run_script(script, "--digit", 7, "--out", "whole")
         assert done.returncode == 0 and "digit_7.png" in done.stdout
@@ -153,6 +168,7 @@ MISTAKES = {
     "batch larger than the data": (["--batch-size", "201"], "--batch-size 201"),
     "negative seed": (["--seed", "-1"], "--seed"),
     "unknown loss": (["--loss", "l2"], "--loss"),
+    "lambda negative": (["--lambda-l1", "-1"], "--lambda-l1"),
     "lambda not a number": (["--lambda-l1", "nan"], "--lambda-l1"),
     "out is a file": (["--out", "file"], "--out file"),
     "out holds other things": (["--out", "full"], "--out full"),
