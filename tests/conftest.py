@@ -14,6 +14,8 @@ from pytest_regressions.common import perform_regression_check
 HERE = Path(__file__).parent.parent
 sys.path.insert(0, str(HERE))
 
+import common  # noqa: E402
+
 
 @pytest.fixture(scope="session")
 def stage1():
@@ -52,6 +54,24 @@ def run_script(tmp_path):
         )
 
     return run
+
+
+@pytest.fixture
+def call_main(tmp_path, monkeypatch, capsys):
+    """Runs a script's main in this process, which saves the start of another one."""
+
+    def call(script, *flags):
+        module = importlib.import_module(script.removesuffix(".py"))
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])
+        status = 0
+        try:
+            common.run_main(module.main)
+        except SystemExit as end:
+            status = end.code
+        return subprocess.CompletedProcess(sys.argv, status, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -150,24 +150,19 @@ def test_scores_by_hand(build, monkeypatch, stage5):
     assert float(model.test_step((real, real))["ssim"]) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision(precision, stage5):
+def test_mixed_precision(stage5):
     """Broken if half precision does not train, or pictures, logits or losses are not float32."""
-    keras.config.set_dtype_policy(precision)
+    keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         keras.utils.set_random_seed(0)
         model = stage5.Pix2Pix()
         model.compile(common.adam(2e-4, 0.5), common.adam(2e-4, 0.5))
         (sketch, real), *_ = first_pairs(1)
-        assert model.generator.encoder[0].compute_dtype == precision.removeprefix("mixed_")
+        assert model.generator.encoder[0].compute_dtype == "bfloat16"
         assert common.generate(model.generator, sketch).dtype == tf.float32
         before = copy(model.generator.trainable_variables)
         losses = tf.function(model.train_step)((sketch, real))
         assert all(loss.dtype == tf.float32 and math.isfinite(loss) for loss in losses.values())
-        assert isinstance(model.generator_optimizer, keras.optimizers.LossScaleOptimizer) == (
-            precision == "mixed_float16"
-        )
-        if precision == "mixed_bfloat16":  # float16 may skip first steps while it finds its scale
-            assert largest_change(before, model.generator.trainable_variables) > 0
+        assert largest_change(before, model.generator.trainable_variables) > 0
     finally:
         keras.config.set_dtype_policy("float32")
