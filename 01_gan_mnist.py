@@ -15,6 +15,7 @@ where it stopped. Takes about a minute on 2 cores.
 import functools
 
 from common import (
+    MNIST_FILES,
     AdversarialModel,
     adam,
     discriminator_losses,
@@ -126,7 +127,7 @@ def main():
     args = parser.parse_args()
     digits, labels = load_mnist()
     steps = epoch_steps(args, len(digits))
-    run = start_run(args, {"digits": len(digits)})
+    run = start_run(args, {"digits": len(digits)}, MNIST_FILES)
 
     batches = functools.partial(training_digits, digits, labels, batch_size=args.batch_size, seed=args.seed)
 
@@ -138,7 +139,16 @@ def main():
     model = GAN()
     every = steps_per_execution(steps)
     model.compile(adam(LEARNING_RATE, BETA_1), adam(LEARNING_RATE, BETA_1), steps_per_execution=every)
-    fit(model, run, batches, epochs=args.epochs, steps_per_epoch=steps, draw=draw, log_every=every)
+    fit(
+        model,
+        run,
+        batches,
+        epochs=args.epochs,
+        steps_per_epoch=steps,
+        draw=draw,
+        checkpoint_minutes=args.checkpoint_minutes,
+        log_every=every,
+    )
     draw(run / "result.png")
     print(
         f"{run / 'result.png'}  digits from noise\n"

@@ -34,6 +34,7 @@ import argparse
 import functools
 
 from common import (
+    MNIST_FILES,
     AdversarialModel,
     UserError,
     adam,
@@ -50,7 +51,6 @@ from common import (
     steps_per_execution,
     trainer_arguments,
     training_digits,
-    whole_number,
 )
 
 import keras
@@ -197,7 +197,7 @@ def main():
         default=True,
         help="see above (on)",
     )
-    add("--digit", type=whole_number(0, 9), metavar="0..9", help="no training: draw this digit")
+    add("--digit", type=number(0, 9, int), metavar="0..9", help="no training: draw this digit")
     args = parser.parse_args()
     if args.digit is not None:
         draw_one_digit(args)
@@ -205,7 +205,7 @@ def main():
 
     digits, labels = load_mnist()
     steps = epoch_steps(args, len(digits))
-    run = start_run(args, {"digits": len(digits)})
+    run = start_run(args, {"digits": len(digits)}, MNIST_FILES)
 
     batches = functools.partial(training_digits, digits, labels, batch_size=args.batch_size, seed=args.seed)
 
@@ -216,7 +216,16 @@ def main():
     every = steps_per_execution(steps)
     optimizers = [adam(args.learning_rate, args.beta_1) for _ in range(2)]
     model.compile(*optimizers, steps_per_execution=every)
-    fit(model, run, batches, epochs=args.epochs, steps_per_epoch=steps, draw=draw, log_every=every)
+    fit(
+        model,
+        run,
+        batches,
+        epochs=args.epochs,
+        steps_per_epoch=steps,
+        draw=draw,
+        checkpoint_minutes=args.checkpoint_minutes,
+        log_every=every,
+    )
     draw(run / "result.png")
     print(
         f"{run / 'result.png'}  a row for each digit, the same noise down each column\n"

@@ -21,14 +21,16 @@ from common import (
     UserError,
     decode_pair,
     find_pairs,
+    number,
     pair_arguments,
+    refuse_unreadable,
     run_main,
     save_figure,
     save_grid,
     split_stack,
     stack_pair,
     unreadable,
-    whole_number,
+    warn_of_shared,
 )
 
 import tensorflow as tf
@@ -144,7 +146,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     pair_arguments(parser)
-    parser.add_argument("--seed", type=whole_number(0, 2**31 - 1), default=0, help="(0)")
+    parser.add_argument("--seed", type=number(0, 2**31 - 1, int), default=0, help="(0)")
     out = Path("runs/03_pix2pix_data")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"({out})")
     args = parser.parse_args()
@@ -161,6 +163,7 @@ def main():
     print(f"{args.dataset}, {args.direction}: condition = {sides[0]} half, target = {sides[1]} half\n")
     measured = {split: measure(paths, args.direction) for split, paths in good.items()}
     print_table(measured, bad)
+    warn_of_shared(good)
 
     draw_pairs(args.out / "pairs.png", good["train"], args.direction)
     draw_augmentations(args.out / "augmentation.png", good["train"][0], args.direction, args.seed)
@@ -170,9 +173,7 @@ def main():
         f"{args.out / 'augmentation.png'}  one pair under each --augment of stage 5\n"
         f"{args.out / 'histograms.png'}    values of both halves, ink (training pairs)"
     )
-    unread = bad["train"] + bad["val"]
-    if unread:
-        raise UserError(f"--dataset {args.dataset}: unreadable, mend or remove: {', '.join(unread)}")
+    refuse_unreadable(args.dataset, bad["train"] | bad["val"])
 
 
 if __name__ == "__main__":

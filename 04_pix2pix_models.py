@@ -27,12 +27,12 @@ from common import (
     encoder_blocks,
     find_pairs,
     generate,
+    number,
     run_main,
     save_figure,
     save_grid,
     to_picture,
     training_pairs,
-    whole_number,
 )
 
 import keras
@@ -186,7 +186,7 @@ def main():
     out = Path("runs/04_pix2pix_models")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help=f"({out})")
     parser.add_argument(
-        "--steps", type=whole_number(1, 10**6), default=100, help="training steps of each generator (100)"
+        "--steps", type=number(1, 10**6, int), default=100, help="training steps of each generator (100)"
     )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

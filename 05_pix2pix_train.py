@@ -22,7 +22,6 @@ from common import (
     AdversarialModel,
     PatchGAN,
     UNet,
-    UserError,
     adam,
     decode_pair,
     discriminator_losses,
@@ -34,6 +33,7 @@ from common import (
     number,
     pair_arguments,
     read_rows,
+    refuse_unreadable,
     run_main,
     save_grid,
     split_stack,
@@ -42,6 +42,7 @@ from common import (
     trainer_arguments,
     training_pairs,
     unreadable,
+    warn_of_shared,
 )
 
 import keras
@@ -129,11 +130,10 @@ def main():
     args = parser.parse_args()
 
     pairs = find_pairs(args.dataset)
-    bad = unreadable(pairs["train"] + pairs["val"])
-    if bad:
-        raise UserError(f"--dataset {args.dataset}: unreadable, mend or remove: {', '.join(bad)}")
     steps = epoch_steps(args, len(pairs["train"]))
-    run = start_run(args, {split: len(paths) for split, paths in pairs.items()})
+    refuse_unreadable(args.dataset, unreadable(pairs["train"] + pairs["val"]))
+    warn_of_shared(pairs)
+    run = start_run(args, {k: len(paths) for k, paths in pairs.items()}, pairs["train"] + pairs["val"])
 
     batches = functools.partial(
         training_pairs,
@@ -159,6 +159,7 @@ def main():
         epochs=args.epochs,
         steps_per_epoch=steps,
         draw=draw,
+        checkpoint_minutes=args.checkpoint_minutes,
         validation_data=validation_pairs(pairs["val"], args.direction),
     )
     draw(run / "result.png", RESULT_ROWS)

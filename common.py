@@ -7,11 +7,16 @@ training, figures. The lessons themselves are in the numbered scripts.
 import argparse
 import contextlib
 import csv
+import fcntl
+import hashlib
 import json
 import math
 import os
 import platform
 import re
+import shutil
+import signal
+import struct
 import sys
 import tempfile
 import time
@@ -20,15 +25,18 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def without_startup_notes():
-    """Keeps TensorFlow's start-up notes off the screen; errors still get there.
+def without_chatter():
+    """Keeps TensorFlow's notes off the screen; warnings and errors still get there.
 
-    The C++ side writes them to file descriptor 2 before its log level is read, so
-    the descriptor itself is diverted while TensorFlow loads. A failed cuInit with
-    code 303 only says that the machine has no CUDA driver.
+    The C++ side writes to file descriptor 2, at start-up before its log level is read,
+    so the descriptor itself is diverted. Besides notes, what is left out is: cuInit's
+    code 303 (the machine has no CUDA driver), and words on an error that is raised too.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # no notes from here on either
-    notes = re.compile(r"I\d{4} |WARNING: All log messages before absl|\s*$|.*cuInit.*\(303\)")
+    chatter = re.compile(
+        r"I\d{4} |WARNING: All log messages before absl|\s*$|.*cuInit.*\(303\)"
+        r"|W\d{4} .*local_rendezvous|E\d{4} .*jpeg_mem|W\d{4} .*tensor_slice_reader"
+    )
     with tempfile.TemporaryFile("w+") as log:
         stderr = os.dup(2)
         os.dup2(log.fileno(), 2)
@@ -38,10 +46,10 @@ def without_startup_notes():
             os.dup2(stderr, 2)
             os.close(stderr)
             log.seek(0)
-            sys.stderr.writelines(line for line in log if not notes.match(line))
+            sys.stderr.writelines(line for line in log if not chatter.match(line))
 
 
-with without_startup_notes():
+with without_chatter():
     import keras
     import matplotlib
     import tensorflow as tf
@@ -67,41 +75,33 @@ def run_main(main):
     try:
         return main()
     except KeyboardInterrupt:
-        print("\nStopped. Finished epochs of a training are kept.", file=sys.stderr)
-        sys.exit(130)
+        print("\nStopped. The same command goes on from the last checkpoint, if any.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except UserError as error:
         message = str(error)
-    except OSError as error:  # no permission, disk full, ...
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    except tf.errors.OpError as error:  # the same from TensorFlow's own file system
-        if "No space left" not in error.message:
+    except (OSError, tf.errors.OpError) as error:  # TensorFlow's own file system raises the second
+        if "No space left" in str(error) or "Disk quota" in str(error):
+            message = "the disk is full: make room, and the same command goes on"
+        elif isinstance(error, OSError):
+            message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        else:
             raise
-        message = "the disk is full: make room; the same command then goes on"
+    message = message.replace("\n", "\\n")  # file names may hold line breaks
     print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
     sys.exit(2)
 
 
-def whole_number(low, high):
-    """Returns an argparse type: a whole number from `low` to `high`."""
-
-    def parse(text):
-        if not re.fullmatch(r"-?\d+", text) or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
-        return int(text)
-
-    return parse
-
-
-def number(low, high):
-    """Returns an argparse type: a number from `low` to `high`."""
+def number(low, high, kind=float):
+    """Returns an argparse type: a number, of int or float kind, from `low` to `high`."""
 
     def parse(text):
         try:
-            value = float(text)
+            value = kind(text)
         except ValueError:
             value = math.nan
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+            name = "whole number" if kind is int else "number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {name} from {low} to {high}")
         return value
 
     return parse
@@ -113,13 +113,20 @@ def trainer_arguments(docstring, *, epochs, batch_size, out):
         description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--epochs", type=whole_number(1, 10**6), default=epochs, help=f"epochs wanted in all ({epochs})")
-    add("--batch-size", type=whole_number(1, 10**5), default=batch_size, help=f"examples ({batch_size})")
-    add("--steps-per-epoch", type=whole_number(1, 10**9), metavar="N", help="cap, for a quick look")
-    add("--seed", type=whole_number(0, 2**31 - 1), default=0, help="of weights, noise, order (0)")
+    add("--epochs", type=number(1, 10**6, int), default=epochs, help=f"epochs wanted in all ({epochs})")
+    add("--batch-size", type=number(1, 10**5, int), default=batch_size, help=f"examples ({batch_size})")
+    add("--steps-per-epoch", type=number(1, 10**9, int), metavar="N", help="cap, for a quick look")
+    add("--seed", type=number(0, 2**31 - 1, int), default=0, help="of weights, noise, order (0)")
     precisions = ["float32", "mixed_bfloat16", "mixed_float16"]
     add("--precision", choices=precisions, default="float32", help="of the arithmetic (float32)")
     add("--out", type=Path, default=Path("runs") / out, metavar="DIR", help=f"folder of the run (runs/{out})")
+    add(
+        "--checkpoint-minutes",
+        type=number(0, 1e4),
+        default=10,
+        metavar="N",
+        help="how often to save within an epoch; after each one, too (10)",
+    )
     add("--fresh", action="store_true", help="start over; an earlier run in DIR is moved aside")
     return parser
 
@@ -138,32 +145,48 @@ def epoch_steps(args, examples):
     return min(examples // args.batch_size, args.steps_per_epoch or examples)
 
 
-def start_run(args, data):
+def content(path):
+    """Returns a hash of a file's contents, to know it again."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def start_run(args, data, files):
     """Opens the run's folder `args.out`, new or to go on with; sets seed and precision.
 
     Args:
         args: the parsed flags.
-        data: dict of what identifies the data, kept with the flags.
+        data: dict of names and counts, kept with the flags.
+        files: the files of the data. With changed contents, a run does not go on.
 
     Raises:
-        UserError: the folder holds something else, or a run with other flags or data.
+        UserError: the folder holds something else, or a run with other flags or data,
+            or another process is training in it.
     """
     run, options_file = args.out, args.out / "options.json"
-    data = {"script": Path(sys.argv[0]).name} | data
+    with ThreadPoolExecutor() as pool:
+        contents = hashlib.sha256("".join(pool.map(content, files)).encode()).hexdigest()
+    data = {"script": Path(sys.argv[0]).name} | data | {"contents of the data": contents[:16]}
     flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    strange = run.is_file() or run.is_dir() and any(p.name[0] != "." for p in run.iterdir())
+    if strange and not options_file.exists():
+        raise UserError(f"--out {run}: exists and is not the folder of a run; give another one")
+    run.mkdir(parents=True, exist_ok=True)
+    lock(run)
     if args.fresh and options_file.exists():
         names = (run.resolve().with_name(f"{run.resolve().name}.{n}") for n in range(1, 10**6))
         aside = next(name for name in names if not name.exists())
         run.rename(aside)
         print(f"Starting over. The earlier run is now {aside}")
+        run.mkdir()
+        lock(run)
     if options_file.exists():
         try:
             earlier = json.loads(options_file.read_text())
             was = {f"--{k.replace('_', '-')}": v for k, v in earlier["flags"].items()} | earlier["data"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{options_file}: damaged; give another --out, or --fresh") from error
         now = {f"--{k.replace('_', '-')}": v for k, v in flags.items()} | data
-        free = {"--epochs", "--out", "--fresh"}
+        free = {"--epochs", "--out", "--fresh", "--checkpoint-minutes"}
         changed = [k for k in was | now if k not in free and was.get(k) != now.get(k)]
         changes = [f"{k} {was.get(k)} -> {now.get(k)}" for k in changed]
         if changes:
@@ -171,9 +194,6 @@ def start_run(args, data):
                 f"{run} holds a run with other settings ({', '.join(changes)}): "
                 "use those, or give another --out, or start over with --fresh"
             )
-    elif run.exists() and (not run.is_dir() or any(p.name[0] != "." for p in run.iterdir())):
-        raise UserError(f"--out {run}: exists and is not the folder of a run; give another one")
-    run.mkdir(parents=True, exist_ok=True)
     versions = {module.__name__: module.__version__ for module in (tf, keras, matplotlib)}
     versions["python"] = platform.python_version()
     with replacing(options_file) as path:
@@ -184,6 +204,15 @@ def start_run(args, data):
     keras.utils.set_random_seed(args.seed)
     tf.config.experimental.enable_op_determinism()
     return run
+
+
+def lock(run):
+    """Keeps other processes out of the run's folder until this one ends, however it ends."""
+    file = os.open(run / ".lock", os.O_WRONLY | os.O_CREAT)  # open for as long as the process lives
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"{run}: another process is training in it; wait, or give another --out") from error
 
 
 @contextlib.contextmanager
@@ -205,6 +234,7 @@ def replacing(path):
 # =============================================================================
 
 MNIST = HERE / "data" / "mnist"
+MNIST_FILES = [MNIST / "train-images-idx3-ubyte.gz", MNIST / "train-labels-idx1-ubyte.gz"]
 
 
 def read_idx(path, magic):
@@ -237,16 +267,18 @@ def read_idx(path, magic):
     return tf.reshape(values, shape)
 
 
-def load_mnist(folder=MNIST):
+def load_mnist(files=MNIST_FILES):
     """Reads the training digits of MNIST.
 
     Returns:
         Digits (60000, 28, 28, 1) and labels (60000,), both uint8, 0 to 255 and 0 to 9.
+
+    Raises:
+        UserError: a file is missing or damaged, or they do not belong together.
     """
-    digits = read_idx(folder / "train-images-idx3-ubyte.gz", 2051)
-    labels = read_idx(folder / "train-labels-idx1-ubyte.gz", 2049)
+    digits, labels = read_idx(files[0], 2051), read_idx(files[1], 2049)
     if digits.shape[1:] != (28, 28) or len(digits) != len(labels):
-        raise UserError(f"{folder}: {digits.shape} digits and {labels.shape} labels do not belong together")
+        raise UserError(f"{files[0]}: {digits.shape} digits do not go with {len(labels)} labels")
     return digits[..., tf.newaxis], labels
 
 
@@ -270,6 +302,13 @@ def training_digits(digits, labels, *, batch_size, seed, first_step, last_step):
 
 
 IMAGE_SIZE = 256  # height and width of the pictures that Pix2Pix takes and gives
+MAX_PIXELS = 2**27  # of a file: 134 million, lest a few damaged bytes ask for all memory
+PNG_SIZE = struct.Struct(">16xII")  # where a PNG file has its width and height
+EXIF_TURNED = re.compile(  # a JPEG whose tag 0x0112, orientation, is 2 to 8, in either byte order
+    rb"\xff\xd8.{0,64}Exif\0\0(II.{0,4096}\x12\x01\x03\0\x01\0{3}[\x02-\x08]\0"
+    rb"|MM.{0,4096}\x01\x12\0\x03\0{3}\x01\0[\x02-\x08])",
+    re.DOTALL,
+)
 
 
 def find_pairs(dataset):
@@ -293,7 +332,8 @@ def find_pairs(dataset):
     for split, names in {"train": ["train"], "val": ["val", "test"]}.items():
         found = next((folder / name for name in names if (folder / name).is_dir()), None)
         if found is None:
-            raise UserError(f"--dataset {dataset}: {folder} has no folder {' or '.join(names)}")
+            needed = "a folder with train/ and val/ (or test/), full of pairs"
+            raise UserError(f"--dataset {dataset}: no {' or '.join(names)} in {folder}; give {needed}")
         pairs[split] = sorted(
             str(path)
             for path in found.iterdir()
@@ -326,7 +366,6 @@ def decode_pair(path):
         alpha = rgba[..., 3:] / 255.0
         picture = tf.cast(tf.round(rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)), tf.uint8)
     half = tf.shape(picture)[1] // 2
-    tf.debugging.assert_positive(half, "the picture is less than 2 pixels wide")
     return picture[:, :half], picture[:, -half:]
 
 
@@ -345,18 +384,57 @@ def stack_pair(left, right, direction):
     return tf.ensure_shape(tf.concat(halves, axis=-1) / 127.5 - 1.0, (IMAGE_SIZE, IMAGE_SIZE, 6))
 
 
+def warn_of_shared(pairs):
+    """Says so when a picture to be tested with is trained on: the scores would flatter."""
+    train = {content(path): path for path in pairs["train"]}
+    shared = [path for path in pairs["val"] if content(path) in train]
+    if shared:
+        first = f"{shared[0]} is {train[content(shared[0])]}"
+        print(f"Warning: trained on and tested with: {len(shared)} pictures, e.g. {first}", file=sys.stderr)
+
+
 def unreadable(paths):
-    """Returns those of the pictures that cannot be decoded."""
+    """Decodes every picture, so that none ends a long training; shows progress if that takes long.
 
-    def bad(path):
-        try:
-            decode_pair(path)
-        except tf.errors.OpError:
-            return True
-        return False
+    Returns:
+        dict: path -> what is wrong with it, of those that cannot be used.
+    """
+    problems, started, bar = {}, time.monotonic(), keras.utils.Progbar(len(paths), interval=0.5)
+    with without_chatter(), ThreadPoolExecutor() as pool:
+        for n, (path, problem) in enumerate(zip(paths, pool.map(find_problem, paths)), start=1):
+            if problem:
+                problems[path] = problem
+            if sys.stdout.isatty() and time.monotonic() - started > 1.0:
+                bar.update(n)
+    return problems
 
-    with ThreadPoolExecutor() as pool:
-        return [path for path, is_bad in zip(paths, pool.map(bad, paths)) if is_bad]
+
+def refuse_unreadable(dataset, problems):
+    """Raises UserError naming all files in `problems`, if any."""
+    if problems:
+        named = "; ".join(f"{path} ({problem})" for path, problem in problems.items())
+        raise UserError(f"--dataset {dataset}: mend or remove {named}")
+
+
+def find_problem(path):
+    """Returns what makes a picture file unusable as a pair, or None."""
+    try:
+        data = Path(path).read_bytes()
+        path.encode()
+    except OSError as error:
+        return error.strerror
+    except UnicodeError:
+        return "TensorFlow takes no such name, it is not UTF-8: rename it"
+    if EXIF_TURNED.match(data):
+        return "an EXIF tag turns it: save it upright"
+    try:
+        size = tf.io.extract_jpeg_shape(data)[:2] if data[:2] == b"\xff\xd8" else PNG_SIZE.unpack_from(data)
+        if math.prod(int(n) for n in size) > MAX_PIXELS:
+            return f"more than {MAX_PIXELS:,} pixels"
+        left, _ = decode_pair(path)
+    except (tf.errors.OpError, struct.error):
+        return "damaged, or not PNG or JPEG"
+    return None if left.shape[1] else "less than 2 pixels wide"
 
 
 def jitter(stack, seed):
@@ -393,12 +471,7 @@ def course(stack, seed):
     return tf.image.rot90(stack, tf.where(chance(seeds[5]), turns, 0))
 
 
-def none(stack, seed):
-    """No augmentation."""
-    return stack
-
-
-AUGMENTATIONS = {"none": none, "jitter": jitter, "course": course}
+AUGMENTATIONS = {"none": lambda stack, seed: stack, "jitter": jitter, "course": course}
 
 
 def shuffled(positions, count, seed):
@@ -665,77 +738,199 @@ class AdversarialModel(keras.Model):
         return [v.value for owner in (self, *optimizers) for v in owner.variables]
 
 
-def fit(model, run, batches, *, epochs, steps_per_epoch, draw, log_every=10, validation_data=None):
+def fit(
+    model,
+    run,
+    batches,
+    *,
+    epochs,
+    steps_per_epoch,
+    draw,
+    checkpoint_minutes,
+    log_every=10,
+    validation_data=None,
+):
     """Trains with `Model.fit` up to `epochs` epochs, from the run's last checkpoint if any.
 
     Writes losses.csv, metrics.csv (with validation data), losses.png, samples/,
-    checkpoints/ and generator.weights.h5.
+    checkpoints/ and generator.weights.h5. Ctrl-C and SIGTERM end it after the step under
+    way, with a checkpoint and exit status 130 or 143.
 
     Args:
         model: a compiled AdversarialModel.
         run: the run's folder.
         batches: called with first_step and last_step, returns the dataset of those steps.
         draw: path -> None, draws the sample picture of the current state.
+        checkpoint_minutes: the time between two checkpoints within an epoch.
         log_every: steps between two rows of losses.csv.
+
+    Raises:
+        UserError: a loss is no longer a number, or no checkpoint can be read.
     """
-    step = tf.Variable(0, dtype=tf.int64)
-    checkpoint = tf.train.Checkpoint(step=step, variables=model.state())
-    manager = tf.train.CheckpointManager(checkpoint, run / "checkpoints", max_to_keep=2)
-    if manager.latest_checkpoint:
-        checkpoint.restore(manager.latest_checkpoint).assert_consumed()
-    first_epoch = int(step) // steps_per_epoch
-    keep_rows(run / "losses.csv", "epoch", first_epoch)
-    keep_rows(run / "metrics.csv", "epoch", first_epoch)
-    if first_epoch >= epochs:
-        print(f"{run} has its {first_epoch} epochs; --epochs {first_epoch + 1} or more trains on.")
-    else:
-        if first_epoch:
-            print(f"{run} goes on after epoch {first_epoch}.")
-        started = time.monotonic()
-        model.fit(
-            batches(first_step=first_epoch * steps_per_epoch, last_step=epochs * steps_per_epoch),
-            initial_epoch=first_epoch,
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            validation_data=validation_data,
-            shuffle=False,  # `batches` has shuffled
-            callbacks=[Record(run, manager, step, log_every=log_every, draw=draw)],
-            verbose=1 if sys.stdout.isatty() else 2,
-        )
-        print(f"{epochs - first_epoch} epochs in {(time.monotonic() - started) / 60:.1f} minutes.")
+    checkpoints = Checkpoints(run, model.state())
+    step = checkpoints.restore()
+    keep_rows(run / "losses.csv", "step", step)
+    keep_rows(run / "metrics.csv", "epoch", step // steps_per_epoch)
+    if step >= epochs * steps_per_epoch:
+        done = step // steps_per_epoch
+        print(f"{run} has its {done} epochs; --epochs {done + 1} or more trains on.")
+    elif step:
+        print(f"{run} goes on after step {step} ({step / steps_per_epoch:.2f} epochs).")
+    record = Record(
+        run,
+        checkpoints,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        checkpoint_minutes=checkpoint_minutes,
+        log_every=log_every,
+        draw=draw,
+    )
+    with record.heeding_signals():
+        while step < epochs * steps_per_epoch:
+            epoch, done = divmod(step, steps_per_epoch)
+            last_epoch = epoch + 1 if done else epochs  # an epoch that was begun is ended first
+            model.fit(
+                batches(first_step=step, last_step=last_epoch * steps_per_epoch),
+                initial_epoch=epoch,
+                epochs=last_epoch,
+                steps_per_epoch=steps_per_epoch - done,
+                validation_data=validation_data,
+                shuffle=False,  # `batches` has shuffled
+                callbacks=[record],
+                verbose=1 if sys.stdout.isatty() else 2,
+            )
+            step = last_epoch * steps_per_epoch
     with replacing(run / "generator.weights.h5") as path:
         model.generator.save_weights(path)
     draw_curves(run)
 
 
-class Record(keras.callbacks.Callback):
-    """Keeps what a run leaves behind: the two tables, the samples, the checkpoint."""
+class Checkpoints:
+    """The last two states of a run, each in a folder `checkpoints/step_00000200`.
 
-    def __init__(self, run, manager, step, *, log_every, draw):
+    Written by tf.train.Checkpoint, which keeps a checksum of every variable.
+    """
+
+    def __init__(self, run, variables):
+        self.run, self.folder = run, run / "checkpoints"
+        self.step = tf.Variable(0, dtype=tf.int64)
+        self.variables = variables
+        self.checkpoint = tf.train.Checkpoint(step=self.step, variables=variables)
+
+    def save(self, step):
+        """Writes to a folder aside that gets its name when all is there; the third last goes."""
+        floats = [v for v in self.variables if v.dtype.is_floating]
+        if not all(bool(tf.reduce_all(tf.math.is_finite(v))) for v in floats):
+            raise not_a_number(step, "a weight", self.names())
+        aside, folder = self.folder / "unfinished", self.folder / f"step_{step:08d}"
+        self.step.assign(step)
+        try:
+            self.checkpoint.write(str(aside / "state"))
+            os.sync()  # so that a power cut does not leave the name without the contents
+            shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+            aside.rename(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        for name in self.names()[:-2]:
+            shutil.rmtree(self.folder / name)
+
+    def restore(self):
+        """Reads the newest checkpoint that is whole, or makes the first one.
+
+        Returns:
+            The number of steps that it has behind it.
+
+        Raises:
+            UserError: there is a run, but no whole checkpoint of it.
+        """
+        names = self.names()
+        for name in reversed(names):
+            try:
+                with without_chatter():
+                    self.checkpoint.read(str(self.folder / name / "state")).assert_consumed()
+                return int(self.step)
+            except (tf.errors.OpError, AssertionError, ValueError, RuntimeError):
+                print(f"{self.folder / name} is damaged; trying the one before it.", file=sys.stderr)
+        if names or (self.run / "losses.csv").exists():
+            raise UserError(f"{self.folder}: no whole checkpoint to go on from; --fresh starts over")
+        self.save(0)  # from here on, a run without a checkpoint is a damaged one
+        return 0
+
+    def names(self):
+        return sorted(path.name for path in self.folder.glob("step_*"))
+
+
+class Record(keras.callbacks.Callback):
+    """Keeps what a run leaves behind: the two tables, the samples, the checkpoints."""
+
+    def __init__(self, run, checkpoints, *, epochs, steps_per_epoch, checkpoint_minutes, log_every, draw):
         super().__init__()
-        self.run, self.manager, self.step = run, manager, step
-        self.log_every, self.draw = log_every, draw
+        self.run, self.checkpoints, self.draw = run, checkpoints, draw
+        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
+        self.checkpoint_seconds, self.saved_at = 60 * checkpoint_minutes, time.monotonic()
+        self.log_every = log_every
+        self.signal = None
+
+    @contextlib.contextmanager
+    def heeding_signals(self):
+        """Within it, Ctrl-C and SIGTERM wait for the step under way; a second one does not."""
+
+        def note(number, frame):
+            if self.signal:
+                raise KeyboardInterrupt
+            self.signal = number
+            os.write(2, b"\nStopping after this step, or the validation under way ...\n")
+
+        numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+        earlier = {number: signal.signal(number, note) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+
+    def set_params(self, params):
+        super().set_params(params)
+        params["epochs"] = self.epochs  # for the bar, while an epoch that was begun is ended
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.epoch, self.rows = epoch, []
+        self.epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        steps = self.params["steps"]  # of an epoch
-        done = batch + 1
-        if done % self.log_every == 0 or done == steps:
-            row = {"epoch": self.epoch + 1, "step": self.epoch * steps + done}
-            self.rows.append({name: float(loss) for name, loss in logs.items()})
-            append_row(self.run / "losses.csv", row | self.rows[-1])
+        left = self.params["steps"] - batch - 1  # of the epoch
+        step = (self.epoch + 1) * self.steps_per_epoch - left
+        for name, loss in logs.items():
+            if not math.isfinite(loss):
+                raise not_a_number(step, name, self.checkpoints.names())
+        if (self.steps_per_epoch - left) % self.log_every == 0 or not left:
+            append_row(self.run / "losses.csv", {"epoch": self.epoch + 1, "step": step} | logs)
+        if left and (self.signal or time.monotonic() - self.saved_at > self.checkpoint_seconds):
+            self.save(step)
 
     def on_epoch_end(self, epoch, logs=None):
-        for name in self.rows[0]:  # for Keras to show, instead of the last step's losses
-            logs[name] = sum(row[name] for row in self.rows) / len(self.rows)
+        rows = [row for row in read_rows(self.run / "losses.csv") if row["epoch"] == epoch + 1]
         scores = {name: score for name, score in logs.items() if name.startswith("val_")}
+        for name in logs.keys() - scores.keys():  # for Keras to show, instead of the last step's
+            logs[name] = sum(row[name] for row in rows) / len(rows)
         if scores:
             append_row(self.run / "metrics.csv", {"epoch": epoch + 1} | scores)
         self.draw(self.run / "samples" / f"epoch_{epoch + 1:04d}.png")
-        self.step.assign((epoch + 1) * self.params["steps"])
-        self.manager.save()  # last: what is checkpointed is recorded
+        self.save((epoch + 1) * self.steps_per_epoch)  # last: what is checkpointed is recorded
+
+    def save(self, step):
+        self.checkpoints.save(step)
+        self.saved_at = time.monotonic()
+        if self.signal:
+            print(f"Stopped and saved at step {step}. The same command goes on.", file=sys.stderr)
+            sys.exit(128 + self.signal)
+
+
+def not_a_number(step, name, checkpoints):
+    """Returns the error for a training that has come apart."""
+    return UserError(
+        f"step {step}: {name} is NaN or infinite; {checkpoints[-1]} is the last good checkpoint. "
+        "The same command would meet it again: --fresh with other flags, --precision float32 first"
+    )
 
 
 def steps_per_execution(steps):
@@ -766,10 +961,13 @@ def read_rows(path):
 
 def keep_rows(path, column, last):
     """Cuts off rows beyond the checkpoint, to be computed again, and what was cut in writing."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    header, *lines = [line for line in lines if line.endswith("\n")] or [""]
-    place = header.strip().split(",").index(column) if header else None
-    kept = [line for line in lines if int(line.split(",")[place]) <= last]
+    try:
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        header, *lines = [line for line in lines if line.endswith("\n")] or [column]
+        place = header.strip().split(",").index(column)
+        kept = [line for line in lines if int(line.split(",")[place]) <= last]
+    except (ValueError, IndexError) as error:
+        raise UserError(f"{path}: damaged; mend it, or remove it and go on without") from error
     if kept:
         with replacing(path) as temporary:
             temporary.write_text("".join([header, *kept]))
