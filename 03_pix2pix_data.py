@@ -101,7 +101,7 @@ def draw_pairs(path, files, direction):
         condition, target = split_stack(stack_pair(left, right, direction))
         row[0].imshow(stored)
         row[0].axvline(left.shape[1] - 0.5, color="tab:red", linestyle="--")
-        row[0].set_xlabel(f"{Path(file).parent.name}/{Path(file).name}", fontsize=8)
+        row[0].set_xlabel(f"{Path(file).parent.name}/{Path(file).name}", fontsize=8, parse_math=False)
         row[1].imshow(condition * 0.5 + 0.5)
         row[2].imshow(target * 0.5 + 0.5)
         for axis in row:

@@ -20,6 +20,7 @@ import struct
 import sys
 import tempfile
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -86,7 +87,8 @@ def run_main(main):
             message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         else:
             raise
-    message = message.replace("\n", "\\n")  # file names may hold line breaks
+    # File names may hold line breaks, and bytes that are no letters.
+    message = message.replace("\n", "\\n").encode(errors="backslashreplace").decode()
     print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
     sys.exit(2)
 
@@ -362,9 +364,13 @@ def decode_pair(path):
     if tf.io.is_jpeg(data):
         picture = tf.io.decode_jpeg(data, channels=3)
     else:
-        rgba = tf.cast(tf.io.decode_png(data, channels=4), tf.float32)
-        alpha = rgba[..., 3:] / 255.0
-        picture = tf.cast(tf.round(rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)), tf.uint8)
+        # Gray, gray and alpha, RGB or RGBA. Asked for four channels, TensorFlow 2.21 makes a PNG
+        # of 1, 2 or 4 bits, as line drawings often are, nearly transparent.
+        picture = tf.cast(tf.io.decode_png(data), tf.float32)
+        colours = tf.shape(picture)[2] - 1 | 1  # 1 or 3
+        alpha = tf.where(colours < tf.shape(picture)[2], picture[..., -1:], 255.0) / 255.0
+        on_white = picture[..., :colours] * alpha + 255.0 * (1.0 - alpha)
+        picture = tf.cast(tf.round(on_white + tf.zeros(3)), tf.uint8)  # gray three times
     half = tf.shape(picture)[1] // 2
     return picture[:, :half], picture[:, -half:]
 
@@ -419,21 +425,25 @@ def refuse_unreadable(dataset, problems):
 def find_problem(path):
     """Returns what makes a picture file unusable as a pair, or None."""
     try:
-        data = Path(path).read_bytes()
         path.encode()
+        data = Path(path).read_bytes()
+        if EXIF_TURNED.match(data):
+            return "an EXIF tag turns it: save it upright"
+        if data.startswith(b"\xff\xd8"):
+            size = tf.io.extract_jpeg_shape(data)[:2]
+        elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+            size = PNG_SIZE.unpack_from(data)
+        else:
+            return "not PNG or JPEG"
+        if math.prod(int(n) for n in size) > MAX_PIXELS:
+            return f"more than {MAX_PIXELS:,} pixels"
+        left, _ = decode_pair(path)
     except OSError as error:
         return error.strerror
     except UnicodeError:
         return "TensorFlow takes no such name, it is not UTF-8: rename it"
-    if EXIF_TURNED.match(data):
-        return "an EXIF tag turns it: save it upright"
-    try:
-        size = tf.io.extract_jpeg_shape(data)[:2] if data[:2] == b"\xff\xd8" else PNG_SIZE.unpack_from(data)
-        if math.prod(int(n) for n in size) > MAX_PIXELS:
-            return f"more than {MAX_PIXELS:,} pixels"
-        left, _ = decode_pair(path)
     except (tf.errors.OpError, struct.error):
-        return "damaged, or not PNG or JPEG"
+        return "damaged"
     return None if left.shape[1] else "less than 2 pixels wide"
 
 
@@ -821,7 +831,7 @@ class Checkpoints:
         """Writes to a folder aside that gets its name when all is there; the third last goes."""
         floats = [v for v in self.variables if v.dtype.is_floating]
         if not all(bool(tf.reduce_all(tf.math.is_finite(v))) for v in floats):
-            raise not_a_number(step, "a weight", self.names())
+            raise not_a_number(f"step {step}", "a weight", self.names())
         aside, folder = self.folder / "unfinished", self.folder / f"step_{step:08d}"
         self.step.assign(step)
         try:
@@ -848,9 +858,12 @@ class Checkpoints:
             try:
                 with without_chatter():
                     self.checkpoint.read(str(self.folder / name / "state")).assert_consumed()
+                for damaged in names[names.index(name) + 1 :]:
+                    shutil.rmtree(self.folder / damaged)
                 return int(self.step)
-            except (tf.errors.OpError, AssertionError, ValueError, RuntimeError):
-                print(f"{self.folder / name} is damaged; trying the one before it.", file=sys.stderr)
+            except Exception as error:  # TensorFlow's reader knows many kinds of damage
+                words = f"{self.folder / name} is damaged ({type(error).__name__}); trying the one before."
+                print(words, file=sys.stderr)
         if names or (self.run / "losses.csv").exists():
             raise UserError(f"{self.folder}: no whole checkpoint to go on from; --fresh starts over")
         self.save(0)  # from here on, a run without a checkpoint is a damaged one
@@ -899,9 +912,11 @@ class Record(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         left = self.params["steps"] - batch - 1  # of the epoch
         step = (self.epoch + 1) * self.steps_per_epoch - left
-        for name, loss in logs.items():
-            if not math.isfinite(loss):
-                raise not_a_number(step, name, self.checkpoints.names())
+        bad = [name for name, loss in logs.items() if not math.isfinite(loss)]
+        if bad:
+            steps = self.model.steps_per_execution
+            where = f"steps {step - steps + 1} to {step}" if steps > 1 else f"step {step}"
+            raise not_a_number(where, ", ".join(bad), self.checkpoints.names())
         if (self.steps_per_epoch - left) % self.log_every == 0 or not left:
             append_row(self.run / "losses.csv", {"epoch": self.epoch + 1, "step": step} | logs)
         if left and (self.signal or time.monotonic() - self.saved_at > self.checkpoint_seconds):
@@ -925,10 +940,10 @@ class Record(keras.callbacks.Callback):
             sys.exit(128 + self.signal)
 
 
-def not_a_number(step, name, checkpoints):
+def not_a_number(where, name, checkpoints):
     """Returns the error for a training that has come apart."""
     return UserError(
-        f"step {step}: {name} is NaN or infinite; {checkpoints[-1]} is the last good checkpoint. "
+        f"{where}: NaN or infinite: {name}; the last good checkpoint is {checkpoints[-1]}. "
         "The same command would meet it again: --fresh with other flags, --precision float32 first"
     )
 
@@ -982,7 +997,8 @@ def keep_rows(path, column, last):
 
 def save_figure(figure, path):
     """Writes a Matplotlib figure as PNG, 100 pixels an inch."""
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a file's name in a script that the font lacks
         figure.savefig(temporary, format="png", dpi=100)
 
 

@@ -16,6 +16,23 @@ sys.path.insert(0, str(HERE))
 
 import common  # noqa: E402
 
+import keras  # noqa: E402
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=3, help="how often a training is killed (3)")
+    parser.addoption("--stages", default="01_gan_mnist.py", help="those to kill, with commas (stage 1)")
+
+
+@pytest.fixture
+def kills(request):
+    return request.config.getoption("--kills")
+
+
+@pytest.fixture
+def torture_stages(request):
+    return request.config.getoption("--stages").split(",")
+
 
 @pytest.fixture(scope="session")
 def stage1():
@@ -61,6 +78,7 @@ def call_main(tmp_path, monkeypatch, capsys):
     """Runs a script's main in this process, which saves the start of another one."""
 
     def call(script, *flags):
+        keras.backend.clear_session()  # names of layers, which the weights' file has, begin anew
         module = importlib.import_module(script.removesuffix(".py"))
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])

@@ -185,7 +185,7 @@ def test_unreadable_are_named(tmp_path):
     tf.io.write_file(cut, tf.strings.substr(tf.io.read_file(good), 0, 60))
     tf.io.write_file(empty, "")
     tf.io.write_file(thin, tf.io.encode_png(tf.zeros((4, 1, 3), tf.uint8)))
-    assert common.unreadable([good, text, cut, empty, thin]) == [text, cut, empty, thin]
+    assert list(common.unreadable([good, text, cut, empty, thin])) == [text, cut, empty, thin]
 
 
 def test_measures_by_hand(tmp_path, stage3):

@@ -192,10 +192,13 @@ def test_damaged_idx(tmp_path, damage):
 
 def test_swapped_files(tmp_path):
     """Broken if pictures and labels that do not belong together are accepted."""
-    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(2051, (2, 28, 28), [0] * 1568)))
-    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(2049, (3,), [0] * 3)))
-    with pytest.raises(common.UserError, match="belong together"):
-        common.load_mnist(tmp_path)
+    digits, labels = tmp_path / "digits.gz", tmp_path / "labels.gz"
+    digits.write_bytes(gzip.compress(idx(2051, (2, 28, 28), [0] * 1568)))
+    labels.write_bytes(gzip.compress(idx(2049, (3,), [0] * 3)))
+    with pytest.raises(common.UserError, match="digits.gz.*do not go with 3 labels"):
+        common.load_mnist([digits, labels])
+    with pytest.raises(common.UserError, match="labels.gz: no IDX file with magic number 2051"):
+        common.load_mnist([labels, digits])
 
 
 def test_steps_per_execution():

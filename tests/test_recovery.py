@@ -1,0 +1,258 @@
+"""What is left of a run after signals, damage and mistakes: all of it, or a clear word."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import common
+
+import pytest
+import tensorflow as tf
+
+HERE = Path(__file__).parent.parent
+FLAGS = ["--steps-per-epoch", "78", "--epochs", "4"]  # two rows of losses an epoch
+
+
+def saved(run, values=(1.0, 2.0)):
+    """A run of two checkpoints, of steps 10 and 20; `variable` held `values` then."""
+    variable = tf.Variable(tf.zeros(50))
+    checkpoints = common.Checkpoints(run, [variable])
+    assert checkpoints.restore() == 0
+    for step, value in zip((10, 20), values):
+        variable.assign(tf.fill((50,), value))
+        checkpoints.save(step)
+    assert checkpoints.names() == ["step_00000010", "step_00000020"]
+    return variable, checkpoints
+
+
+def damages(content):
+    """Ways in which a file gets spoilt: what is left of it, None for nothing at all."""
+    yield "missing", None
+    yield "emptied", b""
+    for share in (0.1, 0.5, 0.9):
+        yield f"cut at {share}", content[: int(share * len(content))]
+    yield "one byte short", content[:-1]
+    for place in range(0, len(content), 7):
+        yield f"byte {place} flipped", content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :]
+    yield "overwritten", bytes(len(content))
+
+
+@pytest.mark.parametrize("part", ["state.index", "state.data-00000-of-00001"])
+def test_damaged_checkpoint(part, tmp_path, capsys):
+    """Broken if a damaged checkpoint is used, or ends the run though the one before is whole."""
+    variable, checkpoints = saved(tmp_path)
+    shutil.copytree(checkpoints.folder, tmp_path / "whole")
+    content = (checkpoints.folder / "step_00000020" / part).read_bytes()
+    fell_back = 0
+    for name, left in damages(content):
+        shutil.rmtree(checkpoints.folder)
+        shutil.copytree(tmp_path / "whole", checkpoints.folder)
+        path = checkpoints.folder / "step_00000020" / part
+        path.unlink() if left is None else path.write_bytes(left)
+        step = checkpoints.restore()
+        told = "step_00000020 is damaged" in capsys.readouterr().err
+        # Some bytes mean nothing, as those between two blocks; then all the values are right.
+        assert (step, float(variable[0]), told) in {(10, 1.0, True), (20, 2.0, False)}, name
+        fell_back += told
+    assert fell_back > 10
+
+
+def test_no_whole_checkpoint(tmp_path, capsys):
+    """Broken if a run whose checkpoints are all spoilt starts again from nothing."""
+    _, checkpoints = saved(tmp_path)
+    for name in checkpoints.names():
+        (checkpoints.folder / name / "state.index").write_text("")
+    with pytest.raises(common.UserError, match="no whole checkpoint"):
+        checkpoints.restore()
+    shutil.rmtree(checkpoints.folder)
+    (tmp_path / "losses.csv").write_text("epoch,step\n")
+    with pytest.raises(common.UserError, match="no whole checkpoint"):
+        checkpoints.restore()
+    capsys.readouterr()
+
+
+def test_going_on_from_the_one_before(tmp_path):
+    """Broken if a checkpoint that replaces a damaged one of the same step is not kept."""
+    variable, checkpoints = saved(tmp_path)
+    (checkpoints.folder / "step_00000020" / "state.index").write_text("")
+    assert checkpoints.restore() == 10
+    checkpoints.save(15)
+    assert checkpoints.names() == ["step_00000010", "step_00000015"], "the damaged one counts as a state"
+    variable.assign(tf.fill((50,), 3.0))
+    checkpoints.save(20)
+    assert (checkpoints.restore(), float(variable[0])) == (20, 3.0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_not_a_number_is_not_saved(value, tmp_path):
+    """Broken if weights that came apart replace the last good checkpoint."""
+    variable, checkpoints = saved(tmp_path)
+    variable.assign(tf.fill((50,), value))
+    with pytest.raises(common.UserError, match="step 30: NaN or infinite: a weight.*step_00000020"):
+        checkpoints.save(30)
+    assert checkpoints.restore() == 20
+
+
+def test_not_a_number_in_a_loss(stage2, call_main, tmp_path, monkeypatch):
+    """Broken if training goes on after a NaN, writes it down, or does not say where it was."""
+    flags = ["--steps-per-epoch", "3", "--out", "run"]
+    done = call_main("02_cgan_mnist.py", *flags, "--epochs", 1)
+    assert done.returncode == 0
+    monkeypatch.setattr(stage2, "generator_loss", lambda logits: tf.reduce_mean(logits) * float("nan"))
+    done = call_main("02_cgan_mnist.py", *flags, "--epochs", 2)
+    assert done.returncode == 2
+    assert "steps 4 to 6: NaN or infinite: d_fake, d_real" in done.stderr
+    assert "the last good checkpoint is step_00000003" in done.stderr
+    assert len((tmp_path / "run" / "losses.csv").read_text().splitlines()) == 2
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())[-1] == "step_00000003"
+
+
+def test_signals(call_main, tmp_path):
+    """Broken if Ctrl-C or a polite kill loses steps, or the run then ends in other numbers."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert call_main("01_gan_mnist.py", *FLAGS, "--out", whole).returncode == 0
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        command = [sys.executable, HERE / "01_gan_mnist.py", *FLAGS, "--out", stopped]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        rows = len(lines(stopped))
+        while process.poll() is None and len(lines(stopped)) <= rows:
+            time.sleep(0.01)
+        process.send_signal(number)
+        words = process.communicate()[1]
+        assert process.returncode == status, words
+        assert "Stopped and saved at step" in words and "Traceback" not in words
+        last = lines(stopped)[-1].split(",")[1]
+        assert (stopped / "checkpoints" / f"step_{int(last):08d}").exists(), "not saved where it stopped"
+    assert call_main("01_gan_mnist.py", *FLAGS, "--out", stopped).returncode == 0
+    for file in ("losses.csv", "generator.weights.h5", "result.png"):
+        assert (stopped / file).read_bytes() == (whole / file).read_bytes(), file
+
+
+def lines(run):
+    return (run / "losses.csv").read_text().splitlines() if (run / "losses.csv").exists() else []
+
+
+def test_changed_flags_and_data(call_main, tmp_path, few_pairs):
+    """Broken if a run goes on under flags, or with data, that are not those it began with."""
+    data = tmp_path / "data"
+    shutil.copytree(few_pairs, data)
+    flags = {"--dataset": "data", "--steps-per-epoch": "1", "--epochs": "1", "--out": "run"}
+
+    def train(**changed):
+        now = flags | {f"--{name.replace('_', '-')}": value for name, value in changed.items()}
+        return call_main("05_pix2pix_train.py", *[word for pair in now.items() for word in pair])
+
+    assert train().returncode == 0
+    before = (tmp_path / "run" / "options.json").read_bytes()
+    changes = {
+        "seed": ("0", "1"),
+        "batch_size": ("1", "2"),
+        "loss": ("l1+cgan", "cgan"),
+        "lambda_l1": ("100.0", "10.0"),
+        "direction": ("AtoB", "BtoA"),
+        "augment": ("jitter", "none"),
+        "precision": ("float32", "mixed_bfloat16"),
+        "dataset": ("data", "openmoji"),
+        "steps_per_epoch": ("1", "2"),
+    }
+    for name, (old, new) in changes.items():
+        done = train(**{name: new})
+        assert done.returncode == 2
+        assert f"--{name.replace('_', '-')} {old} -> {new}" in done.stderr
+    train_folder = data / "train"
+    first, second, *_ = sorted(train_folder.iterdir())
+    first.write_bytes(second.read_bytes())  # as many files, of the same names
+    done = train()
+    assert done.returncode == 2 and "contents of the data" in done.stderr
+    first.unlink()
+    done = train()
+    assert done.returncode == 2 and "train 4 -> 3" in done.stderr
+    assert (tmp_path / "run" / "options.json").read_bytes() == before
+
+
+def test_one_process_a_run(tmp_path, call_main):
+    """Broken if two processes train in one folder, or a dead one keeps the living out."""
+    holder = "import pathlib, sys, common; common.lock(pathlib.Path(sys.argv[1])); print(flush=True); input()"
+    run = tmp_path / "run"
+    run.mkdir()
+    command = [sys.executable, "-c", holder, run]
+    process = subprocess.Popen(command, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    flags = ["--steps-per-epoch", 1, "--epochs", 1, "--out", run]
+    for extra in ([], ["--fresh"]):
+        done = call_main("01_gan_mnist.py", *flags, *extra)
+        assert done.returncode == 2 and "another process is training in it" in done.stderr
+    process.kill()
+    process.wait()
+    assert (run / ".lock").exists()
+    assert call_main("01_gan_mnist.py", *flags).returncode == 0
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"flags": 3}', '{"flags": [], "data": {}}'])
+def test_damaged_options(content, call_main, tmp_path):
+    """Broken if an options.json that cannot be read ends in a traceback or a fresh start."""
+    (tmp_path / "options.json").write_text(content)
+    done = call_main("01_gan_mnist.py", "--out", tmp_path)
+    assert done.returncode == 2 and "options.json: damaged" in done.stderr
+    assert (tmp_path / "options.json").read_text() == content
+
+
+@pytest.mark.parametrize("content", ["epoch,step\nx,y\n", "\x00\x00\n1,2\n", "a,b\n1,2\n", "epoch,step\n1\n"])
+def test_damaged_table(content, tmp_path):
+    """Broken if a table that cannot be read is thrown away, or ends in a traceback."""
+    table = tmp_path / "losses.csv"
+    table.write_text(content)
+    with pytest.raises(common.UserError, match="losses.csv: damaged"):
+        common.keep_rows(table, "step", 10)
+    assert table.read_text() == content
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a file system of 8 MB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount a small file system")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_full_disk(small_disk, call_main):
+    """Broken if a full disk ends in a traceback, leaves pieces, or the run cannot go on after.
+
+    The first checkpoint of stage 1 takes 14 MB.
+    """
+    flags = ["--steps-per-epoch", 1, "--epochs", 1, "--out", small_disk / "run"]
+    done = call_main("01_gan_mnist.py", *flags)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].endswith("the disk is full: make room, and the same command goes on")
+    assert "Traceback" not in done.stderr
+    assert not list((small_disk / "run" / "checkpoints").iterdir())
+    subprocess.run(["mount", "-o", "remount,size=80m", small_disk], check=True)
+    assert call_main("01_gan_mnist.py", *flags).returncode == 0
+    assert json.loads((small_disk / "run" / "options.json").read_text())["flags"]["epochs"] == 1
+
+
+def test_disk_fills_up(small_disk, call_main):
+    """Broken if a table, a figure or the weights on a full disk take the earlier ones along."""
+    subprocess.run(["mount", "-o", "remount,size=80m", small_disk], check=True)
+    run = small_disk / "run"
+    flags = ["--steps-per-epoch", 1, "--out", run]
+    assert call_main("01_gan_mnist.py", *flags, "--epochs", 1).returncode == 0
+    kept = {name: (run / name).read_bytes() for name in ("result.png", "generator.weights.h5", "losses.csv")}
+    (run / "result.png").unlink()  # room to be filled exactly
+    with pytest.raises(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+    done = call_main("01_gan_mnist.py", *flags, "--epochs", 2)
+    assert done.returncode == 2 and "the disk is full" in done.stderr and "Traceback" not in done.stderr
+    assert (run / "generator.weights.h5").read_bytes() == kept["generator.weights.h5"]
+    (small_disk / "filler").unlink()
+    assert call_main("01_gan_mnist.py", *flags, "--epochs", 2).returncode == 0
+    assert (run / "losses.csv").read_bytes().startswith(kept["losses.csv"])
