@@ -8,7 +8,7 @@ TRAIN_FLAGS := $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(BATCH_SIZE),--batch-siz
   $(if $(PRECISION),--precision $(PRECISION)) $(if $(SEED),--seed $(SEED))
 DATA_FLAGS := $(if $(DATASET),--dataset "$(DATASET)")
 
-.PHONY: help train gan cgan data models pix2pix test lint clean
+.PHONY: help train gan cgan data models pix2pix test torture lint clean
 
 help:
 	@echo "make train     everything in order: gan, cgan, data, models, pix2pix"
@@ -18,6 +18,7 @@ help:
 	@echo "make models    stage 4  the networks, looked inside"
 	@echo "make pix2pix   stage 5  train and test Pix2Pix"
 	@echo "make test      run the tests"
+	@echo "make torture   kill trainings 60 times and see that nothing is lost (half an hour)"
 	@echo "make lint      run the linter"
 	@echo "make clean     remove the virtual environment and caches; runs/ stays"
 	@echo
@@ -47,6 +48,10 @@ pix2pix: $(READY)
 
 test: $(READY)
 	$(PY) -m pytest
+
+torture: $(READY)
+	$(PY) -m pytest tests/test_torture.py -s --kills 20 --stages \
+	  01_gan_mnist.py,02_cgan_mnist.py,05_pix2pix_train.py
 
 lint: $(READY)
 	$(PY) -m ruff check .

@@ -210,7 +210,7 @@ def start_run(args, data, files):
 
 def lock(run):
     """Keeps other processes out of the run's folder until this one ends, however it ends."""
-    file = os.open(run / ".lock", os.O_WRONLY | os.O_CREAT)  # open for as long as the process lives
+    file = os.open(run / ".lock", os.O_WRONLY | os.O_CREAT, 0o644)  # open as long as the process lives
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -220,7 +220,7 @@ def lock(run):
 @contextlib.contextmanager
 def replacing(path):
     """Gives a temporary path to write to; moved to `path` when the block ends well."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = path.with_name(f".new.{path.name}")
     try:
         yield temporary
         temporary.replace(path)

@@ -194,8 +194,8 @@ def test_swapped_files(tmp_path):
     """Broken if pictures and labels that do not belong together are accepted."""
     digits, labels = tmp_path / "digits.gz", tmp_path / "labels.gz"
     digits.write_bytes(gzip.compress(idx(2051, (2, 28, 28), [0] * 1568)))
-    labels.write_bytes(gzip.compress(idx(2049, (3,), [0] * 3)))
-    with pytest.raises(common.UserError, match="digits.gz.*do not go with 3 labels"):
+    labels.write_bytes(gzip.compress(idx(2049, (30,), [0] * 30)))
+    with pytest.raises(common.UserError, match="digits.gz.*do not go with 30 labels"):
         common.load_mnist([digits, labels])
     with pytest.raises(common.UserError, match="labels.gz: no IDX file with magic number 2051"):
         common.load_mnist([labels, digits])
