@@ -42,6 +42,7 @@ from common import (
     trainer_arguments,
     training_pairs,
     unreadable,
+    usual_direction,
     warn_of_shared,
 )
 
@@ -129,6 +130,7 @@ def main():
     add("--augment", choices=list(AUGMENTATIONS), default="jitter", help="(jitter, the paper's)")
     args = parser.parse_args()
 
+    args.direction = args.direction or usual_direction(args.dataset)
     pairs = find_pairs(args.dataset)
     steps = epoch_steps(args, len(pairs["train"]))
     refuse_unreadable(args.dataset, unreadable(pairs["train"] + pairs["val"]))

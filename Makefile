@@ -8,12 +8,13 @@ TRAIN_FLAGS := $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(BATCH_SIZE),--batch-siz
   $(if $(PRECISION),--precision $(PRECISION)) $(if $(SEED),--seed $(SEED))
 DATA_FLAGS := $(if $(DATASET),--dataset "$(DATASET)")
 
-.PHONY: help train gan cgan data models pix2pix test torture lint clean
+.PHONY: help train download gan cgan data models pix2pix test torture lint clean
 
 help:
 	@echo "make train     everything in order: gan, cgan, data, models, pix2pix"
 	@echo "make gan       stage 1  a GAN draws digits"
 	@echo "make cgan      stage 2  a conditional GAN draws the digit it is asked for"
+	@echo "make download  fetch a dataset of the paper: make download DATASET=facades"
 	@echo "make data      stage 3  look at the paired data"
 	@echo "make models    stage 4  the networks, looked inside"
 	@echo "make pix2pix   stage 5  train and test Pix2Pix"
@@ -39,6 +40,9 @@ cgan: $(READY)
 
 data: $(READY)
 	$(PY) 03_pix2pix_data.py $(DATA_FLAGS) $(if $(SEED),--seed $(SEED))
+
+download: $(READY)
+	$(PY) 03_pix2pix_data.py --download "$(or $(DATASET),$(error say which: make download DATASET=facades))"
 
 models: $(READY)
 	$(PY) 04_pix2pix_models.py

@@ -137,7 +137,7 @@ def pair_arguments(parser):
     """Adds the flags that name the paired data and say which half is the condition."""
     add = parser.add_argument
     add("--dataset", default="openmoji", metavar="NAME|DIR", help="folder with train/ and val/ (openmoji)")
-    add("--direction", choices=["AtoB", "BtoA"], default="AtoB", help="AtoB: left half to right half (AtoB)")
+    add("--direction", choices=["AtoB", "BtoA"], help="AtoB: left half to right half (the dataset's own)")
 
 
 def epoch_steps(args, examples):
@@ -145,6 +145,16 @@ def epoch_steps(args, examples):
     if args.batch_size > examples:
         raise UserError(f"--batch-size {args.batch_size}: there are only {examples} training examples")
     return min(examples // args.batch_size, args.steps_per_epoch or examples)
+
+
+def in_threads(function, items):
+    """Yields `function(item)` of each item, in order, with a bar if it takes over a second."""
+    started, bar = time.monotonic(), keras.utils.Progbar(len(items), interval=0.5, unit_name="file")
+    with ThreadPoolExecutor() as pool:
+        for done, result in enumerate(pool.map(function, items), start=1):
+            if sys.stdout.isatty() and time.monotonic() - started > 1.0:
+                bar.update(done)
+            yield result
 
 
 def content(path):
@@ -165,8 +175,7 @@ def start_run(args, data, files):
             or another process is training in it.
     """
     run, options_file = args.out, args.out / "options.json"
-    with ThreadPoolExecutor() as pool:
-        contents = hashlib.sha256("".join(pool.map(content, files)).encode()).hexdigest()
+    contents = hashlib.sha256("".join(in_threads(content, files)).encode()).hexdigest()
     data = {"script": Path(sys.argv[0]).name} | data | {"contents of the data": contents[:16]}
     flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
     strange = run.is_file() or run.is_dir() and any(p.name[0] != "." for p in run.iterdir())
@@ -313,6 +322,32 @@ EXIF_TURNED = re.compile(  # a JPEG whose tag 0x0112, orientation, is 2 to 8, in
 )
 
 
+def dataset_folder(dataset):
+    """Returns the folder that --dataset means: a path, or the name of one under data/."""
+    for folder in (Path(dataset), HERE / "data" / dataset):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"--dataset {dataset}: no such folder; give a path, or openmoji for the pairs here")
+
+
+def usual_direction(dataset):
+    """Returns the direction that a dataset says of itself in direction.txt, else AtoB."""
+    file = dataset_folder(dataset) / "direction.txt"
+    direction = file.read_text().strip() if file.exists() else "AtoB"
+    if direction not in {"AtoB", "BtoA"}:
+        raise UserError(f"{file}: neither AtoB nor BtoA; mend it, or give --direction")
+    return direction
+
+
+def list_pictures(folder):
+    """Returns the paths of the .jpg, .jpeg and .png files in a folder, sorted; hidden ones left out."""
+    return sorted(
+        str(path)
+        for path in Path(folder).iterdir()
+        if path.suffix.lower() in {".jpg", ".jpeg", ".png"} and not path.name.startswith(".")
+    )
+
+
 def find_pairs(dataset):
     """Lists the side-by-side pictures of a dataset.
 
@@ -326,51 +361,51 @@ def find_pairs(dataset):
     Raises:
         UserError: no such folder, or a split is missing or empty.
     """
-    folders = (Path(dataset), HERE / "data" / dataset)
-    folder = next((folder for folder in folders if folder.is_dir()), None)
-    if folder is None:
-        raise UserError(f"--dataset {dataset}: no such folder; give a path, or openmoji for the pairs here")
+    folder = dataset_folder(dataset)
     pairs = {}
     for split, names in {"train": ["train"], "val": ["val", "test"]}.items():
         found = next((folder / name for name in names if (folder / name).is_dir()), None)
         if found is None:
             needed = "a folder with train/ and val/ (or test/), full of pairs"
             raise UserError(f"--dataset {dataset}: no {' or '.join(names)} in {folder}; give {needed}")
-        pairs[split] = sorted(
-            str(path)
-            for path in found.iterdir()
-            if path.suffix.lower() in {".jpg", ".jpeg", ".png"} and not path.name.startswith(".")
-        )
+        pairs[split] = list_pictures(found)
         if not pairs[split]:
             raise UserError(f"--dataset {dataset}: no .jpg, .jpeg or .png in {found}")
     return pairs
 
 
-def decode_pair(path):
-    """Reads a side-by-side picture and splits it at the middle.
-
-    Transparency becomes white. Of an odd width the middle column is dropped.
+def decode_picture(path):
+    """Reads a picture; transparency becomes white.
 
     Args:
         path: scalar string tensor; a JPEG or PNG file of any size.
 
     Returns:
-        The left and the right half, (height, width // 2, 3) uint8, 0 to 255.
+        (height, width, 3) uint8, 0 to 255.
 
     Raises:
         tf.errors.InvalidArgumentError: not a readable picture.
     """
     data = tf.io.read_file(path)
     if tf.io.is_jpeg(data):
-        picture = tf.io.decode_jpeg(data, channels=3)
-    else:
-        # Gray, gray and alpha, RGB or RGBA. Asked for four channels, TensorFlow 2.21 makes a PNG
-        # of 1, 2 or 4 bits, as line drawings often are, nearly transparent.
-        picture = tf.cast(tf.io.decode_png(data), tf.float32)
-        colours = tf.shape(picture)[2] - 1 | 1  # 1 or 3
-        alpha = tf.where(colours < tf.shape(picture)[2], picture[..., -1:], 255.0) / 255.0
-        on_white = picture[..., :colours] * alpha + 255.0 * (1.0 - alpha)
-        picture = tf.cast(tf.round(on_white + tf.zeros(3)), tf.uint8)  # gray three times
+        return tf.io.decode_jpeg(data, channels=3)
+    # Gray, gray and alpha, RGB or RGBA. Asked for four channels, TensorFlow 2.21 makes a PNG
+    # of 1, 2 or 4 bits, as line drawings often are, nearly transparent.
+    picture = tf.cast(tf.io.decode_png(data), tf.float32)
+    colours = tf.shape(picture)[2] - 1 | 1  # 1 or 3
+    alpha = tf.where(colours < tf.shape(picture)[2], picture[..., -1:], 255.0) / 255.0
+    on_white = picture[..., :colours] * alpha + 255.0 * (1.0 - alpha)
+    return tf.cast(tf.round(on_white + tf.zeros(3)), tf.uint8)  # gray three times
+
+
+def decode_pair(path):
+    """Reads a side-by-side picture and splits it at the middle.
+
+    Returns:
+        The left and the right half, (height, width // 2, 3) uint8, 0 to 255. Of an odd
+        width the middle column is dropped.
+    """
+    picture = decode_picture(path)
     half = tf.shape(picture)[1] // 2
     return picture[:, :half], picture[:, -half:]
 
@@ -392,7 +427,7 @@ def stack_pair(left, right, direction):
 
 def warn_of_shared(pairs):
     """Says so when a picture to be tested with is trained on: the scores would flatter."""
-    train = {content(path): path for path in pairs["train"]}
+    train = dict(zip(in_threads(content, pairs["train"]), pairs["train"]))
     shared = [path for path in pairs["val"] if content(path) in train]
     if shared:
         first = f"{shared[0]} is {train[content(shared[0])]}"
@@ -400,19 +435,13 @@ def warn_of_shared(pairs):
 
 
 def unreadable(paths):
-    """Decodes every picture, so that none ends a long training; shows progress if that takes long.
+    """Decodes every picture, so that none ends a long training.
 
     Returns:
         dict: path -> what is wrong with it, of those that cannot be used.
     """
-    problems, started, bar = {}, time.monotonic(), keras.utils.Progbar(len(paths), interval=0.5)
-    with without_chatter(), ThreadPoolExecutor() as pool:
-        for n, (path, problem) in enumerate(zip(paths, pool.map(find_problem, paths)), start=1):
-            if problem:
-                problems[path] = problem
-            if sys.stdout.isatty() and time.monotonic() - started > 1.0:
-                bar.update(n)
-    return problems
+    with without_chatter():
+        return {path: problem for path, problem in zip(paths, in_threads(find_problem, paths)) if problem}
 
 
 def refuse_unreadable(dataset, problems):

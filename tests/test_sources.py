@@ -1,0 +1,420 @@
+"""Data from outside: a server that misbehaves, archives that are traps, folders that do not match."""
+
+import http.server
+import io
+import random
+import tarfile
+import threading
+from pathlib import Path
+
+import common
+
+import pytest
+import tensorflow as tf
+from PIL import Image  # comes with Matplotlib
+
+HERE = Path(__file__).parent.parent
+SPLITS = {"train": 3, "val": 2, "test": 1}
+
+
+def png(colours=((200, 30, 30), (20, 40, 220)), size=(8, 4)):
+    """A picture of one colour, or of several side by side."""
+    image = Image.new("RGB", size)
+    for n, colour in enumerate(colours):
+        image.paste(colour, (n * size[0] // len(colours), 0, size[0], size[1]))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def pictures(root="facades/"):
+    return {f"{root}{split}/{n}.png": png() for split, count in SPLITS.items() for n in range(count)}
+
+
+def archive(contents, extra=(), noise=0):
+    """A .tar.gz; `extra` are members of other kinds, `noise` bytes that do not shrink go first."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        if noise:
+            contents = {"facades/README": random.Random(0).randbytes(noise)} | contents
+        for name, data in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        for member in extra:
+            tar.addfile(member)
+    return file.getvalue()
+
+
+def member(name, kind, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves `server.data`, except as `server.plan` says: one entry a request, then normally."""
+
+    def do_GET(self):
+        data, server = self.server.data, self.server
+        server.asked.append(self.headers.get("Range"))
+        plan = server.plan.pop(0) if server.plan else {}
+        if "status" in plan:
+            self.send_error(plan["status"])
+            return
+        if plan.get("redirect"):
+            self.send_response(302)
+            self.send_header("Location", "/elsewhere.tar.gz")
+            self.end_headers()
+            return
+        start = 0
+        if self.headers.get("Range") and server.ranges:
+            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+            if start >= len(data):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(data)}")
+                self.end_headers()
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        else:
+            self.send_response(200)
+        body = data[start:]
+        if not plan.get("no_length"):
+            self.send_header("Content-Length", str(len(body) + server.lie))
+        self.end_headers()
+        body = body[: plan.get("cut", len(body))]
+        step = plan.get("trickle", len(body)) or 1
+        for place in range(0, len(body), step):
+            self.wfile.write(body[place : place + step])
+            self.wfile.flush()
+
+    def log_message(self, *words):
+        pass
+
+
+@pytest.fixture
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.plan, server.asked, server.ranges, server.lie = [], [], True, 0
+        server.data = archive(pictures(), noise=50_000)
+        server.url = f"http://127.0.0.1:{server.server_port}/facades.tar.gz"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def download(server, stage3, tmp_path, monkeypatch):
+    """Downloads from the server; the waiting between tries is left out."""
+    monkeypatch.setattr(stage3, "BACK_OFF", 0.0)
+    return lambda: stage3.download_dataset("facades", server.url, tmp_path / "data" / "facades")
+
+
+def check_whole(tmp_path):
+    """The whole dataset, as it was served, and nothing else."""
+    found = {str(p.relative_to(tmp_path / "data")): p.read_bytes() for p in tmp_path.rglob("*.png")}
+    assert found == pictures()
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["facades"]
+    assert common.usual_direction(tmp_path / "data" / "facades") == "BtoA"
+
+
+def check_clean(tmp_path, part=False):
+    """Nothing that looks like a dataset; at most what a later try goes on from."""
+    left = [path.name for path in tmp_path.rglob("*")]
+    assert left in ([], ["data"]) or part and left == ["data", ".facades.tar.gz.part"], left
+
+
+def test_download(call_main, server, tmp_path):
+    """Broken if the main path fails: fetch, unpack, check, warn of the counts, look at it."""
+    flags = ["--download", "facades", "--url", server.url, "--out", tmp_path / "data" / "facades"]
+    done = call_main("03_pix2pix_data.py", *flags)
+    assert done.returncode == 0, done.stderr
+    for split, known in (("train", 400), ("val", 100), ("test", 106)):
+        assert f"facades has {SPLITS[split]} pairs in {split}, and is known to have {known}" in done.stderr
+    assert "BtoA: condition = right half, target = left half" in done.stdout
+    check_whole(tmp_path)
+    assert (tmp_path / "runs" / "03_pix2pix_data" / "pairs.png").exists()
+    done = call_main("03_pix2pix_data.py", *flags)
+    assert done.returncode == 0 and "is there already" in done.stdout and len(server.asked) == 1
+
+
+def test_usual_direction_and_another(call_main, stage3, tmp_path, monkeypatch):
+    """Broken if stage 5 does not take a dataset's own direction, or --direction does not overrule it."""
+    (tmp_path / "archive").write_bytes(archive(pictures()))
+    stage3.download_dataset("facades", str(tmp_path / "archive"), tmp_path / "mine")
+    taken = []
+
+    class Enough(Exception):
+        pass
+
+    def start_run(args, *rest):
+        taken.append(args.direction)
+        raise Enough
+
+    monkeypatch.setattr(__import__("05_pix2pix_train"), "start_run", start_run)
+    for flags in ([], ["--direction", "AtoB"]):
+        with pytest.raises(Enough):
+            call_main("05_pix2pix_train.py", "--dataset", tmp_path / "mine", *flags)
+    assert taken == ["BtoA", "AtoB"]
+    (tmp_path / "mine" / "direction.txt").write_text("left")
+    done = call_main("05_pix2pix_train.py", "--dataset", tmp_path / "mine")
+    assert done.returncode == 2 and "direction.txt: neither AtoB nor BtoA" in done.stderr
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_cut_connections(ranges, server, download, tmp_path, stage3):
+    """Broken if a connection cut at some byte damages the archive, or all of it is fetched again."""
+    server.ranges = ranges
+    size = len(server.data)
+    server.plan = [{"cut": cut} for cut in (0, 1, size // 3, 7, size // 5)]
+    if not ranges:
+        server.plan = [{"cut": cut} for cut in (0, 1, size // 3, size - 1)]
+    download()
+    check_whole(tmp_path)
+    if ranges:
+        assert server.asked[2:5] == ["bytes=1-", f"bytes={1 + size // 3}-", f"bytes={8 + size // 3}-"]
+
+
+def test_interrupted_and_run_again(server, download, tmp_path, stage3):
+    """Broken if the next command starts over what an interrupted one had fetched."""
+    server.plan = [{"cut": 20_000}] + [{"status": 503}] * stage3.TRIES
+    with pytest.raises(common.UserError, match="503.*run the command again"):
+        download()
+    check_clean(tmp_path, part=True)
+    server.asked.clear()
+    download()
+    assert server.asked == ["bytes=20000-"]
+    check_whole(tmp_path)
+
+
+def test_all_had_been_fetched(server, download, tmp_path):
+    """Broken if a complete part file, of a run killed before unpacking, ends in an error."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / ".facades.tar.gz.part").write_bytes(server.data)
+    download()
+    check_whole(tmp_path)
+
+
+def test_part_of_something_else(server, download, tmp_path):
+    """Broken if a part file of another archive, even a longer one, gets in the way for good."""
+    part = tmp_path / "data" / ".facades.tar.gz.part"
+    part.parent.mkdir()
+    part.write_bytes(bytes(len(server.data) + 10))
+    download()
+    check_whole(tmp_path)
+    (tmp_path / "data" / "facades").rename(tmp_path / "elsewhere")
+    part.write_bytes(bytes(1000))
+    with pytest.raises(common.UserError, match="damaged"):
+        download()
+    assert not part.exists()
+    download()
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        [{"status": 500}, {"status": 503}, {"status": 429}],
+        [{"redirect": True}],
+        [{"trickle": 997}],
+        [{"no_length": True}],
+    ],
+)
+def test_bad_but_willing_servers(plan, server, download, tmp_path):
+    """Broken if errors that pass, a redirect, a slow or a terse server end the download."""
+    server.plan = plan
+    download()
+    check_whole(tmp_path)
+
+
+def test_unwilling_servers(server, download, stage3, tmp_path):
+    """Broken if an error that stays is not told in a line, or leaves something behind."""
+    server.plan = [{"status": 404}]
+    with pytest.raises(common.UserError, match=r"404 Not Found; give a mirror with --url"):
+        download()
+    assert len(server.asked) == 1, "a 404 does not get better"
+    (tmp_path / "data" / ".facades.tar.gz.part").unlink()
+    server.lie = 1000  # announces more than it sends
+    server.ranges = False
+    with pytest.raises(
+        common.UserError, match=rf"{len(server.data)} of {len(server.data) + 1000} bytes came"
+    ):
+        download()
+    check_clean(tmp_path, part=True)
+    (tmp_path / "data" / ".facades.tar.gz.part").unlink()
+    server.lie = -1000  # and less
+    with pytest.raises(common.UserError, match="damaged"):
+        download()
+    check_clean(tmp_path)
+    for url in (
+        "http://127.0.0.1:1/facades.tar.gz",
+        "nonsense://x",
+        "http://[",
+        "http://no.such.host.invalid/x",
+    ):
+        with pytest.raises(common.UserError, match="url|--url"):
+            stage3.download_dataset("facades", url, tmp_path / "data" / "facades")
+
+
+good = archive(pictures(), noise=3000)
+TRAPS = {
+    "truncated": (good[: len(good) // 2], "damaged"),
+    "without its last bytes": (good[:-4], "damaged"),
+    "corrupt": (good[:2000] + bytes([good[2000] ^ 255]) + good[2001:], "damaged"),
+    "no archive": (b"<html>Sorry</html>", "damaged, or not a .tar.gz"),
+    "empty": (b"", "damaged, or not a .tar.gz"),
+    "climbs up": (archive(pictures() | {"../evil.png": png()}), "'../evil.png'.*outside"),
+    "climbs up inside": (archive(pictures() | {"facades/../../evil.png": png()}), "evil.png'.*outside"),
+    "absolute": (archive(pictures() | {"/tmp/evil.png": png()}), "'/tmp/evil.png'.*outside"),
+    "link": (archive(pictures(), [member("facades/train/l.png", tarfile.SYMTYPE, "/etc/passwd")]), "a link"),
+    "hard link": (archive(pictures(), [member("facades/h.png", tarfile.LNKTYPE, "facades/x")]), "a link"),
+    "device": (archive(pictures(), [member("facades/null", tarfile.CHRTYPE)]), "a device"),
+    "pipe": (archive(pictures(), [member("facades/pipe", tarfile.FIFOTYPE)]), "a device"),
+    "bomb": (archive(pictures() | {"facades/train/zeros.png": bytes(50_000_000)}), "far more than its size"),
+    "no pictures": (archive({"facades/train/notes.txt": b"none"}), "holds no pictures in train"),
+    "no train": (archive({"facades/val/1.png": png()}), "holds no pictures in train"),
+    "no val": (archive({"facades/train/1.png": png()}), "none in val and test"),
+    "a bad picture": (archive(pictures() | {"facades/test/9.png": png()[:50]}), r"test/9.png \(damaged\)"),
+}
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_traps(trap, server, download, tmp_path):
+    """Broken if an archive that is no clean dataset gets anywhere near the disk."""
+    server.data, words = TRAPS[trap]
+    with pytest.raises(common.UserError, match=words):
+        download()
+    check_clean(tmp_path)
+
+
+@pytest.mark.parametrize("root", ["", "facades/", "./facades/", "another name/"])
+def test_layouts_of_archives(root, stage3, tmp_path):
+    """Broken if the folder in the archive has to have a certain name."""
+    (tmp_path / "archive").write_bytes(archive(pictures(root)))
+    stage3.download_dataset("facades", str(tmp_path / "archive"), tmp_path / "data" / "facades")
+    check_whole(tmp_path)
+    assert (tmp_path / "archive").exists(), "the user's own file"
+
+
+def test_local_file_missing(call_main, tmp_path):
+    """Broken if a missing archive is not named."""
+    done = call_main("03_pix2pix_data.py", "--download", "facades", "--url", "gone.tgz", "--out", "d/facades")
+    assert done.returncode == 2 and "gone.tgz: no such file" in done.stderr
+
+
+def write(folder, files):
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+RED, BLUE = [(200, 30, 30)], [(20, 40, 220)]
+
+
+def test_pair(call_main, tmp_path):
+    """Broken if two folders are not joined by name, with the condition on the left."""
+    write(tmp_path / "sketches", {f"{n}.png": png(RED) for n in "abcdef"})
+    write(tmp_path / "photos", {f"{n}.jpeg": png(BLUE) for n in "abcdeg"})  # the contents count
+    flags = ["--pair", "sketches", "photos", "--out", "data/mine", "--val-share", 0.4]
+    done = call_main("03_pix2pix_data.py", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "without a partner in photos: sketches/f.png" in done.stderr
+    assert "without a partner in sketches: photos/g.jpeg" in done.stderr
+    pairs = common.find_pairs(tmp_path / "data" / "mine")
+    assert (len(pairs["train"]), len(pairs["val"])) == (3, 2)
+    left, right = common.decode_pair(pairs["val"][0])
+    assert [int(v) for v in left[0, 0]] == [*RED[0]] and [int(v) for v in right[-1, -1]] == [*BLUE[0]]
+    done = call_main("03_pix2pix_data.py", *flags)
+    assert done.returncode == 2 and "is there already" in done.stderr
+
+
+MISMATCHES = {
+    "other size": ({"a.png": png(RED, (8, 8))}, {}, r"not of one size: a (8x8, 8x4)"),
+    "a name twice": ({"a.jpg": png(RED)}, {}, "sketches: more than one file of the name a"),
+    "damaged": ({}, {"a.png": b"no"}, "photos/a.png (not PNG or JPEG)"),
+    "no name in common": (None, {}, "no file in sketches has the name of one in photos"),
+    "too few to share": ({}, None, "--val-share 0.2: of 1 pairs, 0 would be in val"),
+}
+
+
+@pytest.mark.parametrize("mismatch", MISMATCHES)
+def test_pair_mismatches(mismatch, call_main, tmp_path):
+    """Broken if folders that do not fit are joined all the same, or the misfit is not named."""
+    sketches, photos, words = MISMATCHES[mismatch]
+    names = "a" if photos is None else "abc"
+    left = {f"{n}.png": png(RED) for n in names}
+    write(tmp_path / "sketches", left | sketches if sketches is not None else {"z.png": png(RED)})
+    write(tmp_path / "photos", {f"{n}.png": png(BLUE) for n in names} | (photos or {}))
+    done = call_main("03_pix2pix_data.py", "--pair", "sketches", "photos", "--out", "mine")
+    assert done.returncode == 2 and words in done.stderr, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "sketches"]
+
+
+def test_edges(call_main, tmp_path, stage3):
+    """Broken if a folder of photographs does not become pairs of edges and photograph.
+
+    A white disc on black: in the sketch the rim is dark, inside and outside are white.
+    """
+    y, x = tf.meshgrid(tf.range(300.0), tf.range(400.0), indexing="ij")
+    disc = tf.cast((x - 200.0) ** 2 + (y - 150.0) ** 2 < 100.0**2, tf.uint8) * 255
+    data = tf.io.encode_jpeg(tf.repeat(disc[..., tf.newaxis], 3, axis=-1))
+    for name in "abcde":
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        tf.io.write_file(str(tmp_path / "photos" / f"{name}.jpg"), data)
+    done = call_main("03_pix2pix_data.py", "--edges", "photos", "--out", "mine")
+    assert done.returncode == 0, done.stderr
+    pairs = common.find_pairs(tmp_path / "mine")
+    assert (len(pairs["train"]), len(pairs["val"])) == (4, 1)
+    sketch, photo = common.decode_pair(pairs["train"][0])
+    assert sketch.shape == photo.shape == (256, 256, 3)
+    assert int(photo[128, 128, 0]) > 250 and int(photo[5, 5, 0]) < 5
+    rim = sketch[128, :, 0]  # crossed at 128 -+ 100 * 256 / 400 = 64 and 192
+    assert int(tf.reduce_min(rim[60:69])) < 30 and int(tf.reduce_min(rim[188:197])) < 30
+    assert min(int(rim[10]), int(rim[128]), int(rim[245])) == 255
+    blank = stage3.draw_edges(tf.fill((64, 64, 3), tf.constant(90, tf.uint8)))
+    assert int(tf.reduce_min(blank)) == 255, "nothing to draw where nothing is"
+
+
+def test_cityscapes(call_main, tmp_path):
+    """Broken if Cityscapes' own layout is not paired by city and frame, photograph on the left."""
+    files = {}
+    for split, frames in (("train", ("ulm_0", "ulm_1", "bonn_0")), ("val", ("bonn_1", "bonn_2"))):
+        for frame in frames:
+            city = frame.split("_")[0]
+            files[f"leftImg8bit/{split}/{city}/{frame}_leftImg8bit.png"] = png(BLUE, (64, 32))
+            files[f"gtFine/{split}/{city}/{frame}_gtFine_color.png"] = png(
+                [(128, 64, 128), (70, 70, 70)], (64, 32)
+            )
+            files[f"gtFine/{split}/{city}/{frame}_gtFine_labelIds.png"] = png(RED, (64, 32))
+    del files["gtFine/val/bonn/bonn_2_gtFine_color.png"]
+    write(tmp_path / "licensed", files)
+    done = call_main("03_pix2pix_data.py", "--import-cityscapes", "licensed", "--out", "data/city")
+    assert done.returncode == 0, done.stderr
+    assert "left out of val, without a partner: bonn_2" in done.stderr
+    assert "BtoA: condition = right half, target = left half" in done.stdout
+    pairs = common.find_pairs(tmp_path / "data" / "city")
+    assert [Path(path).name for path in pairs["train"]] == ["bonn_0.png", "ulm_0.png", "ulm_1.png"]
+    photo, label = common.decode_pair(pairs["val"][0])
+    assert photo.shape == (256, 256, 3) and [int(v) for v in photo[0, 0]] == [*BLUE[0]]
+    colours = {tuple(int(v) for v in pixel) for pixel in tf.reshape(label[::8, ::8], (-1, 3))}
+    assert colours == {(128, 64, 128), (70, 70, 70)}, "colours of no class, mixed where two meet"
+    done = call_main("03_pix2pix_data.py", "--import-cityscapes", "data", "--out", "other")
+    assert done.returncode == 2 and "leftImg8bit/train/CITY" in done.stderr
+
+
+def test_hint_at_exchanged_halves(call_main, few_pairs):
+    """Broken if a dataset used the wrong way round goes unnoticed, or the right way is doubted."""
+    for direction, other in (("AtoB", "BtoA"), ("BtoA", "AtoB")):
+        done = call_main("03_pix2pix_data.py", "--dataset", few_pairs, "--direction", direction)
+        assert done.returncode == 0
+        assert (f"--direction {other}" in done.stdout) == (direction == "BtoA")
+
+
+def test_one_way_at_a_time(call_main, tmp_path):
+    """Broken if flags that exclude each other are taken together, or one without the other it needs."""
+    for flags in (["--edges", "x", "--download", "maps"], ["--edges", "x"], ["--url", "x"], ["--pair", "x"]):
+        assert call_main("03_pix2pix_data.py", *flags).returncode == 2
+    assert not list(tmp_path.iterdir())
