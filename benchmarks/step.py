@@ -1,0 +1,235 @@
+"""How fast is a Pix2Pix step, against the plain way to write it and against the machine's limit?
+
+    python benchmarks/step.py [rounds]        (make bench)
+
+For batch 1 and 4, float32 and mixed_bfloat16, in one process, interleaved, medians:
+
+plain  two tapes and Keras' Adam in one @tf.function, as a tutorial has it;
+ours   the step of stage 5 as `Model.fit` calls it, with its input pipeline;
+limit  the time that the arithmetic and the optimisers' memory traffic take at the rates
+       measured here: FLOPs counted from the layers over the rate of a matrix product in
+       that precision, plus the bytes that Adam reads and writes over the rate of a copy.
+
+Writes step.csv and step.png beside the table, under runs/benchmarks/.
+"""
+
+import csv
+import importlib
+import itertools
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from common import (  # noqa: E402
+    PatchGAN,
+    UNet,
+    adam,
+    discriminator_losses,
+    find_pairs,
+    generator_loss,
+    save_figure,
+    training_pairs,
+)
+
+import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+BATCHES = (1, 4)
+PRECISIONS = ("float32", "mixed_bfloat16")
+SIZE = 2048  # of the matrices multiplied
+COPIED = 2**26  # floats
+ADAM_FLOATS = 7  # per parameter: read gradient, parameter and both moments; write the last three
+
+
+def seconds(work):
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def multiplications(network, *inputs):
+    """Counts the multiply-adds of a network's convolutions in one forward pass."""
+    count = 0
+
+    def counting(layer):
+        call = layer.call
+
+        def counted(x):
+            nonlocal count
+            y = call(x)
+            grid = x if isinstance(layer, keras.layers.Conv2DTranspose) else y  # the smaller one
+            count += grid.shape[1] * grid.shape[2] * layer.kernel.shape.num_elements()
+            return y
+
+        return counted
+
+    convolutions = [
+        layer
+        for layer in network._flatten_layers()
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Conv2DTranspose)
+    ]
+    for layer in convolutions:
+        layer.call = counting(layer)
+    network(*inputs, training=False)
+    return count
+
+
+def step_flops():
+    """Returns the FLOPs of one step on one picture.
+
+    Forward and backward are three passes of a network's multiply-adds: forward, gradient
+    of the weights, gradient of the input. The generator: 3. The discriminator: 3 on the
+    real pair, 3 on the generated one, and once more the gradient of the input, which the
+    generator learns from.
+    """
+    picture = tf.zeros((1, 256, 256, 3))
+    generator, discriminator = UNet(), PatchGAN()
+    generator(picture, training=False)
+    discriminator(picture, picture, training=False)
+    g = multiplications(generator, picture)
+    d = multiplications(discriminator, picture, picture)
+    return 2 * (3 * g + 7 * d), generator.count_params() + discriminator.count_params()
+
+
+def plain_step():
+    """Returns a step as one writes it first."""
+    generator, discriminator = UNet(), PatchGAN()
+    g_optimizer = keras.optimizers.Adam(2e-4, beta_1=0.5)
+    d_optimizer = keras.optimizers.Adam(2e-4, beta_1=0.5)
+
+    @tf.function
+    def step(sketch, real):
+        with tf.GradientTape() as g_tape, tf.GradientTape() as d_tape:
+            fake = generator(sketch, training=True)
+            real_logits = discriminator(sketch, real, training=True)
+            fake_logits = discriminator(sketch, fake, training=True)
+            g_loss = generator_loss(fake_logits) + 100.0 * tf.reduce_mean(tf.abs(real - fake))
+            d_loss = sum(discriminator_losses(real_logits, fake_logits))
+        g_variables, d_variables = generator.trainable_variables, discriminator.trainable_variables
+        g_optimizer.apply_gradients(zip(g_tape.gradient(g_loss, g_variables), g_variables))
+        d_optimizer.apply_gradients(zip(d_tape.gradient(d_loss, d_variables), d_variables))
+        return g_loss, d_loss
+
+    return step
+
+
+def forms(batch, precision):
+    """Returns {"plain": work, "ours": work}, each one step."""
+    keras.config.set_dtype_policy(precision)
+    flags = {"batch_size": batch, "seed": 0, "direction": "AtoB", "augment": "jitter"}
+    pairs = find_pairs("openmoji")["train"]
+    plain = plain_step()
+    model = importlib.import_module("05_pix2pix_train").Pix2Pix()
+    model.compile(adam(2e-4, 0.5), adam(2e-4, 0.5))
+    model.make_train_function()
+    # Each has its own pipeline: only the steps themselves are to differ.
+    batches, ours = (iter(training_pairs(pairs, **flags, first_step=0, last_step=10**6)) for _ in range(2))
+    work = {
+        "plain": lambda: [float(loss) for loss in plain(*next(batches))],
+        "ours": lambda: [float(loss) for loss in model.train_function(ours).values()],
+    }
+    keras.config.set_dtype_policy("float32")
+    return work
+
+
+def processor():
+    """Returns the processor's name, on Linux; else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()
+
+
+def machine():
+    """Returns works whose time gives the rates of a matrix product and of a copy."""
+    works = {}
+    for name, dtype in (("float32", tf.float32), ("mixed_bfloat16", tf.bfloat16)):
+        a = tf.cast(tf.random.stateless_uniform((SIZE, SIZE), (0, 0)), dtype)
+        product = tf.function(lambda a: tf.reduce_sum(tf.matmul(a, a)))
+        works[name] = lambda a=a, product=product: float(product(a))
+    source, target = tf.Variable(tf.zeros(COPIED)), tf.Variable(tf.zeros(COPIED))
+    copy = tf.function(lambda: target.assign(source * 2.0))  # reads and writes each float
+    works["copy"] = copy
+    return works
+
+
+def main():
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+    flops, parameters = step_flops()
+    works = machine()
+    for batch, precision in itertools.product(BATCHES, PRECISIONS):
+        for form, work in forms(batch, precision).items():
+            works[batch, precision, form] = work
+    for work in works.values():
+        work()
+        work()  # traces, fills caches
+    times = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            times[name].append(seconds(work))
+    median = {name: statistics.median(taken) for name, taken in times.items()}
+
+    rate = {precision: 2 * SIZE**3 / median[precision] for precision in PRECISIONS}
+    bandwidth = 2 * 4 * COPIED / median["copy"]
+    traffic = ADAM_FLOATS * 4 * parameters / bandwidth
+    print(f"{processor()}, {len(os.sched_getaffinity(0))} cores, TensorFlow {tf.__version__}")
+    print(f"matrix product: {', '.join(f'{p} {r / 1e9:.0f} GFLOP/s' for p, r in rate.items())}")
+    print(f"copy: {bandwidth / 1e9:.1f} GB/s; a step on one picture: {flops / 1e9:.1f} GFLOP, and Adam on")
+    print(f"{parameters / 1e6:.1f} million parameters, {traffic:.3f} s\n")
+
+    rows = []
+    for batch, precision in itertools.product(BATCHES, PRECISIONS):
+        limit = batch * flops / rate[precision] + traffic
+        for form in ("plain", "ours"):
+            taken = median[batch, precision, form]
+            rows.append(
+                {
+                    "batch": batch,
+                    "precision": precision,
+                    "form": form,
+                    "seconds a step": taken,
+                    "pictures a second": batch / taken,
+                    "by plain": median[batch, precision, "plain"] / taken,
+                    "by float32": median[batch, "float32", form] / taken,
+                    "of the limit": limit / taken,
+                }
+            )
+    heads = list(rows[0])
+    print("".join(f"{head:>18}" for head in heads))
+    for row in rows:
+        print("".join(f"{v:>18.3f}" if isinstance(v, float) else f"{v:>18}" for v in row.values()))
+    folder = Path("runs/benchmarks")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "step.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, heads)
+        writer.writeheader()
+        writer.writerows(rows)
+    draw(rows, median, folder / "step.png")
+    print(f"\n{folder / 'step.csv'}\n{folder / 'step.png'}")
+
+
+def draw(rows, median, path):
+    """Draws the seconds a picture of each form, with the limit as a line."""
+    figure = Figure((7, 3.6), layout="constrained")
+    axis = figure.subplots()
+    labels = [f"batch {row['batch']}\n{row['precision']}\n{row['form']}" for row in rows]
+    taken = [1 / row["pictures a second"] for row in rows]
+    colours = {"plain": "0.7", "ours": "tab:blue"}
+    bars = axis.bar(range(len(rows)), taken, color=[colours[row["form"]] for row in rows])
+    axis.bar_label(bars, [f"{t:.2f}" for t in taken], fontsize=8)
+    limits = [t * row["of the limit"] for t, row in zip(taken, rows)]
+    axis.hlines(limits, [n - 0.4 for n in range(len(rows))], [n + 0.4 for n in range(len(rows))], color="k")
+    axis.set_xticks(range(len(rows)), labels, fontsize=7)
+    axis.set(title="Seconds a picture; black: the machine's limit", ylabel="s")
+    save_figure(figure, path)
+
+
+if __name__ == "__main__":
+    main()
