@@ -8,6 +8,7 @@ import io
 import os
 import random
 import shutil
+import struct
 from pathlib import Path
 
 import common
@@ -33,10 +34,11 @@ def encoded(image, form="PNG", **options):
     return file.getvalue()
 
 
-def turned(value):
-    exif = Image.Exif()
-    exif[0x112] = value
-    return exif
+def turned(value, order="MM"):
+    """An EXIF block that holds tag 0x0112, orientation, alone; in either byte order."""
+    pack = {"MM": ">", "II": "<"}[order]
+    entry = struct.pack(f"{pack}HHIHH", 0x0112, 3, 1, value, 0)
+    return b"Exif\0\0" + order.encode() + struct.pack(f"{pack}HIH", 42, 8, 1) + entry + bytes(4)
 
 
 def huge_jpeg():
@@ -166,6 +168,7 @@ PICTURES = {
     "a WebP": (lambda: encoded(pair(), "WEBP"), "not PNG or JPEG"),
     "1 pixel wide": (lambda: encoded(pair(width=1)), "less than 2 pixels wide"),
     "turned by EXIF": (lambda: encoded(pair(), "JPEG", exif=turned(6)), "an EXIF tag turns it"),
+    "mirrored by EXIF": (lambda: encoded(pair(), "JPEG", exif=turned(2, "II")), "an EXIF tag turns it"),
     "asking for gigabytes": (huge_jpeg, "more than 134,217,728 pixels"),
 }
 
@@ -201,6 +204,7 @@ TAKEN = {
     "JPEG": lambda: encoded(pair(), "JPEG", quality=95),
     "progressive JPEG": lambda: encoded(pair(), "JPEG", quality=95, progressive=True),
     "JPEG, upright by EXIF": lambda: encoded(pair(), "JPEG", quality=95, exif=turned(1)),
+    "JPEG, upright, other order": lambda: encoded(pair(), "JPEG", quality=95, exif=turned(1, "II")),
     "CMYK JPEG": lambda: encoded(pair("CMYK"), "JPEG", quality=95),
     "palette": lambda: encoded(pair().quantize()),
     "RGBA": lambda: encoded(pair("RGBA")),
