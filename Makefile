@@ -8,7 +8,7 @@ TRAIN_FLAGS := $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(BATCH_SIZE),--batch-siz
   $(if $(PRECISION),--precision $(PRECISION)) $(if $(SEED),--seed $(SEED))
 DATA_FLAGS := $(if $(DATASET),--dataset "$(DATASET)")
 
-.PHONY: help train download gan cgan data models pix2pix test torture lint clean
+.PHONY: help train download gan cgan data models pix2pix test torture bench lint clean
 
 help:
 	@echo "make train     everything in order: gan, cgan, data, models, pix2pix"
@@ -20,6 +20,7 @@ help:
 	@echo "make pix2pix   stage 5  train and test Pix2Pix"
 	@echo "make test      run the tests"
 	@echo "make torture   kill trainings 60 times and see that nothing is lost (half an hour)"
+	@echo "make bench     how fast a step is, and how fast it could be"
 	@echo "make lint      run the linter"
 	@echo "make clean     remove the virtual environment and caches; runs/ stays"
 	@echo
@@ -56,6 +57,9 @@ test: $(READY)
 torture: $(READY)
 	$(PY) -m pytest tests/test_torture.py -s --kills 20 --stages \
 	  01_gan_mnist.py,02_cgan_mnist.py,05_pix2pix_train.py
+
+bench: $(READY)
+	$(PY) benchmarks/step.py
 
 lint: $(READY)
 	$(PY) -m ruff check .

@@ -10,6 +10,9 @@ limit  the time that the arithmetic and the optimisers' memory traffic take at t
        measured here: FLOPs counted from the layers over the rate of a matrix product in
        that precision, plus the bytes that Adam reads and writes over the rate of a copy.
 
+Then where the time goes, for float32: the same networks and optimisers part by part, with
+the share of the matrix product's rate that their convolutions reach.
+
 Writes step.csv and step.png beside the table, under runs/benchmarks/.
 """
 
@@ -80,21 +83,15 @@ def multiplications(network, *inputs):
     return count
 
 
-def step_flops():
-    """Returns the FLOPs of one step on one picture.
-
-    Forward and backward are three passes of a network's multiply-adds: forward, gradient
-    of the weights, gradient of the input. The generator: 3. The discriminator: 3 on the
-    real pair, 3 on the generated one, and once more the gradient of the input, which the
-    generator learns from.
-    """
+def count():
+    """Returns the FLOPs of a forward pass of each network on one picture, and all parameters."""
     picture = tf.zeros((1, 256, 256, 3))
     generator, discriminator = UNet(), PatchGAN()
     generator(picture, training=False)
     discriminator(picture, picture, training=False)
-    g = multiplications(generator, picture)
-    d = multiplications(discriminator, picture, picture)
-    return 2 * (3 * g + 7 * d), generator.count_params() + discriminator.count_params()
+    g = 2 * multiplications(generator, picture)
+    d = 2 * multiplications(discriminator, picture, picture)
+    return g, d, generator.count_params() + discriminator.count_params()
 
 
 def plain_step():
@@ -138,6 +135,46 @@ def forms(batch, precision):
     return work
 
 
+def parts(batch):
+    """Returns {name: (work, passes of the generator, of the discriminator)}, in float32.
+
+    A pass is one run through a network's multiply-adds.
+    """
+    sketch = tf.random.stateless_uniform((batch, 256, 256, 3), (0, 1), -1.0, 1.0)
+    generator, discriminator = UNet(), PatchGAN()
+    generator(sketch, training=False)
+    discriminator(sketch, sketch, training=False)
+
+    @tf.function
+    def forward():
+        return tf.reduce_sum(generator(sketch, training=True))
+
+    @tf.function
+    def generator_gradients():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.abs(generator(sketch, training=True)))
+        return tf.add_n([tf.reduce_max(g) for g in tape.gradient(loss, generator.trainable_variables)])
+
+    @tf.function
+    def discriminator_gradients():
+        with tf.GradientTape() as tape:
+            loss = generator_loss(discriminator(sketch, sketch, training=True))
+        return tf.add_n([tf.reduce_max(g) for g in tape.gradient(loss, discriminator.trainable_variables)])
+
+    def updates(optimizer):
+        optimizer.build(generator.trainable_variables)
+        gradients = [tf.ones(v.shape) for v in generator.trainable_variables]
+        return tf.function(lambda: optimizer.apply(gradients))
+
+    return {
+        "generator, forward": (forward, 1, 0),
+        "generator, forward and backward": (generator_gradients, 3, 0),
+        "discriminator, one pair, both ways": (discriminator_gradients, 0, 3),
+        "generator's Adam, plain": (updates(keras.optimizers.Adam(0.0)), 0, 0),
+        "generator's Adam, compiled": (updates(adam(0.0, 0.5)), 0, 0),
+    }
+
+
 def processor():
     """Returns the processor's name, on Linux; else its kind."""
     try:
@@ -162,8 +199,17 @@ def machine():
 
 def main():
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    flops, parameters = step_flops()
+    g, d, parameters = count()
+    # Forward and backward are three passes: forward, gradient of the weights, gradient of the
+    # input. The generator: 3. The discriminator: 3 on the real pair, 3 on the generated one, and
+    # once more the gradient of the input, which the generator learns from.
+    flops = 3 * g + 7 * d
     works = machine()
+    shares = {}
+    for batch in BATCHES:
+        for name, (work, *passes) in parts(batch).items():
+            works[batch, name] = work
+            shares[batch, name] = batch * (passes[0] * g + passes[1] * d)
     for batch, precision in itertools.product(BATCHES, PRECISIONS):
         for form, work in forms(batch, precision).items():
             works[batch, precision, form] = work
@@ -205,6 +251,14 @@ def main():
     print("".join(f"{head:>18}" for head in heads))
     for row in rows:
         print("".join(f"{v:>18.3f}" if isinstance(v, float) else f"{v:>18}" for v in row.values()))
+    print(f"\n{'float32, seconds':40}" + "".join(f"{f'batch {batch}':>10}{'rate':>7}" for batch in BATCHES))
+    for name in [name for batch, name in shares if batch == BATCHES[0]]:
+        cells = ""
+        for batch in BATCHES:
+            taken = median[batch, name]
+            share = shares[batch, name] / taken / rate["float32"]
+            cells += f"{taken:10.3f}" + (f"{share:7.0%}" if share else f"{'':7}")
+        print(f"{name:40}{cells}")
     folder = Path("runs/benchmarks")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "step.csv").open("w", newline="") as file:
