@@ -139,16 +139,7 @@ def main():
     model = GAN()
     every = steps_per_execution(steps)
     model.compile(adam(LEARNING_RATE, BETA_1), adam(LEARNING_RATE, BETA_1), steps_per_execution=every)
-    fit(
-        model,
-        run,
-        batches,
-        epochs=args.epochs,
-        steps_per_epoch=steps,
-        draw=draw,
-        checkpoint_minutes=args.checkpoint_minutes,
-        log_every=every,
-    )
+    fit(model, run, batches, args, steps_per_epoch=steps, draw=draw, log_every=every)
     draw(run / "result.png")
     print(
         f"{run / 'result.png'}  digits from noise\n"

@@ -216,16 +216,7 @@ def main():
     every = steps_per_execution(steps)
     optimizers = [adam(args.learning_rate, args.beta_1) for _ in range(2)]
     model.compile(*optimizers, steps_per_execution=every)
-    fit(
-        model,
-        run,
-        batches,
-        epochs=args.epochs,
-        steps_per_epoch=steps,
-        draw=draw,
-        checkpoint_minutes=args.checkpoint_minutes,
-        log_every=every,
-    )
+    fit(model, run, batches, args, steps_per_epoch=steps, draw=draw, log_every=every)
     draw(run / "result.png")
     print(
         f"{run / 'result.png'}  a row for each digit, the same noise down each column\n"

@@ -18,7 +18,7 @@ New data come in by one of these, and are looked at in the same way:
     python 03_pix2pix_data.py --edges photos --out data/mine
     python 03_pix2pix_data.py --import-cityscapes DIR
 
-A dataset gets its place only when all of it is there and every picture was decoded.
+A dataset gets its place only when all that came was decoded.
 """
 
 import argparse
@@ -49,6 +49,7 @@ from common import (
     find_pairs,
     in_threads,
     list_pictures,
+    lock,
     number,
     pair_arguments,
     refuse_unreadable,
@@ -98,9 +99,11 @@ def new_dataset(out, direction):
     """Gives an empty folder to fill, which becomes `out` when the block ends well."""
     if out.exists():
         raise UserError(f"{out}: is there already; remove it first, or give another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock(out.parent)
     folder = out.with_name(f".new.{out.name}")
     shutil.rmtree(folder, ignore_errors=True)  # of a try that was killed
-    folder.mkdir(parents=True)
+    folder.mkdir()
     try:
         yield folder
         (folder / "direction.txt").write_text(direction + "\n")
@@ -120,7 +123,10 @@ def download_dataset(name, source, out):
     if out.exists():
         print(f"{out} is there already; remove it to download it again.\n")
         return
+    if not hasattr(tarfile, "data_filter"):
+        raise UserError("this Python cannot unpack safely; take 3.10.12, 3.11.4, 3.12 or newer")
     out.parent.mkdir(parents=True, exist_ok=True)
+    lock(out.parent)
     fetched = out.with_name(f".{out.name}.tar.gz.part")
     if "://" in source:
         print(f"Fetching {source}", flush=True)
@@ -154,6 +160,7 @@ def fetch(url, file):
     """
     tries, problem = 0, ""
     with file.open("ab") as output:
+        output.seek(0, os.SEEK_END)
         while tries < TRIES:
             time.sleep(BACK_OFF * 2 ** (tries - 1) if tries else 0)
             before = output.tell()
@@ -171,6 +178,8 @@ def fetch(url, file):
                         return
                     output.truncate(0)
                 elif error.code < 500 and error.code not in {408, 429}:
+                    if not before:
+                        file.unlink()
                     raise UserError(f"{url}: {problem}; give a mirror with --url") from error
             except (ValueError, http.client.InvalidURL) as error:
                 raise UserError(f"--url {url}: {error}") from error
@@ -184,6 +193,8 @@ def fetch(url, file):
 
 def receive(response, output):
     """Adds what a server sends to the open file `output`; returns what was wrong with it, or ""."""
+    if response.headers.get_content_type() == "text/html":
+        return "a web page comes, and no archive"
     if response.status != 206:  # the server knows no ranges: all of it again
         output.truncate(0)
     before = output.seek(0, os.SEEK_END)
@@ -208,8 +219,6 @@ def unpack(archive, folder):
     """
     if not archive.is_file():
         raise UserError("no such file")
-    if not hasattr(tarfile, "data_filter"):
-        raise UserError("this Python cannot unpack safely; take 3.10.12, 3.11.4, 3.12 or newer")
     limit = 20 * archive.stat().st_size + 10**7  # pictures do not shrink twentyfold
     unpacked = 0
 
@@ -228,7 +237,7 @@ def unpack(archive, folder):
             tar.extractall(folder, filter=plain_file)
             while tar.fileobj.read(CHUNK):  # to the end, where the checksum is
                 pass
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
         raise UserError(f"damaged, or not a .tar.gz ({error})") from error
     inner = [path for path in folder.iterdir() if (path / "train").is_dir()]
     if not (folder / "train").is_dir() and len(inner) == 1:
@@ -237,61 +246,73 @@ def unpack(archive, folder):
         inner[0].rmdir()
 
 
-def by_stem(folder):
+def by_stem(flag, folder):
     """Returns {name without extension: path} of a folder's pictures; refuses what is damaged."""
     if not Path(folder).is_dir():
-        raise UserError(f"{folder}: no such folder")
+        raise UserError(f"{flag} {folder}: no such folder")
     paths = list_pictures(folder)
     if not paths:
-        raise UserError(f"{folder}: no .jpg, .jpeg or .png in it")
-    refuse_unreadable(folder, unreadable(paths))
+        raise UserError(f"{flag} {folder}: no .jpg, .jpeg or .png in it")
+    refuse_unreadable(f"{flag} {folder}", unreadable(paths))
     twice = [stem for stem, count in Counter(Path(path).stem for path in paths).items() if count > 1]
     if twice:
         raise UserError(f"{folder}: more than one file of the name {', '.join(twice)}: keep one of each")
     return {Path(path).stem: path for path in paths}
 
 
-def write_splits(folder, makers, val_share, seed):
-    """Writes train/ and val/.
+def write_pairs(folder, makers):
+    """Writes one split of a dataset.
 
     Args:
         makers: {name: function of no argument that returns the left and the right half,
             both (height, width, 3) uint8}.
-        val_share: the share of the pairs that is kept for validation, chosen by the seed.
     """
+    folder.mkdir()
+
+    def write(name):
+        left, right = makers[name]()
+        if left.shape != right.shape:
+            sizes = ", ".join(f"{half.shape[1]}x{half.shape[0]}" for half in (left, right))
+            return f"{name} ({sizes})"
+        tf.io.write_file(str(folder / f"{name}.png"), tf.io.encode_png(tf.concat([left, right], axis=1)))
+        return None
+
+    unequal = [words for words in in_threads(write, sorted(makers)) if words]
+    if unequal:
+        raise UserError(f"halves that are not of one size: {', '.join(unequal)}")
+
+
+def write_splits(folder, makers, val_share, seed):
+    """Writes train/ and val/; the seed chooses the share of pairs that is kept for validation."""
     count = round(val_share * len(makers))
     if not 0 < count < len(makers):
         raise UserError(f"--val-share {val_share:g}: of {len(makers)} pairs, {count} would be in val")
-    chosen = set(random.Random(seed).sample(sorted(makers), count))
-    for split in ("train", "val"):
-        (folder / split).mkdir()
-
-    def write(name):
-        path = folder / ("val" if name in chosen else "train") / f"{name}.png"
-        tf.io.write_file(str(path), tf.io.encode_png(tf.concat(makers[name](), axis=1)))
-
-    for _ in in_threads(write, sorted(makers)):
-        pass
+    chosen = random.Random(seed).sample(sorted(makers), count)
+    write_pairs(folder / "val", {name: makers[name] for name in chosen})
+    write_pairs(folder / "train", {name: makers[name] for name in makers.keys() - set(chosen)})
 
 
 def join_folders(conditions, pictures, folder, val_share, seed):
     """Joins the pictures of two folders that have the same name, the condition on the left."""
-    left, right = by_stem(conditions), by_stem(pictures)
+    left, right = by_stem("--pair", conditions), by_stem("--pair", pictures)
     for one, other, name in ((left, right, pictures), (right, left, conditions)):
         alone = [one[stem] for stem in sorted(one.keys() - other.keys())]
         if alone:
             print(f"Warning: left out, without a partner in {name}: {', '.join(alone)}", file=sys.stderr)
-    both = sorted(left.keys() & right.keys())
+    both = left.keys() & right.keys()
     if not both:
         raise UserError(f"--pair: no file in {conditions} has the name of one in {pictures}")
-    sizes = {stem: [decode_picture(side[stem]).shape[1::-1] for side in (left, right)] for stem in both}
-    unequal = [f"{stem} ({a[0]}x{a[1]}, {b[0]}x{b[1]})" for stem, (a, b) in sizes.items() if a != b]
-    if unequal:
-        raise UserError(f"--pair: not of one size: {', '.join(unequal)}")
-    makers = {
-        stem: lambda stem=stem: [decode_picture(left[stem]), decode_picture(right[stem])] for stem in both
-    }
-    write_splits(folder, makers, val_share, seed)
+
+    def make(stem):
+        return decode_picture(left[stem]), decode_picture(right[stem])
+
+    write_splits(folder, {stem: functools.partial(make, stem) for stem in both}, val_share, seed)
+
+
+def resized(path, method="bilinear"):
+    """Reads a picture as (256, 256, 3) uint8."""
+    picture = tf.image.resize(decode_picture(path), (IMAGE_SIZE, IMAGE_SIZE), method, antialias=True)
+    return tf.cast(tf.round(picture), tf.uint8)
 
 
 def draw_edges(picture):
@@ -317,11 +338,10 @@ def sketch_folder(pictures, folder, val_share, seed):
     """Makes pairs of photographs alone: the edges on the left, the photograph on the right."""
 
     def make(path):
-        picture = tf.image.resize(decode_picture(path), (IMAGE_SIZE, IMAGE_SIZE), antialias=True)
-        picture = tf.cast(tf.round(picture), tf.uint8)
-        return [draw_edges(picture), picture]
+        picture = resized(path)
+        return draw_edges(picture), picture
 
-    makers = {stem: functools.partial(make, path) for stem, path in by_stem(pictures).items()}
+    makers = {stem: functools.partial(make, path) for stem, path in by_stem("--edges", pictures).items()}
     write_splits(folder, makers, val_share, seed)
 
 
@@ -331,6 +351,7 @@ def import_cityscapes(source, folder):
     Args:
         source: the folder that holds leftImg8bit/ and gtFine/ of cityscapes-dataset.com.
     """
+    found = {}
     for split in ("train", "val"):
         kinds = {"leftImg8bit": "_leftImg8bit.png", "gtFine": "_gtFine_color.png"}
         photos, labels = (
@@ -340,23 +361,18 @@ def import_cityscapes(source, folder):
         alone = sorted(photos.keys() ^ labels.keys())
         if alone:
             print(f"Warning: left out of {split}, without a partner: {', '.join(alone)}", file=sys.stderr)
-        names = sorted(photos.keys() & labels.keys())
-        if not names:
+        found[split] = {name: (photos[name], labels[name]) for name in photos.keys() & labels.keys()}
+        if not found[split]:
             pictures = f"leftImg8bit/{split}/CITY/*.png with a gtFine/{split}/CITY/*_color.png"
             raise UserError(f"--import-cityscapes {source}: no {pictures}")
-        found = [side[name] for name in names for side in (photos, labels)]
-        refuse_unreadable(source, unreadable(found))
-        (folder / split).mkdir()
+    paths = sorted(path for pairs in found.values() for pair in pairs.values() for path in pair)
+    refuse_unreadable(f"--import-cityscapes {source}", unreadable(paths))
 
-        def write(name, photos=photos, labels=labels, split=split):
-            size = (IMAGE_SIZE, IMAGE_SIZE)
-            photo = tf.image.resize(decode_picture(photos[name]), size, antialias=True)
-            label = tf.image.resize(decode_picture(labels[name]), size, "nearest")  # no colours in between
-            pair = tf.concat([tf.cast(tf.round(photo), tf.uint8), label], axis=1)
-            tf.io.write_file(str(folder / split / f"{name}.png"), tf.io.encode_png(pair))
+    def make(photo, labels):
+        return resized(photo), resized(labels, "nearest")  # no colours that mean nothing
 
-        for _ in in_threads(write, names):
-            pass
+    for split, pairs in found.items():
+        write_pairs(folder / split, {name: functools.partial(make, *pair) for name, pair in pairs.items()})
 
 
 # -----------------------------------------------------------------------------
@@ -522,17 +538,20 @@ def main():
     )
     parser.add_argument("--url", metavar="URL|FILE", help="with --download: a mirror, or an archive at hand")
     parser.add_argument("--val-share", type=number(0, 1), default=0.2, help="with --pair, --edges (0.2)")
-    new = parser.add_mutually_exclusive_group()
-    new.add_argument("--download", choices=list(DATASETS), help="a dataset of the paper, to data/")
-    new.add_argument("--import-cityscapes", type=Path, metavar="DIR", help="with leftImg8bit/ and gtFine/")
-    new.add_argument("--pair", nargs=2, metavar=("CONDITIONS", "PICTURES"), help="join two folders by name")
-    new.add_argument("--edges", metavar="PICTURES", help="make sketches of a folder of photographs")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--download", choices=list(DATASETS), help="a dataset of the paper, to data/")
+    group.add_argument("--import-cityscapes", type=Path, metavar="DIR", help="with leftImg8bit/ and gtFine/")
+    group.add_argument("--pair", nargs=2, metavar=("CONDITIONS", "PICTURES"), help="join two folders by name")
+    group.add_argument("--edges", metavar="PICTURES", help="make sketches of a folder of photographs")
     args = parser.parse_args()
+    new = args.download or args.import_cityscapes or args.pair or args.edges
     if args.url and not args.download:
         raise UserError("--url: goes with --download")
+    if new and args.dataset != parser.get_default("dataset"):
+        raise UserError(f"--dataset {args.dataset}: is there already; a new dataset's folder is --out")
 
     dataset = bring_in(args)
-    figures = Path("runs/03_pix2pix_data") if dataset != args.dataset or not args.out else args.out
+    figures = Path("runs/03_pix2pix_data") if new or not args.out else args.out
     direction = args.direction or usual_direction(dataset)
     pairs = find_pairs(dataset)
     bad = {split: unreadable(paths) for split, paths in pairs.items()}
@@ -556,7 +575,7 @@ def main():
         f"{figures / 'augmentation.png'}  one pair under each --augment of stage 5\n"
         f"{figures / 'histograms.png'}    values of both halves, ink (training pairs)"
     )
-    refuse_unreadable(dataset, bad["train"] | bad["val"])
+    refuse_unreadable(f"--dataset {dataset}", bad["train"] | bad["val"])
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ the real picture (L1) and to pass for real (cGAN) at once. Isola et al. 2017,
 
 Writes under runs/05_pix2pix: result.png (sketch | generated | real, pairs never
 trained on), losses.csv, losses.png, metrics.csv, samples/ after each epoch, the
-weights, and 1.4 GB of checkpoints. Run again, it goes on where it stopped. Ten epochs of
-the 200 pairs take 20 to 35 minutes on 2 cores.
+weights, and 1.4 GB of checkpoints (2.1 GB while one is written). Run again, it goes on
+where it stopped. Ten epochs of the 200 pairs take 20 to 35 minutes on 2 cores.
 """
 
 import functools
@@ -133,7 +133,7 @@ def main():
     args.direction = args.direction or usual_direction(args.dataset)
     pairs = find_pairs(args.dataset)
     steps = epoch_steps(args, len(pairs["train"]))
-    refuse_unreadable(args.dataset, unreadable(pairs["train"] + pairs["val"]))
+    refuse_unreadable(f"--dataset {args.dataset}", unreadable(pairs["train"] + pairs["val"]))
     warn_of_shared(pairs)
     run = start_run(args, {k: len(paths) for k, paths in pairs.items()}, pairs["train"] + pairs["val"])
 
@@ -158,10 +158,9 @@ def main():
         model,
         run,
         batches,
-        epochs=args.epochs,
+        args,
         steps_per_epoch=steps,
         draw=draw,
-        checkpoint_minutes=args.checkpoint_minutes,
         validation_data=validation_pairs(pairs["val"], args.direction),
     )
     draw(run / "result.png", RESULT_ROWS)

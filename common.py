@@ -36,9 +36,14 @@ def without_chatter():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # no notes from here on either
     chatter = re.compile(
         r"I\d{4} |WARNING: All log messages before absl|\s*$|.*cuInit.*\(303\)"
-        r"|W\d{4} .*local_rendezvous|E\d{4} .*jpeg_mem|W\d{4} .*tensor_slice_reader"
+        r"|W\d{4} .*(local_rendezvous|op_kernel)|E\d{4} .*jpeg_mem|W\d{4} .*tensor_slice_reader"
     )
-    with tempfile.TemporaryFile("w+") as log:
+    try:
+        log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+    except OSError:  # the disk is full; there are better places to say so
+        yield
+        return
+    with log:
         stderr = os.dup(2)
         os.dup2(log.fileno(), 2)
         try:
@@ -50,6 +55,8 @@ def without_chatter():
             sys.stderr.writelines(line for line in log if not chatter.match(line))
 
 
+# Python's own answer to Ctrl-C would be a traceback through TensorFlow's modules.
+interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
 with without_chatter():
     import keras
     import matplotlib
@@ -58,6 +65,7 @@ with without_chatter():
     from matplotlib.figure import Figure
 
     tf.config.list_physical_devices()  # looks for a GPU, with notes of its own
+signal.signal(signal.SIGINT, interrupt)
 
 
 # =============================================================================
@@ -67,24 +75,30 @@ with without_chatter():
 HERE = Path(__file__).parent
 
 
+FILE_ERRORS = (tf.errors.NotFoundError, tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)
+
+
 class UserError(Exception):
     """A mistake by the user; the message names the file or flag and the cure."""
 
 
 def run_main(main):
     """Runs `main()`. What the user can mend ends in one line and exit status 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # tidies up on the way
     try:
         return main()
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from the last checkpoint, if any.", file=sys.stderr)
+        print("\nStopped. A training goes on by the same command, without --fresh.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except UserError as error:
         message = str(error)
     except (OSError, tf.errors.OpError) as error:  # TensorFlow's own file system raises the second
         if "No space left" in str(error) or "Disk quota" in str(error):
-            message = "the disk is full: make room, and the same command goes on"
+            message = "the disk is full: make room, and go on by the same command, without --fresh"
         elif isinstance(error, OSError):
             message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        elif isinstance(error, FILE_ERRORS):
+            message = re.sub(r"\{\{.*?\}\} ?", "", error.message).partition("\n")[0]
         else:
             raise
     # File names may hold line breaks, and bytes that are no letters.
@@ -177,34 +191,22 @@ def start_run(args, data, files):
     run, options_file = args.out, args.out / "options.json"
     contents = hashlib.sha256("".join(in_threads(content, files)).encode()).hexdigest()
     data = {"script": Path(sys.argv[0]).name} | data | {"contents of the data": contents[:16]}
-    flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    flags = {f"--{k.replace('_', '-')}": str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
     strange = run.is_file() or run.is_dir() and any(p.name[0] != "." for p in run.iterdir())
     if strange and not options_file.exists():
         raise UserError(f"--out {run}: exists and is not the folder of a run; give another one")
     run.mkdir(parents=True, exist_ok=True)
     lock(run)
     if args.fresh and options_file.exists():
-        names = (run.resolve().with_name(f"{run.resolve().name}.{n}") for n in range(1, 10**6))
+        home = run.resolve()  # `run` may be a link to it
+        names = (home.with_name(f"{home.name}.{n}") for n in range(1, 10**6))
         aside = next(name for name in names if not name.exists())
-        run.rename(aside)
+        home.rename(aside)
         print(f"Starting over. The earlier run is now {aside}")
-        run.mkdir()
+        home.mkdir()
         lock(run)
     if options_file.exists():
-        try:
-            earlier = json.loads(options_file.read_text())
-            was = {f"--{k.replace('_', '-')}": v for k, v in earlier["flags"].items()} | earlier["data"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{options_file}: damaged; give another --out, or --fresh") from error
-        now = {f"--{k.replace('_', '-')}": v for k, v in flags.items()} | data
-        free = {"--epochs", "--out", "--fresh", "--checkpoint-minutes"}
-        changed = [k for k in was | now if k not in free and was.get(k) != now.get(k)]
-        changes = [f"{k} {was.get(k)} -> {now.get(k)}" for k in changed]
-        if changes:
-            raise UserError(
-                f"{run} holds a run with other settings ({', '.join(changes)}): "
-                "use those, or give another --out, or start over with --fresh"
-            )
+        refuse_changes(options_file, flags | data)
     versions = {module.__name__: module.__version__ for module in (tf, keras, matplotlib)}
     versions["python"] = platform.python_version()
     with replacing(options_file) as path:
@@ -217,13 +219,32 @@ def start_run(args, data, files):
     return run
 
 
-def lock(run):
-    """Keeps other processes out of the run's folder until this one ends, however it ends."""
-    file = os.open(run / ".lock", os.O_WRONLY | os.O_CREAT, 0o644)  # open as long as the process lives
+def refuse_changes(options_file, now):
+    """Raises UserError naming each flag, or fact about the data, that the run did not begin with."""
+    try:
+        earlier = json.loads(options_file.read_text())
+        was = earlier["flags"] | earlier["data"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{options_file}: damaged; give another --out, or --fresh") from error
+    free = {"--epochs", "--out", "--fresh", "--checkpoint-minutes"}
+    if was.get("contents of the data") == now["contents of the data"]:
+        free.add("--dataset")  # the same data in another place
+    changes = [f"{k} {was.get(k)} -> {now.get(k)}" for k in was | now if was.get(k) != now.get(k)]
+    changes = [change for change in changes if change.split()[0] not in free]
+    if changes:
+        raise UserError(
+            f"{options_file.parent} holds a run with other settings ({', '.join(changes)}): "
+            "use those, or give another --out, or start over with --fresh"
+        )
+
+
+def lock(folder):
+    """Keeps other processes out of a folder until this one ends, however it ends."""
+    file = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT, 0o644)  # open as long as the process lives
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UserError(f"{run}: another process is training in it; wait, or give another --out") from error
+        raise UserError(f"{folder}: another process is at work in it; wait, or give another --out") from error
 
 
 @contextlib.contextmanager
@@ -313,13 +334,8 @@ def training_digits(digits, labels, *, batch_size, seed, first_step, last_step):
 
 
 IMAGE_SIZE = 256  # height and width of the pictures that Pix2Pix takes and gives
-MAX_PIXELS = 2**27  # of a file: 134 million, lest a few damaged bytes ask for all memory
+MAX_PIXELS = 2**25  # of a file: 33 million, lest a few damaged bytes ask for all memory
 PNG_SIZE = struct.Struct(">16xII")  # where a PNG file has its width and height
-EXIF_TURNED = re.compile(  # a JPEG whose tag 0x0112, orientation, is 2 to 8, in either byte order
-    rb"\xff\xd8.{0,64}Exif\0\0(II.{0,4096}\x12\x01\x03\0\x01\0{3}[\x02-\x08]\0"
-    rb"|MM.{0,4096}\x01\x12\0\x03\0{3}\x01\0[\x02-\x08])",
-    re.DOTALL,
-)
 
 
 def dataset_folder(dataset):
@@ -333,7 +349,7 @@ def dataset_folder(dataset):
 def usual_direction(dataset):
     """Returns the direction that a dataset says of itself in direction.txt, else AtoB."""
     file = dataset_folder(dataset) / "direction.txt"
-    direction = file.read_text().strip() if file.exists() else "AtoB"
+    direction = file.read_text(errors="replace").strip() if file.exists() else "AtoB"
     if direction not in {"AtoB", "BtoA"}:
         raise UserError(f"{file}: neither AtoB nor BtoA; mend it, or give --direction")
     return direction
@@ -364,13 +380,13 @@ def find_pairs(dataset):
     folder = dataset_folder(dataset)
     pairs = {}
     for split, names in {"train": ["train"], "val": ["val", "test"]}.items():
-        found = next((folder / name for name in names if (folder / name).is_dir()), None)
-        if found is None:
+        found = [folder / name for name in names if (folder / name).is_dir()]
+        if not found:
             needed = "a folder with train/ and val/ (or test/), full of pairs"
             raise UserError(f"--dataset {dataset}: no {' or '.join(names)} in {folder}; give {needed}")
-        pairs[split] = list_pictures(found)
+        pairs[split] = next(filter(None, map(list_pictures, found)), [])
         if not pairs[split]:
-            raise UserError(f"--dataset {dataset}: no .jpg, .jpeg or .png in {found}")
+            raise UserError(f"--dataset {dataset}: no .jpg, .jpeg or .png in {found[0]}")
     return pairs
 
 
@@ -391,11 +407,13 @@ def decode_picture(path):
         return tf.io.decode_jpeg(data, channels=3)
     # Gray, gray and alpha, RGB or RGBA. Asked for four channels, TensorFlow 2.21 makes a PNG
     # of 1, 2 or 4 bits, as line drawings often are, nearly transparent.
-    picture = tf.cast(tf.io.decode_png(data), tf.float32)
+    picture = tf.io.decode_png(data)
     colours = tf.shape(picture)[2] - 1 | 1  # 1 or 3
-    alpha = tf.where(colours < tf.shape(picture)[2], picture[..., -1:], 255.0) / 255.0
-    on_white = picture[..., :colours] * alpha + 255.0 * (1.0 - alpha)
-    return tf.cast(tf.round(on_white + tf.zeros(3)), tf.uint8)  # gray three times
+    if colours < tf.shape(picture)[2]:
+        alpha = tf.cast(picture[..., -1:], tf.float32) / 255.0
+        on_white = tf.cast(picture, tf.float32) * alpha + 255.0 * (1.0 - alpha)
+        picture = tf.cast(tf.round(on_white), tf.uint8)
+    return picture[..., :colours] + tf.zeros(3, tf.uint8)  # gray three times
 
 
 def decode_pair(path):
@@ -444,11 +462,11 @@ def unreadable(paths):
         return {path: problem for path, problem in zip(paths, in_threads(find_problem, paths)) if problem}
 
 
-def refuse_unreadable(dataset, problems):
-    """Raises UserError naming all files in `problems`, if any."""
+def refuse_unreadable(flag, problems):
+    """Raises UserError naming all files in `problems`, if any, and the flag that led to them."""
     if problems:
         named = "; ".join(f"{path} ({problem})" for path, problem in problems.items())
-        raise UserError(f"--dataset {dataset}: mend or remove {named}")
+        raise UserError(f"{flag}: mend or remove {named}")
 
 
 def find_problem(path):
@@ -456,9 +474,9 @@ def find_problem(path):
     try:
         path.encode()
         data = Path(path).read_bytes()
-        if EXIF_TURNED.match(data):
-            return "an EXIF tag turns it: save it upright"
         if data.startswith(b"\xff\xd8"):
+            if exif_orientation(data) != 1:
+                return "an EXIF tag turns it: save it upright"
             size = tf.io.extract_jpeg_shape(data)[:2]
         elif data.startswith(b"\x89PNG\r\n\x1a\n"):
             size = PNG_SIZE.unpack_from(data)
@@ -474,6 +492,21 @@ def find_problem(path):
     except (tf.errors.OpError, struct.error):
         return "damaged"
     return None if left.shape[1] else "less than 2 pixels wide"
+
+
+def exif_orientation(data):
+    """Returns tag 0x0112 of a JPEG file's first EXIF directory: 1 is upright, 2 to 8 are not."""
+    start = data.find(b"Exif\0\0", 0, 2**16) + 6
+    order = {b"II": "<", b"MM": ">"}.get(data[start : start + 2])
+    try:
+        directory = start + struct.unpack_from(f"{order}4xI", data, start)[0]
+        for n in range(*struct.unpack_from(f"{order}H", data, directory)):
+            tag, value = struct.unpack_from(f"{order}H6xH", data, directory + 2 + 12 * n)
+            if tag == 0x0112:
+                return value
+    except struct.error:  # no EXIF, or none that makes sense
+        pass
+    return 1
 
 
 def jitter(stack, seed):
@@ -756,6 +789,8 @@ class CompiledAdam(keras.optimizers.Adam):
     """Keras' Adam with its update compiled: one pass over the parameters instead of a dozen."""
 
     def apply(self, grads, trainable_variables=None):
+        if not self.built:
+            self.build(trainable_variables)
         update = tf.function(lambda grads: super(CompiledAdam, self).apply(grads), jit_compile=True)
         update(grads)  # the variables, those of `build`, are not passed: tf.function would copy them
 
@@ -785,19 +820,8 @@ class AdversarialModel(keras.Model):
         return [v.value for owner in (self, *optimizers) for v in owner.variables]
 
 
-def fit(
-    model,
-    run,
-    batches,
-    *,
-    epochs,
-    steps_per_epoch,
-    draw,
-    checkpoint_minutes,
-    log_every=10,
-    validation_data=None,
-):
-    """Trains with `Model.fit` up to `epochs` epochs, from the run's last checkpoint if any.
+def fit(model, run, batches, args, *, steps_per_epoch, draw, log_every=10, validation_data=None):
+    """Trains with `Model.fit` up to `args.epochs` epochs, from the run's last checkpoint if any.
 
     Writes losses.csv, metrics.csv (with validation data), losses.png, samples/,
     checkpoints/ and generator.weights.h5. Ctrl-C and SIGTERM end it after the step under
@@ -807,8 +831,8 @@ def fit(
         model: a compiled AdversarialModel.
         run: the run's folder.
         batches: called with first_step and last_step, returns the dataset of those steps.
+        args: the parsed flags.
         draw: path -> None, draws the sample picture of the current state.
-        checkpoint_minutes: the time between two checkpoints within an epoch.
         log_every: steps between two rows of losses.csv.
 
     Raises:
@@ -818,24 +842,17 @@ def fit(
     step = checkpoints.restore()
     keep_rows(run / "losses.csv", "step", step)
     keep_rows(run / "metrics.csv", "epoch", step // steps_per_epoch)
-    if step >= epochs * steps_per_epoch:
+    last_step = args.epochs * steps_per_epoch
+    if step >= last_step:
         done = step // steps_per_epoch
         print(f"{run} has its {done} epochs; --epochs {done + 1} or more trains on.")
     elif step:
         print(f"{run} goes on after step {step} ({step / steps_per_epoch:.2f} epochs).")
-    record = Record(
-        run,
-        checkpoints,
-        epochs=epochs,
-        steps_per_epoch=steps_per_epoch,
-        checkpoint_minutes=checkpoint_minutes,
-        log_every=log_every,
-        draw=draw,
-    )
+    record = Record(run, checkpoints, args, steps_per_epoch=steps_per_epoch, log_every=log_every, draw=draw)
     with record.heeding_signals():
-        while step < epochs * steps_per_epoch:
+        while step < last_step:
             epoch, done = divmod(step, steps_per_epoch)
-            last_epoch = epoch + 1 if done else epochs  # an epoch that was begun is ended first
+            last_epoch = epoch + 1 if done else args.epochs  # an epoch that was begun is ended first
             model.fit(
                 batches(first_step=step, last_step=last_epoch * steps_per_epoch),
                 initial_epoch=epoch,
@@ -847,6 +864,8 @@ def fit(
                 verbose=1 if sys.stdout.isatty() else 2,
             )
             step = last_epoch * steps_per_epoch
+    if shutil.disk_usage(run).free < 5 * model.generator.count_params():
+        raise OSError("No space left for the weights")  # out of room, HDF5 would crash
     with replacing(run / "generator.weights.h5") as path:
         model.generator.save_weights(path)
     draw_curves(run)
@@ -872,9 +891,9 @@ class Checkpoints:
         aside, folder = self.folder / "unfinished", self.folder / f"step_{step:08d}"
         self.step.assign(step)
         try:
-            self.checkpoint.write(str(aside / "state"))
+            with without_chatter():
+                self.checkpoint.write(str(aside / "state"))
             os.sync()  # so that a power cut does not leave the name without the contents
-            shutil.rmtree(folder, ignore_errors=True)  # a damaged one
             aside.rename(folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -896,7 +915,8 @@ class Checkpoints:
                 with without_chatter():
                     self.checkpoint.read(str(self.folder / name / "state")).assert_consumed()
                 for damaged in names[names.index(name) + 1 :]:
-                    shutil.rmtree(self.folder / damaged)
+                    shutil.rmtree(self.folder / f"damaged_{damaged}", ignore_errors=True)
+                    (self.folder / damaged).rename(self.folder / f"damaged_{damaged}")
                 return int(self.step)
             except Exception as error:  # TensorFlow's reader knows many kinds of damage
                 words = f"{self.folder / name} is damaged ({type(error).__name__}); trying the one before."
@@ -907,23 +927,23 @@ class Checkpoints:
         return 0
 
     def names(self):
-        return sorted(path.name for path in self.folder.glob("step_*"))
+        """Returns the folders' names, the oldest first."""
+        names = [path.name for path in self.folder.glob("step_*") if path.name[5:].isdigit()]
+        return sorted(names, key=lambda name: int(name[5:]))
 
 
 class Record(keras.callbacks.Callback):
     """Keeps what a run leaves behind: the two tables, the samples, the checkpoints."""
 
-    def __init__(self, run, checkpoints, *, epochs, steps_per_epoch, checkpoint_minutes, log_every, draw):
+    def __init__(self, run, checkpoints, args, *, steps_per_epoch, log_every, draw):
         super().__init__()
-        self.run, self.checkpoints, self.draw = run, checkpoints, draw
-        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
-        self.checkpoint_seconds, self.saved_at = 60 * checkpoint_minutes, time.monotonic()
-        self.log_every = log_every
-        self.signal = None
+        self.run, self.checkpoints, self.args, self.draw = run, checkpoints, args, draw
+        self.steps_per_epoch, self.log_every = steps_per_epoch, log_every
+        self.signal, self.saved_at = None, time.monotonic()
 
     @contextlib.contextmanager
     def heeding_signals(self):
-        """Within it, Ctrl-C and SIGTERM wait for the step under way; a second one does not."""
+        """Within it, Ctrl-C and the like wait for the step under way; a second one does not."""
 
         def note(number, frame):
             if self.signal:
@@ -931,8 +951,9 @@ class Record(keras.callbacks.Callback):
             self.signal = number
             os.write(2, b"\nStopping after this step, or the validation under way ...\n")
 
-        numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
-        earlier = {number: signal.signal(number, note) for number in numbers}
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
+        heeded = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]  # as under nohup
+        earlier = {number: signal.signal(number, note) for number in heeded}
         try:
             yield
         finally:
@@ -941,7 +962,7 @@ class Record(keras.callbacks.Callback):
 
     def set_params(self, params):
         super().set_params(params)
-        params["epochs"] = self.epochs  # for the bar, while an epoch that was begun is ended
+        params["epochs"] = self.args.epochs  # for the bar, while an epoch that was begun is ended
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -956,7 +977,8 @@ class Record(keras.callbacks.Callback):
             raise not_a_number(where, ", ".join(bad), self.checkpoints.names())
         if (self.steps_per_epoch - left) % self.log_every == 0 or not left:
             append_row(self.run / "losses.csv", {"epoch": self.epoch + 1, "step": step} | logs)
-        if left and (self.signal or time.monotonic() - self.saved_at > self.checkpoint_seconds):
+        due = time.monotonic() - self.saved_at > 60 * self.args.checkpoint_minutes
+        if left and (due or self.signal):
             self.save(step)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -973,7 +995,8 @@ class Record(keras.callbacks.Callback):
         self.checkpoints.save(step)
         self.saved_at = time.monotonic()
         if self.signal:
-            print(f"Stopped and saved at step {step}. The same command goes on.", file=sys.stderr)
+            words = f"Stopped and saved at step {step}. Go on by the same command, without --fresh."
+            print(words, file=sys.stderr)
             sys.exit(128 + self.signal)
 
 
@@ -1004,25 +1027,28 @@ def append_row(path, row):
 
 
 def read_rows(path):
-    """Returns a CSV file's rows as dicts of numbers; none when there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    """Returns a CSV file's rows as dicts of numbers; none when there is no file.
+
+    A last row without its line break was cut in writing, and is left out.
+
+    Raises:
+        UserError: something in it is not a number.
+    """
+    lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
+    rows = csv.DictReader(line for line in lines if line.endswith("\n"))
+    try:
+        return [{name: float(value) for name, value in row.items()} for row in rows]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: damaged; mend it, or remove it and go on without") from error
 
 
 def keep_rows(path, column, last):
-    """Cuts off rows beyond the checkpoint, to be computed again, and what was cut in writing."""
-    try:
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        header, *lines = [line for line in lines if line.endswith("\n")] or [column]
-        place = header.strip().split(",").index(column)
-        kept = [line for line in lines if int(line.split(",")[place]) <= last]
-    except (ValueError, IndexError) as error:
-        raise UserError(f"{path}: damaged; mend it, or remove it and go on without") from error
+    """Cuts off rows beyond the checkpoint, to be computed again."""
+    kept = sum(row.get(column, math.inf) <= last for row in read_rows(path))
     if kept:
+        lines = path.read_text().splitlines(keepends=True)
         with replacing(path) as temporary:
-            temporary.write_text("".join([header, *kept]))
+            temporary.write_text("".join(lines[: 1 + kept]))  # the header, and rows in order
     else:
         path.unlink(missing_ok=True)
 

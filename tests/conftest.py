@@ -20,7 +20,7 @@ import keras  # noqa: E402
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=3, help="how often a training is killed (3)")
+    parser.addoption("--kills", type=int, default=2, help="how often a training is killed (2)")
     parser.addoption("--stages", default="01_gan_mnist.py", help="those to kill, with commas (stage 1)")
 
 

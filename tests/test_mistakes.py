@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import struct
+import zlib
 from pathlib import Path
 
 import common
@@ -46,6 +47,13 @@ def huge_jpeg():
     data = encoded(pair(), "JPEG")
     start = data.index(b"\xff\xc0") + 5
     return data[:start] + (60000).to_bytes(2, "big") * 2 + data[start + 4 :]
+
+
+def huge_png():
+    """A sound PNG header that asks for 60,000 x 60,000 pixels."""
+    data = encoded(pair())
+    header = b"IHDR" + (60000).to_bytes(4, "big") * 2 + data[24:29]
+    return data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:]
 
 
 def files(folder):
@@ -168,8 +176,13 @@ PICTURES = {
     "a WebP": (lambda: encoded(pair(), "WEBP"), "not PNG or JPEG"),
     "1 pixel wide": (lambda: encoded(pair(width=1)), "less than 2 pixels wide"),
     "turned by EXIF": (lambda: encoded(pair(), "JPEG", exif=turned(6)), "an EXIF tag turns it"),
+    "turned, after a comment": (
+        lambda: encoded(pair(), "JPEG", comment=b"x" * 300, exif=turned(6)),
+        "an EXIF tag turns it",
+    ),
     "mirrored by EXIF": (lambda: encoded(pair(), "JPEG", exif=turned(2, "II")), "an EXIF tag turns it"),
-    "asking for gigabytes": (huge_jpeg, "more than 134,217,728 pixels"),
+    "a JPEG asking for gigabytes": (huge_jpeg, "more than 33,554,432 pixels"),
+    "a PNG asking for gigabytes": (huge_png, "more than 33,554,432 pixels"),
 }
 
 
@@ -204,6 +217,7 @@ TAKEN = {
     "JPEG": lambda: encoded(pair(), "JPEG", quality=95),
     "progressive JPEG": lambda: encoded(pair(), "JPEG", quality=95, progressive=True),
     "JPEG, upright by EXIF": lambda: encoded(pair(), "JPEG", quality=95, exif=turned(1)),
+    "JPEG, thumbnail turned": lambda: encoded(pair(), "JPEG", quality=95, exif=turned(1) + turned(6)[14:]),
     "JPEG, upright, other order": lambda: encoded(pair(), "JPEG", quality=95, exif=turned(1, "II")),
     "CMYK JPEG": lambda: encoded(pair("CMYK"), "JPEG", quality=95),
     "palette": lambda: encoded(pair().quantize()),

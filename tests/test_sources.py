@@ -1,8 +1,11 @@
 """Data from outside: a server that misbehaves, archives that are traps, folders that do not match."""
 
+import errno
 import http.server
 import io
 import random
+import subprocess
+import sys
 import tarfile
 import threading
 from pathlib import Path
@@ -68,7 +71,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             return
         start = 0
-        if self.headers.get("Range") and server.ranges:
+        if self.headers.get("Range") and server.ranges and not plan.get("web page"):
             start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
             if start >= len(data):
                 self.send_response(416)
@@ -79,6 +82,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         else:
             self.send_response(200)
+        if plan.get("web page"):
+            data, start = b"<html>Please log in</html>", 0
+            self.send_header("Content-Type", "text/html; charset=utf-8")
         body = data[start:]
         if not plan.get("no_length"):
             self.send_header("Content-Length", str(len(body) + server.lie))
@@ -119,14 +125,14 @@ def check_whole(tmp_path):
         str(p.relative_to(tmp_path / "data")): p.read_bytes() for p in (tmp_path / "data").rglob("*.png")
     }
     assert found == pictures()
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["facades"]
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"facades", ".lock"}
     assert common.usual_direction(tmp_path / "data" / "facades") == "BtoA"
 
 
 def check_clean(tmp_path, part=False):
     """Nothing that looks like a dataset; at most what a later try goes on from."""
-    left = [path.name for path in tmp_path.rglob("*")]
-    assert left in ([], ["data"]) or part and left == ["data", ".facades.tar.gz.part"], left
+    left = {path.name for path in tmp_path.rglob("*")} - {"data", ".lock"}
+    assert left == ({".facades.tar.gz.part"} if part else set())
 
 
 def test_download(call_main, server, tmp_path):
@@ -193,6 +199,44 @@ def test_interrupted_and_run_again(server, download, tmp_path, stage3):
     check_whole(tmp_path)
 
 
+def test_a_web_page_instead(server, download, tmp_path, stage3):
+    """Broken if the page of a hotel's network takes the place of what was fetched before."""
+    server.plan = [{"cut": 20_000}] + [{"web page": True}] * stage3.TRIES
+    with pytest.raises(common.UserError, match="a web page comes, and no archive"):
+        download()
+    server.plan.clear()
+    download()
+    assert server.asked[-1] == "bytes=20000-"
+    check_whole(tmp_path)
+
+
+def test_full_disk(server, download, tmp_path, stage3, monkeypatch):
+    """Broken if a full disk is taken for a connection that may come back, or is not told as one."""
+
+    def receive(response, output):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(stage3, "receive", receive)
+    with pytest.raises(OSError, match="No space left"):
+        download()
+    assert len(server.asked) == 1
+
+
+def test_two_at_a_time(download, tmp_path):
+    """Broken if two processes write one dataset together."""
+    (tmp_path / "data").mkdir()
+    holder = "import pathlib, sys, common; common.lock(pathlib.Path(sys.argv[1])); print(flush=True); input()"
+    command = [sys.executable, "-c", holder, tmp_path / "data"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=HERE, **pipes) as process:
+        process.stdout.readline()
+        with pytest.raises(common.UserError, match="another process is at work in it"):
+            download()
+        process.kill()
+    download()
+    check_whole(tmp_path)
+
+
 def test_all_had_been_fetched(server, download, tmp_path):
     """Broken if a complete part file, of a run killed before unpacking, ends in an error."""
     (tmp_path / "data").mkdir()
@@ -238,7 +282,7 @@ def test_unwilling_servers(server, download, stage3, tmp_path):
     with pytest.raises(common.UserError, match=r"404 Not Found; give a mirror with --url"):
         download()
     assert len(server.asked) == 1, "a 404 does not get better"
-    (tmp_path / "data" / ".facades.tar.gz.part").unlink()
+    check_clean(tmp_path)
     server.lie = 1000  # announces more than it sends
     server.ranges = False
     with pytest.raises(
@@ -280,6 +324,7 @@ TRAPS = {
     "no train": (archive({"facades/val/1.png": png()}), "holds no pictures in train"),
     "no val": (archive({"facades/train/1.png": png()}), "none in val and test"),
     "a bad picture": (archive(pictures() | {"facades/test/9.png": png()[:50]}), r"test/9.png \(damaged\)"),
+    "another": (archive(pictures() | {"facades/train/9.png": png()[:50]}), r"train/9.png \(damaged\)"),
 }
 
 
@@ -337,7 +382,7 @@ def test_pair(call_main, tmp_path):
 MISMATCHES = {
     "other size": ({"a.png": png(RED, (8, 8))}, {}, r"not of one size: a (8x8, 8x4)"),
     "a name twice": ({"a.jpg": png(RED)}, {}, "sketches: more than one file of the name a"),
-    "damaged": ({}, {"a.png": b"no"}, "photos/a.png (not PNG or JPEG)"),
+    "damaged": ({}, {"a.png": b"no"}, "--pair photos: mend or remove photos/a.png (not PNG or JPEG)"),
     "no name in common": (None, {}, "no file in sketches has the name of one in photos"),
     "too few to share": ({}, None, "--val-share 0.2: of 1 pairs, 0 would be in val"),
 }
@@ -353,7 +398,8 @@ def test_pair_mismatches(mismatch, call_main, tmp_path):
     write(tmp_path / "photos", {f"{n}.png": png(BLUE) for n in names} | (photos or {}))
     done = call_main("03_pix2pix_data.py", "--pair", "sketches", "photos", "--out", "mine")
     assert done.returncode == 2 and words in done.stderr, done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "sketches"]
+    left = {path.name for path in tmp_path.iterdir()} - {".lock"}
+    assert left == {"photos", "sketches"}
 
 
 def test_edges(call_main, tmp_path, stage3):

@@ -59,7 +59,7 @@ def test_killed_and_restarted(tmp_path, few_pairs, kills, torture_stages):
         words = done.communicate()[0]
         assert done.returncode == 0, words
 
-        in_checkpoint = 0
+        in_checkpoint, seen = 0, set()
         for number in range(kills):
             process = launch(stage, broken, kills, flags)
             wait_for_moment(process, broken, number, dice)
@@ -67,11 +67,13 @@ def test_killed_and_restarted(tmp_path, few_pairs, kills, torture_stages):
             words = process.communicate()[0]
             assert process.returncode == -9, f"ended before kill {number}: {words}"
             assert "Traceback" not in words and "damaged" not in words
+            seen |= {int(name[5:]) for name in checkpoints(broken)}
             in_checkpoint += (broken / "checkpoints" / "unfinished").exists()
         last = launch(stage, broken, kills, flags)
         words = last.communicate()[0]
         assert last.returncode == 0 and "goes on after step" in words, words
 
+        assert any(step % STAGES[stage][0] for step in seen), "no checkpoint within an epoch"
         assert in_checkpoint, "no kill fell into the writing of a checkpoint"
         files = ["losses.csv", "generator.weights.h5", "metrics.csv"][: 3 if stage.startswith("05") else 2]
         files += [path.relative_to(whole) for path in (whole / "checkpoints").glob("*/state*")]
