@@ -273,7 +273,9 @@ def draw(rows, median, path):
     """Draws the seconds a picture of each form, with the limit as a line."""
     figure = Figure((7, 3.6), layout="constrained")
     axis = figure.subplots()
-    labels = [f"batch {row['batch']}\n{row['precision']}\n{row['form']}" for row in rows]
+    labels = [
+        f"batch {row['batch']}\n{row['precision'].removeprefix('mixed_')}\n{row['form']}" for row in rows
+    ]
     taken = [1 / row["pictures a second"] for row in rows]
     colours = {"plain": "0.7", "ours": "tab:blue"}
     bars = axis.bar(range(len(rows)), taken, color=[colours[row["form"]] for row in rows])
