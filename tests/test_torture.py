@@ -15,8 +15,8 @@ HERE = Path(__file__).parent.parent
 
 # Steps of an epoch (two checkpoints in each), and epochs enough for a number of kills.
 STAGES = {
-    "01_gan_mnist.py": (78, lambda kills: 2 * kills + 3),
-    "02_cgan_mnist.py": (78, lambda kills: 2 * kills + 3),
+    "01_gan_mnist.py": (78, lambda kills: 2 * kills + 1),
+    "02_cgan_mnist.py": (78, lambda kills: 2 * kills + 1),
     "05_pix2pix_train.py": (2, lambda kills: kills + 3),
 }
 
