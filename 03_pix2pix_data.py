@@ -207,7 +207,7 @@ def receive(response, output):
         output.write(chunk)
         if sys.stdout.isatty():
             rate = (output.tell() - before) / 1e6 / max(time.monotonic() - started, 1e-3)
-            bar.update(round(output.tell() / 1e6), [("MB/s", rate)])
+            bar.update(round(output.tell() / 1e6), [("MB/s", rate)], finalize=output.tell() == total)
     return f"{output.tell()} of {total} bytes came" if total not in {None, output.tell()} else ""
 
 
