@@ -949,7 +949,8 @@ class Record(keras.callbacks.Callback):
             if self.signal:
                 raise KeyboardInterrupt
             self.signal = number
-            os.write(2, b"\nStopping after this step, or the validation under way ...\n")
+            with contextlib.suppress(OSError):  # of a terminal that is gone
+                os.write(2, b"\nStopping after this step, or the validation under way ...\n")
 
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
         heeded = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]  # as under nohup
@@ -1026,25 +1027,28 @@ def append_row(path, row):
         writer.writerow({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()})
 
 
-def read_rows(path):
+def read_rows(path, column="epoch"):
     """Returns a CSV file's rows as dicts of numbers; none when there is no file.
 
     A last row without its line break was cut in writing, and is left out.
 
     Raises:
-        UserError: something in it is not a number.
+        UserError: something in it is not a number, or it has no such column.
     """
     lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
     rows = csv.DictReader(line for line in lines if line.endswith("\n"))
     try:
-        return [{name: float(value) for name, value in row.items()} for row in rows]
-    except (TypeError, ValueError) as error:
+        rows = [{name: float(value) for name, value in row.items()} for row in rows]
+        if rows and column not in rows[0]:
+            raise ValueError(f"no column {column}")
+        return rows
+    except (TypeError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: damaged; mend it, or remove it and go on without") from error
 
 
 def keep_rows(path, column, last):
     """Cuts off rows beyond the checkpoint, to be computed again."""
-    kept = sum(row.get(column, math.inf) <= last for row in read_rows(path))
+    kept = sum(row[column] <= last for row in read_rows(path, column))
     if kept:
         lines = path.read_text().splitlines(keepends=True)
         with replacing(path) as temporary:

@@ -229,7 +229,10 @@ def test_damaged_options(content, call_main, tmp_path):
     assert (tmp_path / "options.json").read_text() == content
 
 
-@pytest.mark.parametrize("content", ["epoch,step\n1,x\n", "epoch,step\nx,1\n", "step\n1,2\n", "a,step\n1\n"])
+TABLES = ["epoch,step\n1,x\n", "epoch,step\nx,y\n", "step\n1,2\n", "a,step\n1\n", "epoch,step\n1\n"]
+
+
+@pytest.mark.parametrize("content", [*TABLES, "a,b\n1,2\n", "\x00\x00\n1,2\n"])
 def test_damaged_table(content, tmp_path):
     """Broken if a table that cannot be read is thrown away, or ends in a traceback."""
     table = tmp_path / "losses.csv"
