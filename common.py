@@ -7,6 +7,7 @@ training, figures. The lessons themselves are in the numbered scripts.
 import argparse
 import contextlib
 import csv
+import ctypes
 import fcntl
 import hashlib
 import json
@@ -216,7 +217,20 @@ def start_run(args, data, files):
     keras.config.set_dtype_policy(args.precision)
     keras.utils.set_random_seed(args.seed)
     tf.config.experimental.enable_op_determinism()
+    keep_memory()
     return run
+
+
+def keep_memory():
+    """Has the C library keep freed memory for the next step, where it is glibc.
+
+    Left to itself it returns every large block to the system and fetches it again, page by
+    page: 50,000 page faults in a Pix2Pix step, which take a sixth of its time.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):  # MMAP_MAX, TRIM_THRESHOLD, TOP_PAD
+            mallopt(option, value)
 
 
 def refuse_changes(options_file, now):

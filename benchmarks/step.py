@@ -2,16 +2,17 @@
 
     python benchmarks/step.py [rounds]        (make bench)
 
-For batch 1 and 4, float32 and mixed_bfloat16, in one process, interleaved, medians:
+For batch 1 and 4, float32 and mixed_bfloat16, in one run, interleaved, medians:
 
-plain  two tapes and Keras' Adam in one @tf.function, as a tutorial has it;
+plain  two tapes and Keras' Adam in one @tf.function, as a tutorial has it, and the C
+       library's memory as it comes;
 ours   the step of stage 5 as `Model.fit` calls it, with its input pipeline;
 limit  the time that the arithmetic and the optimisers' memory traffic take at the rates
        measured here: FLOPs counted from the layers over the rate of a matrix product in
        that precision, plus the bytes that Adam reads and writes over the rate of a copy.
 
-Then where the time goes, for float32: the same networks and optimisers part by part, with
-the share of the matrix product's rate that their convolutions reach.
+Then where the time goes, for float32: the same networks, optimisers and convolutions one by
+one, with the share of the matrix product's rate that the convolutions reach.
 
 Writes step.csv and step.png beside the table, under runs/benchmarks/.
 """
@@ -19,11 +20,14 @@ Writes step.csv and step.png beside the table, under runs/benchmarks/.
 import csv
 import importlib
 import itertools
+import multiprocessing
 import os
 import platform
+import resource
 import statistics
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -35,6 +39,7 @@ from common import (  # noqa: E402
     discriminator_losses,
     find_pairs,
     generator_loss,
+    keep_memory,
     save_figure,
     training_pairs,
 )
@@ -45,6 +50,7 @@ from matplotlib.figure import Figure  # noqa: E402
 
 BATCHES = (1, 4)
 PRECISIONS = ("float32", "mixed_bfloat16")
+FORMS = ("plain", "ours")
 SIZE = 2048  # of the matrices multiplied
 COPIED = 2**26  # floats
 ADAM_FLOATS = 7  # per parameter: read gradient, parameter and both moments; write the last three
@@ -56,42 +62,43 @@ def seconds(work):
     return time.perf_counter() - started
 
 
-def multiplications(network, *inputs):
-    """Counts the multiply-adds of a network's convolutions in one forward pass."""
-    count = 0
+def convolutions(network, *inputs):
+    """Returns [layer, shape of its input, multiply-adds] of each convolution, for these inputs."""
+    found = []
 
     def counting(layer):
         call = layer.call
 
         def counted(x):
-            nonlocal count
             y = call(x)
             grid = x if isinstance(layer, keras.layers.Conv2DTranspose) else y  # the smaller one
-            count += grid.shape[1] * grid.shape[2] * layer.kernel.shape.num_elements()
+            found.append((layer, x.shape, grid.shape[1] * grid.shape[2] * layer.kernel.shape.num_elements()))
             return y
 
         return counted
 
-    convolutions = [
-        layer
-        for layer in network._flatten_layers()
-        if isinstance(layer, keras.layers.Conv2D | keras.layers.Conv2DTranspose)
-    ]
-    for layer in convolutions:
-        layer.call = counting(layer)
+    for layer in network._flatten_layers():
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Conv2DTranspose):
+            layer.call = counting(layer)
     network(*inputs, training=False)
-    return count
+    for layer, *_ in found:
+        del layer.call
+    return found
 
 
 def count():
-    """Returns the FLOPs of a forward pass of each network on one picture, and all parameters."""
+    """Returns the convolutions of both networks on one picture, and the number of all parameters."""
     picture = tf.zeros((1, 256, 256, 3))
     generator, discriminator = UNet(), PatchGAN()
     generator(picture, training=False)
     discriminator(picture, picture, training=False)
-    g = 2 * multiplications(generator, picture)
-    d = 2 * multiplications(discriminator, picture, picture)
-    return g, d, generator.count_params() + discriminator.count_params()
+    parameters = generator.count_params() + discriminator.count_params()
+    return convolutions(generator, picture), convolutions(discriminator, picture, picture), parameters
+
+
+def forward_flops(convolutions, batch=1):
+    """Returns the FLOPs of a network's forward pass."""
+    return 2 * batch * sum(multiplications for *_, multiplications in convolutions)
 
 
 def plain_step():
@@ -116,30 +123,50 @@ def plain_step():
     return step
 
 
-def forms(batch, precision):
-    """Returns {"plain": work, "ours": work}, each one step."""
+def serve(pipe, batch, precision, form):
+    """Runs a step whenever asked, and answers with its seconds and page faults.
+
+    In a process of its own, because how memory is kept is a part of what is measured.
+    """
     keras.config.set_dtype_policy(precision)
     flags = {"batch_size": batch, "seed": 0, "direction": "AtoB", "augment": "jitter"}
-    pairs = find_pairs("openmoji")["train"]
-    plain = plain_step()
-    model = importlib.import_module("05_pix2pix_train").Pix2Pix()
-    model.compile(adam(2e-4, 0.5), adam(2e-4, 0.5))
-    model.make_train_function()
-    # Each has its own pipeline: only the steps themselves are to differ.
-    batches, ours = (iter(training_pairs(pairs, **flags, first_step=0, last_step=10**6)) for _ in range(2))
-    work = {
-        "plain": lambda: [float(loss) for loss in plain(*next(batches))],
-        "ours": lambda: [float(loss) for loss in model.train_function(ours).values()],
-    }
-    keras.config.set_dtype_policy("float32")
-    return work
+    batches = iter(training_pairs(find_pairs("openmoji")["train"], **flags, first_step=0, last_step=10**6))
+    if form == "plain":
+        plain = plain_step()
+
+        def step():
+            return [float(loss) for loss in plain(*next(batches))]
+    else:
+        keep_memory()
+        model = importlib.import_module("05_pix2pix_train").Pix2Pix()
+        model.compile(adam(2e-4, 0.5), adam(2e-4, 0.5))
+        model.make_train_function()
+
+        def step():
+            return [float(loss) for loss in model.train_function(batches).values()]
+
+    while pipe.recv():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        taken = seconds(step)
+        pipe.send((taken, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before))
 
 
-def parts(batch):
-    """Returns {name: (work, passes of the generator, of the discriminator)}, in float32.
+def start_forms(batch):
+    """Starts the processes of a batch size; returns {(batch, precision, form): pipe}."""
+    context, pipes = multiprocessing.get_context("spawn"), {}
+    for precision, form in itertools.product(PRECISIONS, FORMS):
+        pipes[batch, precision, form], there = context.Pipe()
+        context.Process(target=serve, args=(there, batch, precision, form), daemon=True).start()
+    return pipes
 
-    A pass is one run through a network's multiply-adds.
+
+def parts(batch, generators, discriminators):
+    """Returns {name: (work, FLOPs)}: the step part by part, in float32.
+
+    Args:
+        generators, discriminators: the networks' convolutions, as `count` returns them.
     """
+    g, d = forward_flops(generators, batch), forward_flops(discriminators, batch)
     sketch = tf.random.stateless_uniform((batch, 256, 256, 3), (0, 1), -1.0, 1.0)
     generator, discriminator = UNet(), PatchGAN()
     generator(sketch, training=False)
@@ -147,32 +174,52 @@ def parts(batch):
 
     @tf.function
     def forward():
-        return tf.reduce_sum(generator(sketch, training=True))
+        return generator(sketch, training=True)
 
     @tf.function
     def generator_gradients():
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(tf.abs(generator(sketch, training=True)))
-        return tf.add_n([tf.reduce_max(g) for g in tape.gradient(loss, generator.trainable_variables)])
+        return tape.gradient(loss, generator.trainable_variables)
 
     @tf.function
     def discriminator_gradients():
         with tf.GradientTape() as tape:
             loss = generator_loss(discriminator(sketch, sketch, training=True))
-        return tf.add_n([tf.reduce_max(g) for g in tape.gradient(loss, discriminator.trainable_variables)])
+        return tape.gradient(loss, discriminator.trainable_variables)
 
     def updates(optimizer):
         optimizer.build(generator.trainable_variables)
         gradients = [tf.ones(v.shape) for v in generator.trainable_variables]
         return tf.function(lambda: optimizer.apply(gradients))
 
-    return {
-        "generator, forward": (forward, 1, 0),
-        "generator, forward and backward": (generator_gradients, 3, 0),
-        "discriminator, one pair, both ways": (discriminator_gradients, 0, 3),
-        "generator's Adam, plain": (updates(keras.optimizers.Adam(0.0)), 0, 0),
-        "generator's Adam, compiled": (updates(adam(0.0, 0.5)), 0, 0),
+    # Forward and backward are three times forward: the gradients of the weights and of the input.
+    works = {
+        "generator, forward": (forward, g),
+        "generator, forward and backward": (generator_gradients, 3 * g),
+        "discriminator, one pair, both ways": (discriminator_gradients, 3 * d),
+        "generator's Adam, plain": (updates(keras.optimizers.Adam(0.0)), 0),
+        "generator's Adam, compiled": (updates(adam(0.0, 0.5)), 0),
     }
+    for network, found in (("generator", generators), ("discriminator", discriminators)):
+        for layer, (_, *shape), multiplications in found:
+            name = f"{network}, {layer.path.split('/')[1]} on {'x'.join(map(str, shape))}"
+            works[name] = both_ways(layer, (batch, *shape)), 3 * 2 * batch * multiplications
+    return works
+
+
+def both_ways(layer, shape):
+    """Returns a work: a convolution alone, its output and both its gradients."""
+    x = tf.random.stateless_uniform(shape, (0, 2), -1.0, 1.0)
+
+    @tf.function
+    def work():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+        return y, tape.gradient(y, [x, layer.kernel.value], output_gradients=y)
+
+    return work.get_concrete_function()
 
 
 def processor():
@@ -197,30 +244,40 @@ def machine():
     return works
 
 
+def measure(rounds, generators, discriminators):
+    """Runs everything in turn, so often.
+
+    Returns:
+        Medians: {name: seconds} of all works, {name: FLOPs} of the parts, and of the
+        forms {name: page faults}. Names of parts begin with the batch size.
+    """
+    keep_memory()
+    rates, flops, answers = machine(), {}, defaultdict(list)
+    for batch in BATCHES:
+        asked = {name: lambda work=work: (seconds(work), 0) for name, work in rates.items()}
+        for name, (work, count) in parts(batch, generators, discriminators).items():
+            asked[batch, name], flops[batch, name] = lambda work=work: (seconds(work), 0), count
+        pipes = start_forms(batch)
+        for name, pipe in pipes.items():
+            asked[name] = lambda pipe=pipe: pipe.send(True) or pipe.recv()
+        for number in range(-2, rounds):
+            for name, ask in asked.items():
+                answer = ask()
+                if number >= 0:  # the first two traced and filled caches
+                    answers[name].append(answer)
+        for pipe in pipes.values():
+            pipe.send(False)
+    taken, faults = ({k: statistics.median(v[n] for v in vs) for k, vs in answers.items()} for n in (0, 1))
+    return taken, flops, faults
+
+
 def main():
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    g, d, parameters = count()
-    # Forward and backward are three passes: forward, gradient of the weights, gradient of the
-    # input. The generator: 3. The discriminator: 3 on the real pair, 3 on the generated one, and
-    # once more the gradient of the input, which the generator learns from.
-    flops = 3 * g + 7 * d
-    works = machine()
-    shares = {}
-    for batch in BATCHES:
-        for name, (work, *passes) in parts(batch).items():
-            works[batch, name] = work
-            shares[batch, name] = batch * (passes[0] * g + passes[1] * d)
-    for batch, precision in itertools.product(BATCHES, PRECISIONS):
-        for form, work in forms(batch, precision).items():
-            works[batch, precision, form] = work
-    for work in works.values():
-        work()
-        work()  # traces, fills caches
-    times = {name: [] for name in works}
-    for _ in range(rounds):
-        for name, work in works.items():
-            times[name].append(seconds(work))
-    median = {name: statistics.median(taken) for name, taken in times.items()}
+    generators, discriminators, parameters = count()
+    # The generator forward and backward: 3 passes. The discriminator: 3 on the real pair, 3 on
+    # the generated one, and once more the gradient of the input, which the generator learns from.
+    flops = 3 * forward_flops(generators) + 7 * forward_flops(discriminators)
+    median, shares, faults = measure(rounds, generators, discriminators)
 
     rate = {precision: 2 * SIZE**3 / median[precision] for precision in PRECISIONS}
     bandwidth = 2 * 4 * COPIED / median["copy"]
@@ -233,7 +290,7 @@ def main():
     rows = []
     for batch, precision in itertools.product(BATCHES, PRECISIONS):
         limit = batch * flops / rate[precision] + traffic
-        for form in ("plain", "ours"):
+        for form in FORMS:
             taken = median[batch, precision, form]
             rows.append(
                 {
@@ -245,20 +302,21 @@ def main():
                     "by plain": median[batch, precision, "plain"] / taken,
                     "by float32": median[batch, "float32", form] / taken,
                     "of the limit": limit / taken,
+                    "page faults": int(faults[batch, precision, form]),
                 }
             )
     heads = list(rows[0])
     print("".join(f"{head:>18}" for head in heads))
     for row in rows:
         print("".join(f"{v:>18.3f}" if isinstance(v, float) else f"{v:>18}" for v in row.values()))
-    print(f"\n{'float32, seconds':40}" + "".join(f"{f'batch {batch}':>10}{'rate':>7}" for batch in BATCHES))
+    print(f"\n{'float32, seconds':46}" + "".join(f"{f'batch {batch}':>10}{'rate':>7}" for batch in BATCHES))
     for name in [name for batch, name in shares if batch == BATCHES[0]]:
         cells = ""
         for batch in BATCHES:
             taken = median[batch, name]
             share = shares[batch, name] / taken / rate["float32"]
-            cells += f"{taken:10.3f}" + (f"{share:7.0%}" if share else f"{'':7}")
-        print(f"{name:40}{cells}")
+            cells += f"{taken:10.4f}" + (f"{share:7.0%}" if share else f"{'':7}")
+        print(f"{name:46}{cells}")
     folder = Path("runs/benchmarks")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "step.csv").open("w", newline="") as file:
