@@ -25,6 +25,7 @@ from common import (
     load_mnist,
     run_main,
     save_grid,
+    set_devices,
     start_run,
     steps_per_execution,
     trainer_arguments,
@@ -98,7 +99,7 @@ class GAN(AdversarialModel):
         losses = {}
 
         # Discriminator: minimise -log D(x) - log(1 - D(G(z))).
-        fake = self.generator(self.noise(real), training=True)
+        fake = self.generator(self.noise(tf.shape(real)[0], LATENT), training=True)
         with tf.GradientTape() as tape:
             real_logits = self.discriminator(real, training=True)  # (B, 1)
             fake_logits = self.discriminator(fake, training=True)
@@ -108,7 +109,7 @@ class GAN(AdversarialModel):
         self.discriminator_optimizer.apply(tape.gradient(d_loss, variables), variables)
 
         # Generator: minimise -log D(G(z)).
-        noise = self.noise(real)
+        noise = self.noise(tf.shape(real)[0], LATENT)
         with tf.GradientTape() as tape:
             fake_logits = self.discriminator(self.generator(noise, training=True), training=True)
             losses["g_adversarial"] = generator_loss(fake_logits)
@@ -117,14 +118,11 @@ class GAN(AdversarialModel):
         self.generator_optimizer.apply(tape.gradient(g_loss, variables), variables)
         return losses
 
-    def noise(self, real):
-        """As many times 100 numbers from N(0, 1) as there are real digits in the batch."""
-        return keras.random.normal((tf.shape(real)[0], LATENT), seed=self.random)
-
 
 def main():
     parser = trainer_arguments(__doc__, epochs=10, batch_size=128, out="01_gan_mnist")
     args = parser.parse_args()
+    set_devices(args)
     digits, labels = load_mnist()
     steps = epoch_steps(args, len(digits))
     run = start_run(args, {"digits": len(digits)}, MNIST_FILES)

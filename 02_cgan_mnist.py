@@ -47,6 +47,7 @@ from common import (
     number,
     run_main,
     save_grid,
+    set_devices,
     start_run,
     steps_per_execution,
     trainer_arguments,
@@ -134,7 +135,7 @@ class ConditionalGAN(AdversarialModel):
 
     def train_step(self, batch):
         real, label = batch  # (B, 28, 28, 1), (B, 10)
-        noise = keras.random.normal((tf.shape(real)[0], LATENT), seed=self.random)
+        noise = self.noise(tf.shape(real)[0], LATENT)
         losses = {}
         with tf.GradientTape() as g_tape, tf.GradientTape() as d_tape:
             fake = self.generator(noise, label, training=True)
@@ -199,6 +200,7 @@ def main():
     )
     add("--digit", type=number(0, 9, int), metavar="0..9", help="no training: draw this digit")
     args = parser.parse_args()
+    set_devices(args)
     if args.digit is not None:
         draw_one_digit(args)
         return

@@ -36,6 +36,7 @@ from common import (
     refuse_unreadable,
     run_main,
     save_grid,
+    set_devices,
     split_stack,
     stack_pair,
     start_run,
@@ -129,6 +130,7 @@ def main():
     add("--lambda-l1", type=number(0, 1e6), default=LAMBDA_L1, help=f"of L1 in l1+cgan ({LAMBDA_L1:g})")
     add("--augment", choices=list(AUGMENTATIONS), default="jitter", help="(jitter, the paper's)")
     args = parser.parse_args()
+    set_devices(args)
 
     args.direction = args.direction or usual_direction(args.dataset)
     pairs = find_pairs(args.dataset)

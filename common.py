@@ -9,6 +9,7 @@ import contextlib
 import csv
 import ctypes
 import fcntl
+import functools
 import hashlib
 import json
 import math
@@ -100,6 +101,11 @@ def run_main(main):
             message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         elif isinstance(error, FILE_ERRORS):
             message = re.sub(r"\{\{.*?\}\} ?", "", error.message).partition("\n")[0]
+        elif isinstance(tf.distribute.get_strategy(), Workers):
+            message = (
+                "TF_CONFIG: another process has ended, or cannot be reached: see its last lines. "
+                "Start all by the same command, and the run goes on from its last checkpoint"
+            )
         else:
             raise
     # File names may hold line breaks, and bytes that are no letters.
@@ -124,6 +130,11 @@ def number(low, high, kind=float):
     return parse
 
 
+def devices(text):
+    """Argparse type of --devices."""
+    return text if text == "all" else number(1, 1024, int)(text)
+
+
 def trainer_arguments(docstring, *, epochs, batch_size, out):
     """Returns a parser with the flags that all trainers share."""
     parser = argparse.ArgumentParser(
@@ -136,6 +147,7 @@ def trainer_arguments(docstring, *, epochs, batch_size, out):
     add("--seed", type=number(0, 2**31 - 1, int), default=0, help="of weights, noise, order (0)")
     precisions = ["float32", "mixed_bfloat16", "mixed_float16"]
     add("--precision", choices=precisions, default="float32", help="of the arithmetic (float32)")
+    add("--devices", type=devices, default=1, metavar="all|N", help="GPUs, or parts of the processor (1)")
     add("--out", type=Path, default=Path("runs") / out, metavar="DIR", help=f"folder of the run (runs/{out})")
     add(
         "--checkpoint-minutes",
@@ -153,6 +165,85 @@ def pair_arguments(parser):
     add = parser.add_argument
     add("--dataset", default="openmoji", metavar="NAME|DIR", help="folder with train/ and val/ (openmoji)")
     add("--direction", choices=["AtoB", "BtoA"], help="AtoB: left half to right half (the dataset's own)")
+
+
+class Workers(tf.distribute.MultiWorkerMirroredStrategy):
+    """One process a machine, with two things that Keras 3.15 takes for granted in `reduce`.
+
+    It reduces a step's losses along axis 0, which scalars lack, and whole batches at once.
+    """
+
+    def reduce(self, reduce_op, value, axis):
+        def reduce_one(value):
+            scalar = self.experimental_local_results(value)[0].shape.rank == 0
+            return super(Workers, self).reduce(reduce_op, value, None if scalar else axis)
+
+        return tf.nest.map_structure(reduce_one, value)
+
+
+def set_devices(args):
+    """Has tf.distribute share the training out, over --devices and the machines of TF_CONFIG.
+
+    Each replica, one a device, takes its slice of every batch; their gradients are averaged.
+    Without a GPU, --devices N makes N devices of the processor, to try this out. Must come
+    before TensorFlow has computed anything.
+
+    Raises:
+        UserError: so many devices are not there, or the batch cannot be shared out evenly.
+    """
+    gpus, count = tf.config.list_physical_devices("GPU"), args.devices
+    if count == "all":
+        count = len(gpus) or 1
+    if gpus and count > len(gpus):
+        raise UserError(f"--devices {count}: there are only {len(gpus)} GPUs here")
+    tf.config.set_visible_devices(gpus[:count], "GPU")
+    strategy = None
+    if "TF_CONFIG" in os.environ:
+        if count > 1 and not gpus:
+            raise UserError(f"--devices {count}: under TF_CONFIG, each process has one processor")
+        try:
+            strategy = Workers()
+        except (ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
+            raise UserError(f"TF_CONFIG: {str(error).partition(chr(10))[0]}") from error
+    elif count > 1:
+        if not gpus:
+            parts = [tf.config.LogicalDeviceConfiguration()] * count
+            tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+        strategy = tf.distribute.MirroredStrategy(tf.config.list_logical_devices("GPU" if gpus else "CPU"))
+    tf.distribute.experimental_set_strategy(strategy)
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if args.batch_size % replicas:
+        raise UserError(
+            f"--batch-size {args.batch_size}: cannot be shared out evenly over {replicas} devices"
+        )
+
+
+def refuse_disagreement(now):
+    """Raises UserError when the processes of TF_CONFIG were started with other flags or data."""
+    same = json.dumps({k: v for k, v in now.items() if k not in FREE_FLAGS | {"--dataset"}})
+    mine = tf.constant(int(hashlib.sha256(same.encode()).hexdigest()[:8], 16), tf.int64)
+    if int(from_chief([mine])[0]) != int(mine):
+        raise UserError("TF_CONFIG: the chief has other flags or data; start all by the same command")
+
+
+def from_chief(tensors):
+    """Returns the chief's values of a list of tensors, in every process of TF_CONFIG."""
+    strategy = tf.distribute.get_strategy()
+    if not isinstance(strategy, Workers):
+        return tensors
+
+    @tf.function
+    def collect():
+        replica = tf.distribute.get_replica_context()
+        first = replica.replica_id_in_sync_group == 0
+        return [replica.all_reduce("SUM", t if first else tf.zeros_like(t)) for t in tensors]
+
+    return [strategy.experimental_local_results(t)[0] for t in strategy.run(collect)]
+
+
+def is_chief():
+    """Returns whether this process keeps the run: always, but for machines after the first."""
+    return tf.distribute.get_strategy().extended.should_checkpoint
 
 
 def epoch_steps(args, examples):
@@ -189,16 +280,28 @@ def start_run(args, data, files):
         UserError: the folder holds something else, or a run with other flags or data,
             or another process is training in it.
     """
-    run, options_file = args.out, args.out / "options.json"
     contents = hashlib.sha256("".join(in_threads(content, files)).encode()).hexdigest()
     data = {"script": Path(sys.argv[0]).name} | data | {"contents of the data": contents[:16]}
     flags = {f"--{k.replace('_', '-')}": str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    refuse_disagreement(flags | data)
+    if is_chief():
+        open_run(args.out, args.fresh, flags, data)
+    keras.config.set_dtype_policy(args.precision)
+    keras.utils.set_random_seed(args.seed)
+    tf.config.experimental.enable_op_determinism()
+    keep_memory()
+    return args.out
+
+
+def open_run(run, fresh, flags, data):
+    """Makes the run's folder this process's own, with options.json in it."""
+    options_file = run / "options.json"
     strange = run.is_file() or run.is_dir() and any(p.name[0] != "." for p in run.iterdir())
     if strange and not options_file.exists():
         raise UserError(f"--out {run}: exists and is not the folder of a run; give another one")
     run.mkdir(parents=True, exist_ok=True)
     lock(run)
-    if args.fresh and options_file.exists():
+    if fresh and options_file.exists():
         home = run.resolve()  # `run` may be a link to it
         names = (home.with_name(f"{home.name}.{n}") for n in range(1, 10**6))
         aside = next(name for name in names if not name.exists())
@@ -214,12 +317,6 @@ def start_run(args, data, files):
         path.write_text(json.dumps({"flags": flags, "data": data, "versions": versions}, indent=2) + "\n")
     (run / "samples").mkdir(exist_ok=True)
 
-    keras.config.set_dtype_policy(args.precision)
-    keras.utils.set_random_seed(args.seed)
-    tf.config.experimental.enable_op_determinism()
-    keep_memory()
-    return run
-
 
 def keep_memory():
     """Has the C library keep freed memory for the next step, where it is glibc.
@@ -233,6 +330,9 @@ def keep_memory():
             mallopt(option, value)
 
 
+FREE_FLAGS = {"--out", "--fresh", "--checkpoint-minutes", "--devices"}  # they change no number
+
+
 def refuse_changes(options_file, now):
     """Raises UserError naming each flag, or fact about the data, that the run did not begin with."""
     try:
@@ -240,7 +340,7 @@ def refuse_changes(options_file, now):
         was = earlier["flags"] | earlier["data"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{options_file}: damaged; give another --out, or --fresh") from error
-    free = {"--epochs", "--out", "--fresh", "--checkpoint-minutes"}
+    free = FREE_FLAGS | {"--epochs"}
     if was.get("contents of the data") == now["contents of the data"]:
         free.add("--dataset")  # the same data in another place
     changes = [f"{k} {was.get(k)} -> {now.get(k)}" for k in was | now if was.get(k) != now.get(k)]
@@ -328,23 +428,40 @@ def load_mnist(files=MNIST_FILES):
     return digits[..., tf.newaxis], labels
 
 
-def training_digits(digits, labels, *, batch_size, seed, first_step, last_step):
+ALONE = tf.distribute.InputContext()  # one process, one replica
+
+
+def places_of_steps(first_step, last_step, batch_size, context):
+    """Returns a dataset of the places in an endless shuffled sequence that the steps take.
+
+    Step k takes those from k * batch_size on. Each element is one replica's slice of a
+    step, of the replicas in this process.
+    """
+    mine = batch_size // context.num_input_pipelines
+    start = context.input_pipeline_id * mine
+    steps = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size).batch(batch_size)
+    slices = steps.map(lambda places: places[start : start + mine])
+    return slices.rebatch(context.get_per_replica_batch_size(batch_size))
+
+
+def training_digits(digits, labels, context=ALONE, *, batch_size, seed, first_step, last_step):
     """Returns the training batches of steps `first_step` to `last_step` - 1.
 
-    The batch of step k is a pure function of (seed, k).
+    The batch of step k is a pure function of (seed, k). The `context` is tf.distribute's:
+    with several replicas, each is given its slice of the batch.
 
     Returns:
         A dataset of digits (batch_size, 28, 28, 1) in [-1, 1] and one-hot labels
         (batch_size, 10), both float32.
     """
 
-    def batch(positions):
-        chosen = shuffled(positions, len(digits), seed)
+    def batch(places):
+        chosen = shuffled(places, len(digits), seed)
         scaled = tf.cast(tf.gather(digits, chosen), tf.float32) / 127.5 - 1.0
         return scaled, tf.one_hot(tf.gather(labels, chosen), 10)
 
-    positions = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
-    return positions.batch(batch_size).map(batch).prefetch(tf.data.AUTOTUNE)
+    slices = places_of_steps(first_step, last_step, batch_size, context)
+    return slices.map(batch).prefetch(tf.data.AUTOTUNE)
 
 
 IMAGE_SIZE = 256  # height and width of the pictures that Pix2Pix takes and gives
@@ -582,25 +699,26 @@ def shuffled(positions, count, seed):
     return tf.where(passes == passes[0], in_pass(passes[0]), in_pass(passes[-1]))
 
 
-def training_pairs(paths, *, batch_size, seed, direction, augment, first_step, last_step):
+def training_pairs(paths, context=ALONE, *, batch_size, seed, direction, augment, first_step, last_step):
     """Returns the training batches of steps `first_step` to `last_step` - 1.
 
-    The batch of step k is a pure function of (seed, k).
+    The batch of step k is a pure function of (seed, k); `context` as in `training_digits`.
 
     Returns:
         A dataset of (condition, target), each (batch_size, 256, 256, 3) in [-1, 1].
     """
     files = tf.constant(paths)
 
-    def example(position):
-        (chosen,) = tf.unstack(shuffled(position[tf.newaxis], len(paths), seed))
+    def example(place):
+        (chosen,) = tf.unstack(shuffled(place[tf.newaxis], len(paths), seed))
         left, right = decode_pair(files[chosen])
         stack = stack_pair(left, right, direction)
-        return split_stack(AUGMENTATIONS[augment](stack, seed=tf.stack([seed, position])))
+        return split_stack(AUGMENTATIONS[augment](stack, seed=tf.stack([seed, place])))
 
-    positions = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
-    pairs = positions.map(example, num_parallel_calls=tf.data.AUTOTUNE)
-    return pairs.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    slices = places_of_steps(first_step, last_step, batch_size, context)
+    pairs = slices.unbatch().map(example, num_parallel_calls=tf.data.AUTOTUNE)
+    size = context.get_per_replica_batch_size(batch_size)
+    return pairs.batch(size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
 def split_stack(stack):
@@ -800,13 +918,21 @@ def discriminator_losses(real_logits, fake_logits):
 
 
 class CompiledAdam(keras.optimizers.Adam):
-    """Keras' Adam with its update compiled: one pass over the parameters instead of a dozen."""
+    """Keras' Adam with its update compiled: one pass over the parameters instead of a dozen.
+
+    Not with several replicas, as they meet in it: Keras sums their gradients, and what is
+    wanted is the gradient of the mean over the whole batch.
+    """
 
     def apply(self, grads, trainable_variables=None):
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if replicas > 1:
+            grads = [None if grad is None else grad / replicas for grad in grads]
+            return super().apply(grads, trainable_variables)
         if not self.built:
             self.build(trainable_variables)
         update = tf.function(lambda grads: super(CompiledAdam, self).apply(grads), jit_compile=True)
-        update(grads)  # the variables, those of `build`, are not passed: tf.function would copy them
+        return update(grads)  # without the variables, those of `build`: tf.function would copy them
 
 
 def adam(learning_rate, beta_1):
@@ -820,13 +946,24 @@ def adam(learning_rate, beta_1):
 class AdversarialModel(keras.Model):
     """A generator and a discriminator, set by the subclass, with an optimiser each."""
 
-    def compile(self, generator_optimizer, discriminator_optimizer, **kwargs):
+    def compile(self, generator_optimizer, discriminator_optimizer, steps_per_execution=1):
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            steps_per_execution = 1  # Keras' loop over steps fails with several devices
         # By default Keras would compile the step with XLA, which is slower on a processor.
-        super().compile(optimizer=None, jit_compile=False, **kwargs)
+        super().compile(optimizer=None, jit_compile=False, steps_per_execution=steps_per_execution)
         self.generator_optimizer = generator_optimizer
         self.discriminator_optimizer = discriminator_optimizer
         generator_optimizer.build(self.generator.trainable_variables)
         discriminator_optimizer.build(self.discriminator.trainable_variables)
+
+    def noise(self, count, latent):
+        """Returns (count, latent) numbers from N(0, 1), by the subclass's `random`.
+
+        With several replicas all draw the same for all, and each takes its own.
+        """
+        replica = tf.distribute.get_replica_context()
+        numbers = keras.random.normal((replica.num_replicas_in_sync * count, latent), seed=self.random)
+        return numbers[replica.replica_id_in_sync_group * count :][:count]
 
     def state(self):
         """All variables. tf.train.Checkpoint, given a model, would leave out its random state."""
@@ -852,37 +989,53 @@ def fit(model, run, batches, args, *, steps_per_epoch, draw, log_every=10, valid
     Raises:
         UserError: a loss is no longer a number, or no checkpoint can be read.
     """
+    strategy = tf.distribute.get_strategy()
     checkpoints = Checkpoints(run, model.state())
-    step = checkpoints.restore()
-    keep_rows(run / "losses.csv", "step", step)
-    keep_rows(run / "metrics.csv", "epoch", step // steps_per_epoch)
-    last_step = args.epochs * steps_per_epoch
-    if step >= last_step:
-        done = step // steps_per_epoch
-        print(f"{run} has its {done} epochs; --epochs {done + 1} or more trains on.")
-    elif step:
-        print(f"{run} goes on after step {step} ({step / steps_per_epoch:.2f} epochs).")
+    step, last_step = checkpoints.restore(), args.epochs * steps_per_epoch
+    if is_chief():
+        keep_rows(run / "losses.csv", "step", step)
+        keep_rows(run / "metrics.csv", "epoch", step // steps_per_epoch)
+        if step >= last_step:
+            done = step // steps_per_epoch
+            print(f"{run} has its {done} epochs; --epochs {done + 1} or more trains on.")
+        elif step:
+            print(f"{run} goes on after step {step} ({step / steps_per_epoch:.2f} epochs).")
+    tests = validation_data and functools.partial(all_for_each_replica, validation_data)
     record = Record(run, checkpoints, args, steps_per_epoch=steps_per_epoch, log_every=log_every, draw=draw)
     with record.heeding_signals():
         while step < last_step:
             epoch, done = divmod(step, steps_per_epoch)
             last_epoch = epoch + 1 if done else args.epochs  # an epoch that was begun is ended first
+            share = functools.partial(batches, first_step=step, last_step=last_epoch * steps_per_epoch)
             model.fit(
-                batches(first_step=step, last_step=last_epoch * steps_per_epoch),
+                strategy.distribute_datasets_from_function(share),
                 initial_epoch=epoch,
                 epochs=last_epoch,
                 steps_per_epoch=steps_per_epoch - done,
-                validation_data=validation_data,
+                validation_data=tests and strategy.distribute_datasets_from_function(tests),
+                validation_steps=tests and len(validation_data),
                 shuffle=False,  # `batches` has shuffled
                 callbacks=[record],
-                verbose=1 if sys.stdout.isatty() else 2,
+                verbose=(1 if sys.stdout.isatty() else 2) if is_chief() else 0,
             )
             step = last_epoch * steps_per_epoch
-    if shutil.disk_usage(run).free < 5 * model.generator.count_params():
-        raise OSError("No space left for the weights")  # out of room, HDF5 would crash
-    with replacing(run / "generator.weights.h5") as path:
-        model.generator.save_weights(path)
-    draw_curves(run)
+        if is_chief():
+            if shutil.disk_usage(run).free < 5 * model.generator.count_params():
+                raise OSError("No space left for the weights")  # out of room, HDF5 would crash
+            with replacing(run / "generator.weights.h5") as path:
+                model.generator.save_weights(path)
+            draw_curves(run)
+        from_chief([tf.constant(0)])  # the others wait until all is saved
+    if not is_chief():
+        print("This process has done its part. The chief keeps the run.")
+        sys.exit()
+
+
+def all_for_each_replica(dataset, context):
+    """Has every replica test with everything: shared out, some would have nothing in the last step."""
+    replicas = context.num_replicas_in_sync // context.num_input_pipelines
+    copies = dataset.flat_map(lambda *example: tf.data.Dataset.from_tensors(example).repeat(replicas))
+    return copies.repeat()  # for the next epoch
 
 
 class Checkpoints:
@@ -915,7 +1068,7 @@ class Checkpoints:
             shutil.rmtree(self.folder / name)
 
     def restore(self):
-        """Reads the newest checkpoint that is whole, or makes the first one.
+        """Goes on from the newest checkpoint that is whole, in all processes; or makes the first.
 
         Returns:
             The number of steps that it has behind it.
@@ -923,6 +1076,16 @@ class Checkpoints:
         Raises:
             UserError: there is a run, but no whole checkpoint of it.
         """
+        if is_chief():
+            self.read()
+        state = [self.step, *self.variables]
+        for variable, value in zip(state, from_chief(state)):
+            if value is not variable:
+                variable.assign(value)
+        return int(self.step.read_value())
+
+    def read(self):
+        """Reads the newest checkpoint that is whole, or makes the first one."""
         names = self.names()
         for name in reversed(names):
             try:
@@ -931,14 +1094,13 @@ class Checkpoints:
                 for damaged in names[names.index(name) + 1 :]:
                     shutil.rmtree(self.folder / f"damaged_{damaged}", ignore_errors=True)
                     (self.folder / damaged).rename(self.folder / f"damaged_{damaged}")
-                return int(self.step)
+                return
             except Exception as error:  # TensorFlow's reader knows many kinds of damage
                 words = f"{self.folder / name} is damaged ({type(error).__name__}); trying the one before."
                 print(words, file=sys.stderr)
         if names or (self.run / "losses.csv").exists():
             raise UserError(f"{self.folder}: no whole checkpoint to go on from; --fresh starts over")
         self.save(0)  # from here on, a run without a checkpoint is a damaged one
-        return 0
 
     def names(self):
         """Returns the folders' names, the oldest first."""
@@ -990,6 +1152,10 @@ class Record(keras.callbacks.Callback):
             steps = self.model.steps_per_execution
             where = f"steps {step - steps + 1} to {step}" if steps > 1 else f"step {step}"
             raise not_a_number(where, ", ".join(bad), self.checkpoints.names())
+        if not is_chief():
+            if self.signal:
+                sys.exit(128 + self.signal)
+            return
         if (self.steps_per_epoch - left) % self.log_every == 0 or not left:
             append_row(self.run / "losses.csv", {"epoch": self.epoch + 1, "step": step} | logs)
         due = time.monotonic() - self.saved_at > 60 * self.args.checkpoint_minutes
@@ -997,6 +1163,8 @@ class Record(keras.callbacks.Callback):
             self.save(step)
 
     def on_epoch_end(self, epoch, logs=None):
+        if not is_chief():
+            return
         rows = [row for row in read_rows(self.run / "losses.csv") if row["epoch"] == epoch + 1]
         scores = {name: score for name, score in logs.items() if name.startswith("val_")}
         for name in logs.keys() - scores.keys():  # for Keras to show, instead of the last step's
