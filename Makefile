@@ -8,7 +8,7 @@ TRAIN_FLAGS := $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(BATCH_SIZE),--batch-siz
   $(if $(PRECISION),--precision $(PRECISION)) $(if $(SEED),--seed $(SEED))
 DATA_FLAGS := $(if $(DATASET),--dataset "$(DATASET)")
 
-.PHONY: help train download gan cgan data models pix2pix test torture bench lint clean
+.PHONY: help train download gan cgan data models pix2pix test slow torture bench lint clean
 
 help:
 	@echo "make train     everything in order: gan, cgan, data, models, pix2pix"
@@ -19,6 +19,7 @@ help:
 	@echo "make models    stage 4  the networks, looked inside"
 	@echo "make pix2pix   stage 5  train and test Pix2Pix"
 	@echo "make test      run the tests"
+	@echo "make slow      run the tests that take longer: kills, processes, a web browser"
 	@echo "make torture   kill trainings 60 times and see that nothing is lost (half an hour)"
 	@echo "make bench     how fast a step is, and how fast it could be"
 	@echo "make lint      run the linter"
@@ -52,7 +53,10 @@ pix2pix: $(READY)
 	$(PY) 05_pix2pix_train.py $(TRAIN_FLAGS) $(DATA_FLAGS)
 
 test: $(READY)
-	$(PY) -m pytest
+	$(PY) -m pytest -m "not slow"
+
+slow: $(READY)
+	$(PY) -m pytest -m slow
 
 torture: $(READY)
 	$(PY) -m pytest tests/test_torture.py -s --kills 20 --stages \

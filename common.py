@@ -196,26 +196,29 @@ def set_devices(args):
         count = len(gpus) or 1
     if gpus and count > len(gpus):
         raise UserError(f"--devices {count}: there are only {len(gpus)} GPUs here")
+    if "TF_CONFIG" in os.environ and count > 1 and not gpus:
+        raise UserError(f"--devices {count}: a process of TF_CONFIG has the whole processor, or GPUs")
+    refuse_uneven(args.batch_size, count)
     tf.config.set_visible_devices(gpus[:count], "GPU")
     strategy = None
     if "TF_CONFIG" in os.environ:
-        if count > 1 and not gpus:
-            raise UserError(f"--devices {count}: under TF_CONFIG, each process has one processor")
         try:
             strategy = Workers()
-        except (ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
-            raise UserError(f"TF_CONFIG: {str(error).partition(chr(10))[0]}") from error
+        except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
+            raise UserError(f"TF_CONFIG: {' '.join(str(error).split())}") from error
+        refuse_uneven(args.batch_size, strategy.num_replicas_in_sync)
     elif count > 1:
         if not gpus:
             parts = [tf.config.LogicalDeviceConfiguration()] * count
             tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
         strategy = tf.distribute.MirroredStrategy(tf.config.list_logical_devices("GPU" if gpus else "CPU"))
     tf.distribute.experimental_set_strategy(strategy)
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    if args.batch_size % replicas:
-        raise UserError(
-            f"--batch-size {args.batch_size}: cannot be shared out evenly over {replicas} devices"
-        )
+
+
+def refuse_uneven(batch_size, replicas):
+    """Raises UserError if a batch cannot be shared out evenly."""
+    if batch_size % replicas:
+        raise UserError(f"--batch-size {batch_size}: cannot be shared out evenly over {replicas} devices")
 
 
 def refuse_disagreement(now):

@@ -1,6 +1,6 @@
 """Training that is killed again and again ends as if nothing had happened.
 
-The short form is part of the tests; `make torture` kills 20 times at each stage.
+The short form is part of `make slow`; `make torture` kills 20 times at each stage.
 """
 
 import itertools
@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 HERE = Path(__file__).parent.parent
 
@@ -49,6 +51,7 @@ def wait_for_moment(process, run, number, dice):
         time.sleep(dice.uniform(0.0, 1.0))
 
 
+@pytest.mark.slow
 def test_killed_and_restarted(tmp_path, few_pairs, kills, torture_stages):
     """Broken if a run that was killed, at whatever moment, does not go on as if it had not been."""
     for stage in torture_stages:

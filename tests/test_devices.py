@@ -1,0 +1,157 @@
+"""Training shared out over devices and over processes is the same training.
+
+Devices are parts of the processor; processes talk over the loopback interface.
+"""
+
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from common import read_rows
+
+import pytest
+import tensorflow as tf
+
+HERE = Path(__file__).parent.parent
+GAN = ["01_gan_mnist.py", "--steps-per-epoch", 4, "--epochs", 3]
+
+
+def start(folder, script, *flags, cluster=(), index=0):
+    """Starts a script, as one of the processes of a cluster of ports if there is one."""
+    env = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
+    if cluster:
+        workers = [f"127.0.0.1:{port}" for port in cluster]
+        env["TF_CONFIG"] = json.dumps(
+            {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        )
+    return subprocess.Popen(
+        [sys.executable, HERE / script, *map(str, flags)],
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def end(process, status=0):
+    words = process.communicate(timeout=240)[0]
+    assert process.returncode == status, words
+    return words
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def train_on_two(folder, script, *flags, other_flags=None, statuses=(0, 0)):
+    """Runs a script as two processes, to the end; returns what each printed."""
+    cluster = free_ports(2)
+    all_flags = (flags, flags if other_flags is None else other_flags)
+    processes = [start(folder, script, *all_flags[n], cluster=cluster, index=n) for n in (0, 1)]
+    return [end(process, status) for process, status in zip(processes, statuses)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The run on one device that the others are compared with."""
+    folder = tmp_path_factory.mktemp("alone")
+    end(start(folder, *GAN, "--out", "run"))
+    return folder / "run"
+
+
+def assert_same_run(run, wanted):
+    """The losses, and in the last checkpoint the weights and Adam's moments, which tell gradients' size."""
+    assert read_rows(run / "losses.csv") == [
+        pytest.approx(row, rel=1e-4) for row in read_rows(wanted / "losses.csv")
+    ]
+    states = [str(folder / "checkpoints" / "step_00000012" / "state") for folder in (run, wanted)]
+    for name, _ in tf.train.list_variables(states[1]):
+        value, other = (tf.train.load_variable(state, name) for state in states)
+        if not isinstance(value, bytes):  # the names of all things saved
+            value, other = tf.cast(value, tf.float64), tf.cast(other, tf.float64)
+            size = float(tf.reduce_max(abs(other)))
+            assert float(tf.reduce_max(abs(value - other))) <= 1e-3 * size, name
+
+
+def test_devices_and_processes(alone, tmp_path):
+    """Broken if replicas see other data or noise, or average other gradients, than one device.
+
+    Or if a run cannot move: an epoch on two devices, one as two processes, one on one device.
+    """
+    end(start(tmp_path, *GAN, "--epochs", 1, "--devices", 2, "--out", "run"))
+    chief, other = train_on_two(tmp_path, *GAN, "--epochs", 2, "--out", "run")
+    assert "goes on after step 4" in chief and "done its part" in other
+    end(start(tmp_path, *GAN, "--out", "run"))
+    assert_same_run(tmp_path / "run", alone)
+
+
+@pytest.mark.parametrize(
+    "flags, problem",
+    [
+        (["--devices", 2, "--batch-size", 3], "--batch-size 3: cannot be shared out evenly over 2 devices"),
+        (["--devices", "some"], "'some' is not a whole number"),
+        (["--devices", 0], "'0' is not a whole number from 1"),
+    ],
+)
+def test_wrong_devices(flags, problem, call_main, tmp_path):
+    """Broken if what cannot be shared out ends in a traceback, or leaves a folder behind."""
+    done = call_main("05_pix2pix_train.py", *flags)
+    assert done.returncode == 2 and problem in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["{", "{}x", '{"cluster": {"worker": ["127.0.0.1:1"]}}'])
+def test_wrong_cluster(config, tmp_path, monkeypatch):
+    """Broken if a mistake in TF_CONFIG is not told by its name."""
+    monkeypatch.setenv("TF_CONFIG", config)
+    words = end(start(tmp_path, *GAN), status=2)
+    assert words.splitlines()[-1].startswith("01_gan_mnist.py: error: TF_CONFIG: ")
+    assert "Traceback" not in words
+
+
+@pytest.mark.slow
+def test_other_flags(tmp_path):
+    """Broken if processes with other flags train together: none would know what the run is."""
+    words = train_on_two(tmp_path, *GAN, "--out", "run", other_flags=[*GAN[1:], "--seed", 1], statuses=(2, 2))
+    assert "the chief has other flags" in words[1] and "error: TF_CONFIG" in words[0]
+
+
+@pytest.mark.slow
+def test_killed_process(few_pairs, tmp_path):
+    """Broken if the others hang when a process dies, or the run cannot go on with two, or one."""
+    pix2pix = ["05_pix2pix_train.py", "--dataset", few_pairs, "--batch-size", 2, "--out", "run"]
+    long = [*pix2pix, "--epochs", 50]
+    cluster = free_ports(2)
+    chief, other = (start(tmp_path, *long, cluster=cluster, index=n) for n in (0, 1))
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "run" / "checkpoints" / "step_00000002").exists():
+        assert time.monotonic() < deadline and chief.poll() is None and other.poll() is None
+        time.sleep(0.1)
+    other.kill()
+    killed = time.monotonic()
+    words = end(chief, status=2)
+    assert time.monotonic() - killed < 60
+    assert words.splitlines()[-1].startswith("05_pix2pix_train.py: error: TF_CONFIG: another process")
+    assert "Traceback" not in words
+    other.communicate()
+
+    epochs = max(int(path.name[5:]) for path in (tmp_path / "run" / "checkpoints").glob("step_*")) // 2
+    words, _ = train_on_two(tmp_path, *pix2pix, "--epochs", epochs + 1)
+    assert f"goes on after step {2 * epochs}" in words
+    end(start(tmp_path, *pix2pix, "--epochs", epochs + 2, "--devices", 2))
+    end(start(tmp_path, *pix2pix, "--epochs", epochs + 3))
+    for table in ("losses.csv", "metrics.csv"):
+        rows = read_rows(tmp_path / "run" / table)
+        assert [row["epoch"] for row in rows] == list(range(1, epochs + 4))
+        assert all(math.isfinite(value) for row in rows for value in row.values())
