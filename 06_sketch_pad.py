@@ -21,6 +21,7 @@ import argparse
 import collections
 import json
 import shutil
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -29,6 +30,7 @@ from common import (
     IMAGE_SIZE,
     UNet,
     UserError,
+    decode_pair,
     decode_picture,
     exif_orientation,
     find_pairs,
@@ -50,6 +52,7 @@ from matplotlib import pyplot as plt
 from matplotlib.backends import BackendFilter, backend_registry
 from matplotlib.widgets import Button, TextBox
 
+FIGURE = (9.6, 6.4)  # of the pad, in units of 100 pixels
 BRUSH = 7.0  # width of a stroke in pixels of 256, as in the training sketches
 UNDO = 100  # steps
 WORK = 512  # longest side of a photograph while it is cleaned
@@ -201,10 +204,9 @@ def clean_photograph(picture):
     paper = pool(-pool(-pool(small, 15, "MAX"), 15, "MAX"), 5)
     gray = tf.clip_by_value(gray / tf.maximum(tf.image.resize(paper, size), 0.05), 0.0, 1.0)
 
-    darkest = float(tf.reduce_min(pool(gray, 3)))  # of the mean of 9: noise is not ink
-    if darkest > 0.9:
+    if float(tf.reduce_min(pool(gray, 5) - pool(gray, 25))) > -0.08:  # the paper's grain alone
         return tf.ones((IMAGE_SIZE, IMAGE_SIZE, 3))
-    ink = tf.reduce_mean(gray[gray < (1.0 + darkest) / 2.0])
+    ink = tf.reduce_mean(gray[gray < (1.0 + tf.reduce_min(pool(gray, 3))) / 2.0])
     gray = tf.clip_by_value(((gray - ink) / (1.0 - ink) - 0.15) / 0.7, 0.0, 1.0)
     return tf.image.grayscale_to_rgb(thicken(on_square(gray[0])))
 
@@ -384,9 +386,9 @@ class SketchPad:
             button = Button(figure.add_axes((0.035 + 0.235 * place, 0.135, 0.22, 0.065)), name)
             button.on_clicked(lambda event, action=action: action())
             self.buttons.append(button)
-        self.path = TextBox(figure.add_axes((0.135, 0.06, 0.825, 0.05)), "Load file ")
+        self.path = TextBox(figure.add_axes((0.135, 0.075, 0.825, 0.045)), "Load file ")
         self.path.on_submit(self.load)
-        self.message = figure.text(0.035, 0.02, "", fontsize=9, parse_math=False)
+        self.message = figure.text(0.035, 0.035, "", fontsize=9, va="center", wrap=True, parse_math=False)
 
         events = {"button_press": self.press, "motion_notify": self.move, "button_release": self.release}
         events |= {"key_press": self.key}
@@ -476,12 +478,13 @@ class SketchPad:
         try:
             paths = find_pairs(self.flags["--dataset"])["val"]
             path = paths[self.examples % len(paths)]
-            sheet = read_sketch(path, self.flags["--direction"], self.as_is)
+            refuse_unreadable(f"--dataset {self.flags['--dataset']}", problems([path]))
+            stack = stack_pair(*decode_pair(path), self.flags["--direction"])
         except (UserError, OSError) as error:
             self.say(f"No example: {error}")
             return
         self.examples += 1
-        self.put(sheet, f"{path}, {self.examples} of {len(paths)}")
+        self.put(split_stack(stack)[0][tf.newaxis], f"{path}, {self.examples} of {len(paths)}")
 
     def save(self):
         """Writes sketch_001.png and result_001.png, or with the first number that is free."""
@@ -532,6 +535,8 @@ def use_web(port):
 
 def open_pad(colour, flags, args):
     """Opens the pad in a window, or in the browser where there is none; returns when it is closed."""
+    if args.load:
+        sheet = read_sketch(str(args.load), flags["--direction"], args.as_is)
     matplotlib.rcParams["toolbar"] = "None"
     windows = set(backend_registry.list_builtin(BackendFilter.INTERACTIVE)) - {"webagg", "nbagg"}
     wait = plt.show
@@ -539,12 +544,12 @@ def open_pad(colour, flags, args):
         if not args.web:
             print("No display, or no toolkit for windows (tkinter): open this in a web browser.")
         wait = use_web(args.port)
-    figure = plt.figure("Sketch pad", figsize=(9.6, 6.4), dpi=100)
+    figure = plt.figure("Sketch pad", figsize=FIGURE, dpi=100)
     # Matplotlib's own keys would save, zoom and quit.
     figure.canvas.mpl_disconnect(figure.canvas.manager.key_press_handler_id)
     pad = SketchPad(figure, colour, flags, args.out, args.as_is)
     if args.load:
-        pad.load(str(args.load))
+        pad.put(sheet)
     wait()
 
 
@@ -582,6 +587,7 @@ def main():
             open_pad(colourer(generator), flags, args)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

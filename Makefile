@@ -2,13 +2,14 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/ready
+WEB_READY := .venv/ready-web
 
 # Passed on when given, e.g. make pix2pix EPOCHS=50 DATASET=my/folder
 TRAIN_FLAGS := $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(BATCH_SIZE),--batch-size $(BATCH_SIZE)) \
   $(if $(PRECISION),--precision $(PRECISION)) $(if $(SEED),--seed $(SEED))
 DATA_FLAGS := $(if $(DATASET),--dataset "$(DATASET)")
 
-.PHONY: help train download gan cgan data models pix2pix test slow torture bench lint clean
+.PHONY: help train download gan cgan data models pix2pix demo test slow torture bench lint clean
 
 help:
 	@echo "make train     everything in order: gan, cgan, data, models, pix2pix"
@@ -18,6 +19,7 @@ help:
 	@echo "make data      stage 3  look at the paired data"
 	@echo "make models    stage 4  the networks, looked inside"
 	@echo "make pix2pix   stage 5  train and test Pix2Pix"
+	@echo "make demo      stage 6  draw, and see it coloured: RUN=runs/mine, WEB=1, PORT=9000"
 	@echo "make test      run the tests"
 	@echo "make slow      run the tests that take longer: kills, processes, a web browser"
 	@echo "make torture   kill trainings 60 times and see that nothing is lost (half an hour)"
@@ -52,6 +54,10 @@ models: $(READY)
 pix2pix: $(READY)
 	$(PY) 05_pix2pix_train.py $(TRAIN_FLAGS) $(DATA_FLAGS)
 
+# Without a window, which needs a display, the pad is a web page; that takes one more package.
+demo: $(READY) $(if $(WEB)$(if $(DISPLAY)$(WAYLAND_DISPLAY),,1),$(WEB_READY))
+	$(PY) 06_sketch_pad.py $(if $(RUN),--run "$(RUN)") $(if $(WEB),--web) $(if $(PORT),--port $(PORT))
+
 test: $(READY)
 	$(PY) -m pytest -m "not slow"
 
@@ -75,6 +81,10 @@ $(READY): requirements.txt
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $(READY)
+
+$(WEB_READY): requirements-web.txt $(READY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-web.txt
+	@touch $(WEB_READY)
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache __pycache__ tests/__pycache__

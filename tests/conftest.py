@@ -18,6 +18,7 @@ sys.path.insert(0, str(HERE))
 import common  # noqa: E402
 
 import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 # A shell starts what is to run in the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -63,6 +64,11 @@ def stage5():
     return importlib.import_module("05_pix2pix_train")
 
 
+@pytest.fixture(scope="session")
+def stage6():
+    return importlib.import_module("06_sketch_pad")
+
+
 @pytest.fixture
 def run_script(tmp_path):
     """Runs a script as a user does, in an empty folder; returns what it did."""
@@ -105,6 +111,22 @@ def few_pairs(tmp_path_factory):
         for file in sorted((HERE / "data" / "openmoji" / split).iterdir())[:count]:
             shutil.copy(file, folder / split)
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_run(few_pairs):
+    """Makes the run folder of a training without training: what stage 6 reads of it."""
+
+    def make(folder, generator, direction="AtoB"):
+        generator(tf.zeros((1, 256, 256, 3)), training=False)
+        folder.mkdir(parents=True)
+        generator.save_weights(folder / "generator.weights.h5")
+        flags = {"--dataset": str(few_pairs), "--direction": direction}
+        options = {"flags": flags, "data": {"script": "05_pix2pix_train.py"}}
+        (folder / "options.json").write_text(json.dumps(options))
+        return folder
+
+    return make
 
 
 @pytest.fixture
