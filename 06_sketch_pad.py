@@ -383,10 +383,10 @@ class SketchPad:
         self.keys = {name[-2]: action for name, action in actions.items()}
         self.buttons = []  # a button that is not kept does nothing
         for place, (name, action) in enumerate(actions.items()):
-            button = Button(figure.add_axes((0.035 + 0.235 * place, 0.135, 0.22, 0.065)), name)
+            button = Button(figure.add_axes((0.035 + 0.2367 * place, 0.135, 0.22, 0.065)), name)
             button.on_clicked(lambda event, action=action: action())
             self.buttons.append(button)
-        self.path = TextBox(figure.add_axes((0.135, 0.075, 0.825, 0.045)), "Load file ")
+        self.path = TextBox(figure.add_axes((0.135, 0.075, 0.83, 0.045)), "Load file ")
         self.path.on_submit(self.load)
         self.message = figure.text(0.035, 0.035, "", fontsize=9, va="center", wrap=True, parse_math=False)
 
@@ -547,6 +547,10 @@ def open_pad(colour, flags, args):
     figure = plt.figure("Sketch pad", figsize=FIGURE, dpi=100)
     # Matplotlib's own keys would save, zoom and quit.
     figure.canvas.mpl_disconnect(figure.canvas.manager.key_press_handler_id)
+    if wait is not plt.show:
+        # WebAgg sends what changed alone, and browsers skip a frame when the next one is there, so
+        # that pieces of lines went missing. A figure that is not opaque is sent whole each time.
+        figure.patch.set_alpha(0.99)
     pad = SketchPad(figure, colour, flags, args.out, args.as_is)
     if args.load:
         pad.put(sheet)

@@ -1,0 +1,246 @@
+"""The pad in a real browser: Chromium without a screen, driven over its DevTools protocol.
+
+python tests/test_browser.py runs/05_pix2pix docs/pad.png   # draws the README's picture
+"""
+
+import asyncio
+import base64
+import contextlib
+import importlib
+import itertools
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+HERE = Path(__file__).parent.parent
+sys.path.insert(0, str(HERE))
+
+import common  # noqa: E402
+
+import pytest  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
+SECONDS = 60  # until an answer is late
+
+
+class Page:
+    """A page in a browser of its own, with a mouse."""
+
+    def __init__(self, socket):
+        self.socket, self.numbers = socket, itertools.count()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def opened(cls, address, width, height):
+        from tornado.websocket import websocket_connect  # noqa: PLC0415
+
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            flags = ["--headless=new", "--remote-debugging-port=0", f"--user-data-dir={folder}"]
+            flags += [f"--window-size={width},{height}", "--hide-scrollbars", "--no-first-run"]
+            flags += ["--no-sandbox"] if os.geteuid() == 0 else []  # root cannot have one
+            process = subprocess.Popen(
+                [BROWSER, *flags, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            try:
+                file = Path(folder) / "DevToolsActivePort"
+                await until(lambda: file.exists() and len(file.read_text().splitlines()) == 2)
+                tabs = f"http://127.0.0.1:{file.read_text().split()[0]}/json/list"
+                (tab,) = [t for t in json.load(urllib.request.urlopen(tabs)) if t["type"] == "page"]
+                page = cls(await websocket_connect(tab["webSocketDebuggerUrl"], max_message_size=2**28))
+                await page.call("Page.navigate", url=address)
+                yield page
+            finally:
+                process.terminate()
+                process.wait()
+
+    async def call(self, method, **params):
+        number = next(self.numbers)
+        await self.socket.write_message(json.dumps({"id": number, "method": method, "params": params}))
+        while True:
+            answer = json.loads(await asyncio.wait_for(self.socket.read_message(), SECONDS))
+            if answer.get("id") == number:
+                assert "error" not in answer, answer
+                return answer["result"]
+
+    async def canvas(self):
+        """Where the figure is on the page: x, y, width, height."""
+        script = "JSON.stringify(document.querySelector('canvas.mpl-canvas')?.getBoundingClientRect())"
+        result = (await self.call("Runtime.evaluate", expression=script))["result"]
+        return json.loads(result["value"]) if "value" in result else None
+
+    async def screenshot(self):
+        """The figure, (height, width, 3) uint8, and as PNG."""
+        box = {name: value for name, value in (await self.canvas()).items() if name in BOX}
+        shot = await self.call("Page.captureScreenshot", clip=box | {"scale": 1})
+        png = base64.b64decode(shot["data"])
+        return tf.io.decode_png(png, channels=3), png
+
+    async def mouse(self, kind, x, y):
+        box = await self.canvas()
+        held = {"button": "left", "buttons": 0 if kind == "mouseReleased" else 1, "clickCount": 1}
+        if kind == "mouseMoved" and not self.down:
+            held = {}
+        self.down = kind != "mouseReleased" and bool(held)
+        await self.call("Input.dispatchMouseEvent", type=kind, x=box["x"] + x, y=box["y"] + y, **held)
+
+    down = False
+
+
+BOX = ("x", "y", "width", "height")
+
+
+async def until(ready):
+    """Waits for a function, which may be a coroutine's, to return something true; returns that."""
+    started = time.monotonic()
+    while time.monotonic() - started < SECONDS:
+        answer = ready()
+        answer = await answer if asyncio.iscoroutine(answer) else answer
+        if answer is not None and answer is not False:
+            return answer
+        await asyncio.sleep(0.1)
+    raise TimeoutError
+
+
+@contextlib.contextmanager
+def served(run, out):
+    """Runs the pad as a web page; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, HERE / "06_sketch_pad.py", "--web", "--run", run, "--out", out]
+    process = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == f"http://127.0.0.1:{port}\n"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(2)  # Ctrl-C
+        process.communicate(timeout=SECONDS)
+    assert process.returncode == 0
+
+
+class Places:
+    """Where things are in the figure, in pixels from its top left: a pad's without a browser."""
+
+    def __init__(self):
+        stage6 = importlib.import_module("06_sketch_pad")
+        figure = Figure(stage6.FIGURE, dpi=100)
+        FigureCanvasAgg(figure)
+        self.pad = stage6.SketchPad(figure, lambda sketch: sketch, {}, Path())
+        self.height = round(figure.bbox.height)
+
+    def on_sheet(self, x, y):
+        x, y = self.pad.sketch.axes.transData.transform((x, y))
+        return float(x), float(self.height - y)
+
+    def crop(self, screenshot, axes):
+        left, bottom, right, top = (round(edge) for edge in axes.bbox.extents)
+        return screenshot[self.height - top + 3 : self.height - bottom - 3, left + 3 : right - 3]
+
+
+async def draw(page, places, stroke):
+    """Draws a stroke, [(x, y), ...] in pixels of 256; returns the screenshot that shows it coloured."""
+    before, _ = await page.screenshot()
+    await page.mouse("mouseMoved", *places.on_sheet(*stroke[0]))
+    await page.mouse("mousePressed", *places.on_sheet(*stroke[0]))
+    for place in stroke[1:]:
+        await page.mouse("mouseMoved", *places.on_sheet(*place))
+        await asyncio.sleep(0.03)  # the page takes one every 20 ms
+    await page.mouse("mouseReleased", *places.on_sheet(*stroke[-1]))
+
+    async def coloured():
+        after, png = await page.screenshot()
+        old, new = (places.crop(shot, places.pad.picture.axes) for shot in (before, after))
+        same = old.shape == new.shape and not bool(tf.reduce_any(old != new))
+        return None if same else (after, png)
+
+    return await until(coloured)
+
+
+async def begin(page, places):
+    """Waits for the figure to be there and drawn."""
+
+    async def there():
+        box = await page.canvas()
+        if not box or box["width"] < 900:
+            return None
+        shot, _ = await page.screenshot()
+        button = places.crop(shot, places.pad.buttons[0].ax)
+        return shot if int(tf.reduce_min(button)) < 100 else None  # its name is written
+
+    return await until(there)
+
+
+@pytest.mark.skipif(BROWSER is None, reason=f"no browser: none of {', '.join(NAMES)} is installed")
+def test_browser(make_run, tmp_path):
+    """Broken if the web page does not take strokes of a real pointer, or does not colour them."""
+    pytest.importorskip("tornado", reason="tornado is missing: pip install -r requirements-web.txt")
+    common.keras.utils.set_random_seed(0)
+    run, places = make_run(tmp_path / "run", common.UNet()), Places()
+
+    async def play(address):
+        async with Page.opened(address, 1100, 1000) as page:
+            blank = await begin(page, places)
+            shot, png = await draw(page, places, [(60, 60), (100, 100), (200, 60)])
+            (tmp_path / "pad.png").write_bytes(png)
+            old, new = (places.crop(s, places.pad.sketch.axes) for s in (blank, shot))
+            assert int(tf.reduce_min(old)) == 255, "the sheet is not blank"
+            black = tf.reduce_mean(tf.cast(new < 50, tf.float32))
+            assert float(black) == pytest.approx(7 * 165 / 256**2, rel=0.2), "other strokes than drawn"
+            await page.call("Input.dispatchKeyEvent", type="keyDown", key="s", text="s")
+            await until((tmp_path / "out" / "sketch_001.png").exists)
+
+    with served(run, tmp_path / "out") as address:
+        asyncio.run(play(address))
+    sketch = common.decode_picture(str(tmp_path / "out" / "sketch_001.png"))
+    assert int(sketch[100, 100, 0]) == 0 and int(sketch[200, 100, 0]) == 255
+
+
+def apple():
+    """An apple, in strokes."""
+    side = [(128, 92), (112, 80), (92, 76), (70, 84), (56, 104), (52, 132), (60, 166), (78, 200)]
+    side += [(100, 218), (116, 220), (128, 214)]
+    body = side + [(256 - x, y) for x, y in reversed(side)]
+    leaf = [(132, 66), (144, 44), (166, 34), (190, 36), (182, 56), (162, 68), (132, 66)]
+    return [body, [(128, 92), (126, 70), (118, 46)], leaf]
+
+
+def smooth(points, steps=5):
+    """A Catmull-Rom curve through points, as a hand would draw it."""
+    ends = [points[0], *points, points[-1]]
+    curve = []
+    for a, b, c, d in zip(ends, ends[1:], ends[2:], ends[3:]):
+        for n in range(steps):
+            t = n / steps
+            terms = (-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2)
+            curve.append(tuple(sum(w * p[i] for w, p in zip(terms, (a, b, c, d))) / 2 for i in (0, 1)))
+    return [*curve, points[-1]]
+
+
+def main():
+    run, picture = Path(sys.argv[1]), Path(sys.argv[2])
+
+    async def play(address):
+        places = Places()
+        async with Page.opened(address, 1100, 1000) as page:
+            await begin(page, places)
+            for stroke in apple():
+                _, png = await draw(page, places, smooth(stroke))
+        picture.write_bytes(png)
+
+    with tempfile.TemporaryDirectory() as out, served(run, out) as address:
+        asyncio.run(play(address))
+
+
+if __name__ == "__main__":
+    main()
