@@ -11,10 +11,10 @@ statistics of the picture itself (Isola et al. 2017, section 3.4).
 
 Needs a trained run, --run (runs/05_pix2pix). Writes under runs/06_sketch_pad, or --out:
 sketch_001.png and result_001.png, ... by Save; with --sketch, a picture by each
-sketch's name. The first picture is there after 6 seconds, a stroke is coloured in 0.1
-to 0.3 s (2 cores). A file that is exactly twice as wide as high is taken for a pair, and
-the half that the run was trained on is used; others are taken for a drawing or the
-photograph of one, and cleaned. Of the web page: whoever may use this computer may open it.
+sketch's name. The first picture is there after 5 seconds, a stroke is coloured in 0.14 s
+(2 cores). A file that is exactly twice as wide as high is taken for a pair, and the half
+that the run colours is used; others are taken for a drawing or the photograph of one,
+and cleaned. The web page can be opened by all who use this computer, and by no others.
 """
 
 import argparse

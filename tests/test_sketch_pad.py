@@ -137,9 +137,9 @@ def test_undo_clear_examples(pad, few_pairs):
         condition = common.split_stack(common.stack_pair(*common.decode_pair(name), "AtoB"))[0]
         assert same(shown(pad.sketch), condition / 2 + 0.5) and name in pad.message.get_text()
     click(pad, 4)
-    for key in "cz":
+    for key in "zc":
         press_key(pad, key)
-    assert same(shown(pad.sketch), condition / 2 + 0.5) and pad.path.text == "cz"
+    assert same(shown(pad.sketch), condition / 2 + 0.5) and pad.path.text == "zc"
     pad.flags["--dataset"] = "gone"
     click(pad, 2)
     assert "No example: --dataset gone" in pad.message.get_text()
@@ -237,7 +237,7 @@ def test_files(small, call_main, run, tmp_path, few_pairs):
     mistakes = {
         "would have the same result": ["--sketch", "in", "gray.jpg"],
         "in/gray.png: is there already": ["--sketch", "in", "--out", "in", "--force"],
-        "bad.png (not PNG or JPEG)": ["--sketch", "bad.png", "in"],
+        "bad.png (not PNG or JPEG)": ["--sketch", "in", "bad.png"],
         "--sketch none.png: no such file": ["--sketch", "none.png"],
         f"--sketch {run}: no .jpg": ["--sketch", run],
     }
