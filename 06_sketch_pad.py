@@ -568,7 +568,7 @@ def main():
     add("--out", type=Path, default=out, metavar="DIR", help=f"folder of what is written ({out})")
     add("--web", action="store_true", help="in a web browser, also where there is a display")
     add("--port", type=number(1, 65535, int), default=8988, help="of the web page (8988)")
-    add("--load", type=Path, metavar="FILE", help="a picture to begin with; any half of a pair as above")
+    add("--load", type=Path, metavar="FILE", help="a picture to begin with")
     add("--as-is", action="store_true", help="do not clean pictures")
     add("--force", action="store_true", help="let --sketch and --export overwrite earlier results")
     instead = parser.add_mutually_exclusive_group()

@@ -247,7 +247,7 @@ def test_files(small, call_main, run, tmp_path, few_pairs):
     assert not (tmp_path / "new").exists()
 
 
-def test_runs(small, call_main, run, tmp_path):
+def test_runs(small, call_main, run, tmp_path, few_pairs):
     """Broken if a run that is missing, another stage's, unended or damaged is not told in one line."""
 
     def edit(**changes):
@@ -266,7 +266,7 @@ def test_runs(small, call_main, run, tmp_path):
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         shutil.copytree(run, tmp_path / "run")
         damage()
-        done = call_main(SCRIPT, "--run", "run", "--web")
+        done = call_main(SCRIPT, "--run", "run", "--sketch", few_pairs / "val")
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
         assert words in done.stderr
 
