@@ -18,6 +18,7 @@ from common import (
     MNIST_FILES,
     AdversarialModel,
     adam,
+    contents_of,
     discriminator_losses,
     epoch_steps,
     fit,
@@ -125,7 +126,7 @@ def main():
     set_devices(args)
     digits, labels = load_mnist()
     steps = epoch_steps(args, len(digits))
-    run = start_run(args, {"digits": len(digits)}, MNIST_FILES)
+    run = start_run(args, {"digits": len(digits)}, contents_of(MNIST_FILES))
 
     batches = functools.partial(training_digits, digits, labels, batch_size=args.batch_size, seed=args.seed)
 

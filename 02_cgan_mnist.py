@@ -39,6 +39,7 @@ from common import (
     UserError,
     adam,
     adversarial_loss,
+    contents_of,
     discriminator_losses,
     epoch_steps,
     fit,
@@ -207,7 +208,7 @@ def main():
 
     digits, labels = load_mnist()
     steps = epoch_steps(args, len(digits))
-    run = start_run(args, {"digits": len(digits)}, MNIST_FILES)
+    run = start_run(args, {"digits": len(digits)}, contents_of(MNIST_FILES))
 
     batches = functools.partial(training_digits, digits, labels, batch_size=args.batch_size, seed=args.seed)
 

@@ -44,6 +44,7 @@ from common import (
     HERE,
     IMAGE_SIZE,
     UserError,
+    contents_of,
     decode_pair,
     decode_picture,
     find_pairs,
@@ -565,7 +566,7 @@ def main():
     print(f"{dataset}, {direction}: condition = {sides[0]} half, target = {sides[1]} half\n")
     measured = {split: measure(paths, direction) for split, paths in good.items()}
     print_table(measured, bad, direction)
-    warn_of_shared(good)
+    warn_of_shared(good, contents_of(good["train"] + good["val"]))
 
     draw_pairs(figures / "pairs.png", good["train"], direction)
     draw_augmentations(figures / "augmentation.png", good["train"][0], direction, args.seed)

@@ -23,6 +23,7 @@ from common import (
     PatchGAN,
     UNet,
     adam,
+    contents_of,
     decode_pair,
     discriminator_losses,
     epoch_steps,
@@ -135,9 +136,11 @@ def main():
     args.direction = args.direction or usual_direction(args.dataset)
     pairs = find_pairs(args.dataset)
     steps = epoch_steps(args, len(pairs["train"]))
-    refuse_unreadable(f"--dataset {args.dataset}", unreadable(pairs["train"] + pairs["val"]))
-    warn_of_shared(pairs)
-    run = start_run(args, {k: len(paths) for k, paths in pairs.items()}, pairs["train"] + pairs["val"])
+    files = pairs["train"] + pairs["val"]
+    refuse_unreadable(f"--dataset {args.dataset}", unreadable(files))
+    contents = contents_of(files)
+    warn_of_shared(pairs, contents)
+    run = start_run(args, {name: len(paths) for name, paths in pairs.items()}, contents)
 
     batches = functools.partial(
         training_pairs,

@@ -133,11 +133,6 @@ def draw_line(sheet, start, end):
     return tf.minimum(sheet, white[tf.newaxis, :, :, tf.newaxis] * 2.0 - 1.0)
 
 
-def problems(paths):
-    """Returns {path: what is wrong with it}. What EXIF turns, as phones' photographs, is turned back."""
-    return {path: what for path, what in unreadable(paths).items() if "EXIF" not in what}
-
-
 def read_sketch(path, direction, as_is):
     """Reads a sketch from a picture file of any size: (1, 256, 256, 3) in [-1, 1].
 
@@ -147,11 +142,8 @@ def read_sketch(path, direction, as_is):
     Raises:
         UserError: not a readable picture.
     """
-    refuse_unreadable("not taken", problems([path]))
-    try:
-        picture = turn_upright(decode_picture(path), exif_orientation(Path(path).read_bytes()))
-    except tf.errors.OpError as error:
-        raise UserError(f"{path}: damaged") from error
+    refuse_unreadable("not taken", unreadable([path], upright=False))
+    picture = turn_upright(decode_picture(path), exif_orientation(Path(path).read_bytes()))
     height, width = picture.shape[:2]
     if width == 2 * height:
         condition, _ = split_stack(stack_pair(picture[:, :height], picture[:, height:], direction))
@@ -252,7 +244,7 @@ def planned(sources, out, force):
         paths += list_pictures(source) if source.is_dir() else [str(source)]
         if not paths:
             raise UserError(f"--sketch {source}: no .jpg, .jpeg or .png in it")
-    refuse_unreadable("--sketch", problems(paths))
+    refuse_unreadable("--sketch", unreadable(paths, upright=False))
     plan = {}
     for path in paths:
         result = out / f"{Path(path).stem}.png"
@@ -478,7 +470,7 @@ class SketchPad:
         try:
             paths = find_pairs(self.flags["--dataset"])["val"]
             path = paths[self.examples % len(paths)]
-            refuse_unreadable(f"--dataset {self.flags['--dataset']}", problems([path]))
+            refuse_unreadable(f"--dataset {self.flags['--dataset']}", unreadable([path]))
             stack = stack_pair(*decode_pair(path), self.flags["--direction"])
         except (UserError, OSError) as error:
             self.say(f"No example: {error}")

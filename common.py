@@ -39,6 +39,7 @@ def without_chatter():
     chatter = re.compile(
         r"I\d{4} |WARNING: All log messages before absl|\s*$|.*cuInit.*\(303\)"
         r"|W\d{4} .*(local_rendezvous|op_kernel)|E\d{4} .*jpeg_mem|W\d{4} .*tensor_slice_reader"
+        r"|W\d{4} .*tf_tfl_flatbuffer_helpers|INFO: Created TensorFlow Lite"
     )
     try:
         log = tempfile.TemporaryFile("w+")  # noqa: SIM115
@@ -266,25 +267,26 @@ def in_threads(function, items):
             yield result
 
 
-def content(path):
-    """Returns a hash of a file's contents, to know it again."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def contents_of(files):
+    """Returns {file: hash of its contents}, to know them again."""
+    hashes = in_threads(lambda file: hashlib.sha256(Path(file).read_bytes()).hexdigest(), files)
+    return dict(zip(files, hashes))
 
 
-def start_run(args, data, files):
+def start_run(args, data, contents):
     """Opens the run's folder `args.out`, new or to go on with; sets seed and precision.
 
     Args:
         args: the parsed flags.
         data: dict of names and counts, kept with the flags.
-        files: the files of the data. With changed contents, a run does not go on.
+        contents: the files of the data, by `contents_of`. With others, a run does not go on.
 
     Raises:
         UserError: the folder holds something else, or a run with other flags or data,
             or another process is training in it.
     """
-    contents = hashlib.sha256("".join(in_threads(content, files)).encode()).hexdigest()
-    data = {"script": Path(sys.argv[0]).name} | data | {"contents of the data": contents[:16]}
+    contents = hashlib.sha256("".join(contents.values()).encode()).hexdigest()[:16]
+    data = {"script": Path(sys.argv[0]).name} | data | {"contents of the data": contents}
     flags = {f"--{k.replace('_', '-')}": str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
     refuse_disagreement(flags | data)
     if is_chief():
@@ -577,23 +579,31 @@ def stack_pair(left, right, direction):
     return tf.ensure_shape(tf.concat(halves, axis=-1) / 127.5 - 1.0, (IMAGE_SIZE, IMAGE_SIZE, 6))
 
 
-def warn_of_shared(pairs):
-    """Says so when a picture to be tested with is trained on: the scores would flatter."""
-    train = dict(zip(in_threads(content, pairs["train"]), pairs["train"]))
-    shared = [path for path in pairs["val"] if content(path) in train]
+def warn_of_shared(pairs, contents):
+    """Says so when a picture to be tested with is trained on: the scores would flatter.
+
+    Args:
+        contents: of all these pictures, by `contents_of`.
+    """
+    train = {contents[path]: path for path in pairs["train"]}
+    shared = [path for path in pairs["val"] if contents[path] in train]
     if shared:
-        first = f"{shared[0]} is {train[content(shared[0])]}"
+        first = f"{shared[0]} is {train[contents[shared[0]]]}"
         print(f"Warning: trained on and tested with: {len(shared)} pictures, e.g. {first}", file=sys.stderr)
 
 
-def unreadable(paths):
+def unreadable(paths, upright=True):
     """Decodes every picture, so that none ends a long training.
+
+    Args:
+        upright: whether one that its EXIF tag turns cannot be used.
 
     Returns:
         dict: path -> what is wrong with it, of those that cannot be used.
     """
+    find = functools.partial(find_problem, upright=upright)
     with without_chatter():
-        return {path: problem for path, problem in zip(paths, in_threads(find_problem, paths)) if problem}
+        return {path: problem for path, problem in zip(paths, in_threads(find, paths)) if problem}
 
 
 def refuse_unreadable(flag, problems):
@@ -603,13 +613,13 @@ def refuse_unreadable(flag, problems):
         raise UserError(f"{flag}: mend or remove {named}")
 
 
-def find_problem(path):
+def find_problem(path, upright=True):
     """Returns what makes a picture file unusable as a pair, or None."""
     try:
         path.encode()
         data = Path(path).read_bytes()
         if data.startswith(b"\xff\xd8"):
-            if exif_orientation(data) != 1:
+            if upright and exif_orientation(data) != 1:
                 return "an EXIF tag turns it: save it upright"
             size = tf.io.extract_jpeg_shape(data)[:2]
         elif data.startswith(b"\x89PNG\r\n\x1a\n"):

@@ -181,6 +181,7 @@ async def begin(page, places):
     return await until(there)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason=f"no browser: none of {', '.join(NAMES)} is installed")
 def test_browser(make_run, tmp_path):
     """Broken if the web page does not take strokes of a real pointer, or does not colour them."""
