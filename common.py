@@ -186,6 +186,7 @@ def set_devices(args):
     """Has tf.distribute share the training out, over --devices and the machines of TF_CONFIG.
 
     Each replica, one a device, takes its slice of every batch; their gradients are averaged.
+    Batchnorm takes the replica's own pictures, and its moving averages are the first's.
     Without a GPU, --devices N makes N devices of the processor, to try this out. Must come
     before TensorFlow has computed anything.
 

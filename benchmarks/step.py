@@ -254,7 +254,7 @@ def measure(rounds, generators, discriminators):
     keep_memory()
     rates, flops, answers = machine(), {}, defaultdict(list)
     for batch in BATCHES:
-        asked = {name: lambda work=work: (seconds(work), 0) for name, work in rates.items()}
+        asked = {(batch, name): lambda work=work: (seconds(work), 0) for name, work in rates.items()}
         for name, (work, count) in parts(batch, generators, discriminators).items():
             asked[batch, name], flops[batch, name] = lambda work=work: (seconds(work), 0), count
         pipes = start_forms(batch)
@@ -279,17 +279,22 @@ def main():
     flops = 3 * forward_flops(generators) + 7 * forward_flops(discriminators)
     median, shares, faults = measure(rounds, generators, discriminators)
 
-    rate = {precision: 2 * SIZE**3 / median[precision] for precision in PRECISIONS}
-    bandwidth = 2 * 4 * COPIED / median["copy"]
-    traffic = ADAM_FLOATS * 4 * parameters / bandwidth
+    # The machine may be busier in one hour than in the next: each batch size has rates of its own.
+    rate = {(b, precision): 2 * SIZE**3 / median[b, precision] for b in BATCHES for precision in PRECISIONS}
+    bandwidth = {batch: 2 * 4 * COPIED / median[batch, "copy"] for batch in BATCHES}
+    traffic = {batch: ADAM_FLOATS * 4 * parameters / bandwidth[batch] for batch in BATCHES}
     print(f"{processor()}, {len(os.sched_getaffinity(0))} cores, TensorFlow {tf.__version__}")
-    print(f"matrix product: {', '.join(f'{p} {r / 1e9:.0f} GFLOP/s' for p, r in rate.items())}")
-    print(f"copy: {bandwidth / 1e9:.1f} GB/s; a step on one picture: {flops / 1e9:.1f} GFLOP, and Adam on")
-    print(f"{parameters / 1e6:.1f} million parameters, {traffic:.3f} s\n")
+    print(f"a step on one picture: {flops / 1e9:.1f} GFLOP; Adam: {parameters / 1e6:.1f} million parameters")
+    for batch in BATCHES:
+        products = ", ".join(f"{precision} {rate[batch, precision] / 1e9:.0f}" for precision in PRECISIONS)
+        print(
+            f"beside batch {batch}: matrix product {products} GFLOP/s, copy {bandwidth[batch] / 1e9:.1f} GB/s"
+        )
+    print()
 
     rows = []
     for batch, precision in itertools.product(BATCHES, PRECISIONS):
-        limit = batch * flops / rate[precision] + traffic
+        limit = batch * flops / rate[batch, precision] + traffic[batch]
         for form in FORMS:
             taken = median[batch, precision, form]
             rows.append(
@@ -314,7 +319,7 @@ def main():
         cells = ""
         for batch in BATCHES:
             taken = median[batch, name]
-            share = shares[batch, name] / taken / rate["float32"]
+            share = shares[batch, name] / taken / rate[batch, "float32"]
             cells += f"{taken:10.4f}" + (f"{share:7.0%}" if share else f"{'':7}")
         print(f"{name:46}{cells}")
     folder = Path("runs/benchmarks")
