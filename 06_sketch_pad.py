@@ -14,14 +14,13 @@ sketch_001.png and result_001.png, ... by Save; with --sketch, a picture by each
 sketch's name. The first picture is there after 5 seconds, a stroke is coloured in 0.14 s
 (2 cores). A file that is exactly twice as wide as high is taken for a pair, and the half
 that the run colours is used; others are taken for a drawing or the photograph of one,
-and cleaned. The web page can be opened by all who use this computer, and by no others.
+and cleaned. The web page can be opened by all who use this computer.
 """
 
 import argparse
 import collections
 import json
 import shutil
-import signal
 import sys
 import warnings
 from pathlib import Path
@@ -55,7 +54,7 @@ from matplotlib.widgets import Button, TextBox
 FIGURE = (9.6, 6.4)  # of the pad, in units of 100 pixels
 BRUSH = 7.0  # width of a stroke in pixels of 256, as in the training sketches
 UNDO = 100  # steps
-WORK = 512  # longest side of a photograph while it is cleaned
+WORK = 512  # longest side of a picture while it is cleaned
 TOLERANCE = 0.01  # of exported networks, in [-1, 1]: one shade of 256
 SKETCH = tf.TensorSpec((1, IMAGE_SIZE, IMAGE_SIZE, 3), name="sketch")
 EXPORTED = {"saved_model", "generator.tflite"}
@@ -142,26 +141,33 @@ def read_sketch(path, direction, as_is):
     Raises:
         UserError: not a readable picture.
     """
-    refuse_unreadable("not taken", unreadable([path], upright=False))
+    refuse_unreadable("this picture", unreadable([path], upright=False))
     picture = turn_upright(decode_picture(path), exif_orientation(Path(path).read_bytes()))
     height, width = picture.shape[:2]
     if width == 2 * height:
         condition, _ = split_stack(stack_pair(picture[:, :height], picture[:, height:], direction))
         return condition[tf.newaxis]
-    picture = tf.cast(picture, tf.float32) / 255.0
+    picture = reduced(picture) / 255.0
     picture = on_square(picture) if as_is else clean_photograph(picture)
     return tf.image.resize(picture, SKETCH.shape[1:3], antialias=True)[tf.newaxis] * 2.0 - 1.0
 
 
 def turn_upright(picture, orientation):
     """Turns (height, width, 3) upright by its EXIF orientation, 1 to 8."""
-    if orientation >= 5:
+    if 5 <= orientation <= 8:
         picture = tf.transpose(picture, (1, 0, 2))
     if orientation in {2, 3, 6, 7}:
         picture = picture[:, ::-1]
     if orientation in {3, 4, 7, 8}:
         picture = picture[::-1]
     return picture
+
+
+def reduced(picture):
+    """Makes (height, width, 3) at most WORK high and wide."""
+    scale = min(1.0, WORK / max(picture.shape))
+    size = [max(1, round(side * scale)) for side in picture.shape[:2]]
+    return tf.image.resize(picture, size, antialias=True)
 
 
 def on_square(picture):
@@ -181,15 +187,13 @@ def clean_photograph(picture):
     """Turns gray or unevenly lit paper to white and ink to black; no ink, all white.
 
     Args:
-        picture: (height, width, 3) in [0, 1].
+        picture: (height, width, 3) in [0, 1], at most WORK high and wide.
 
     Returns:
-        (side, side, 3) in [0, 1], side at most WORK.
+        (side, side, 3) in [0, 1].
     """
-    height, width = picture.shape[:2]
-    scale = min(1.0, WORK / max(height, width))
-    size = [max(1, round(height * scale)), max(1, round(width * scale))]
-    gray = tf.image.resize(tf.image.rgb_to_grayscale(picture), size, antialias=True)[tf.newaxis]
+    size = picture.shape[:2]
+    gray = tf.image.rgb_to_grayscale(picture)[tf.newaxis]
     # The paper, on an eighth of the size: the brightest around each place, which fills in all
     # lines, then the darkest of these, which takes back what a slope of light gained by it.
     small = tf.image.resize(pool(gray, 5), [n // 8 + 1 for n in size], antialias=True)
@@ -244,6 +248,7 @@ def planned(sources, out, force):
         paths += list_pictures(source) if source.is_dir() else [str(source)]
         if not paths:
             raise UserError(f"--sketch {source}: no .jpg, .jpeg or .png in it")
+    paths = list(dict.fromkeys(paths))
     refuse_unreadable("--sketch", unreadable(paths, upright=False))
     plan = {}
     for path in paths:
@@ -567,23 +572,21 @@ def main():
     instead.add_argument("--sketch", type=Path, nargs="+", metavar="FILE", help="colour files; no pad")
     instead.add_argument("--export", type=Path, metavar="DIR", help="write SavedModel and TFLite; no pad")
     args = parser.parse_args()
+    if (args.sketch or args.export) and (args.load or args.web):
+        parser.error("--load and --web are of the pad: not with --sketch or --export")
 
-    try:
-        if args.sketch:
-            plan = planned(args.sketch, args.out, args.force)  # mistakes first: the network takes a while
-        elif args.export:
-            args.export = args.export.absolute()
-            refuse_taken(args.export, args.force)
-        generator, flags = load_generator(args.run)
-        if args.sketch:
-            colour_files(plan, colourer(generator), flags["--direction"], args.as_is)
-        elif args.export:
-            export(generator, args.export)
-        else:
-            open_pad(colourer(generator), flags, args)
-    except KeyboardInterrupt:
-        print("\nStopped.", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+    if args.sketch:
+        plan = planned(args.sketch, args.out, args.force)  # mistakes first: the network takes a while
+    elif args.export:
+        args.export = args.export.resolve()
+        refuse_taken(args.export, args.force)
+    generator, flags = load_generator(args.run)
+    if args.sketch:
+        colour_files(plan, colourer(generator), flags["--direction"], args.as_is)
+    elif args.export:
+        export(generator, args.export)
+    else:
+        open_pad(colourer(generator), flags, args)
 
 
 if __name__ == "__main__":

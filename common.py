@@ -79,6 +79,14 @@ HERE = Path(__file__).parent
 
 
 FILE_ERRORS = (tf.errors.NotFoundError, tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)
+# What TensorFlow raises when another process has gone.
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
 
 
 class UserError(Exception):
@@ -91,7 +99,7 @@ def run_main(main):
     try:
         return main()
     except KeyboardInterrupt:
-        print("\nStopped. A training goes on by the same command, without --fresh.", file=sys.stderr)
+        print("\nStopped. The same command goes on, or begins again.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except UserError as error:
         message = str(error)
@@ -102,10 +110,10 @@ def run_main(main):
             message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         elif isinstance(error, FILE_ERRORS):
             message = re.sub(r"\{\{.*?\}\} ?", "", error.message).partition("\n")[0]
-        elif isinstance(tf.distribute.get_strategy(), Workers):
+        elif isinstance(error, LOST) and isinstance(tf.distribute.get_strategy(), Workers):
             message = (
-                "TF_CONFIG: another process has ended, or cannot be reached: see its last lines. "
-                "Start all by the same command, and the run goes on from its last checkpoint"
+                "TF_CONFIG: another process has ended, or cannot be reached: see its last lines. Start all "
+                f"by the same command, and the run goes on ({error.message.strip().partition(chr(10))[0]})"
             )
         else:
             raise
@@ -198,14 +206,18 @@ def set_devices(args):
         count = len(gpus) or 1
     if gpus and count > len(gpus):
         raise UserError(f"--devices {count}: there are only {len(gpus)} GPUs here")
-    if "TF_CONFIG" in os.environ and count > 1 and not gpus:
+    if count > (most := max(2, os.cpu_count())) and not gpus:
+        raise UserError(f"--devices {count}: without GPUs, at most {most} parts of the processor")
+    if os.environ.get("TF_CONFIG") and count > 1 and not gpus:
         raise UserError(f"--devices {count}: a process of TF_CONFIG has the whole processor, or GPUs")
     refuse_uneven(args.batch_size, count)
     tf.config.set_visible_devices(gpus[:count], "GPU")
     strategy = None
-    if "TF_CONFIG" in os.environ:
+    if os.environ.get("TF_CONFIG"):
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             strategy = Workers()
+            signal.signal(signal.SIGTERM, handler)  # TensorFlow has taken it
         except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
             raise UserError(f"TF_CONFIG: {' '.join(str(error).split())}") from error
         refuse_uneven(args.batch_size, strategy.num_replicas_in_sync)
@@ -328,7 +340,7 @@ def keep_memory():
     """Has the C library keep freed memory for the next step, where it is glibc.
 
     Left to itself it returns every large block to the system and fetches it again, page by
-    page: 50,000 page faults in a Pix2Pix step, which take a sixth of its time.
+    page: 50,000 to 80,000 page faults in a Pix2Pix step, which take a tenth of its time.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
@@ -336,7 +348,7 @@ def keep_memory():
             mallopt(option, value)
 
 
-FREE_FLAGS = {"--out", "--fresh", "--checkpoint-minutes", "--devices"}  # they change no number
+FREE_FLAGS = {"--out", "--fresh", "--checkpoint-minutes", "--devices"}  # may change on the way
 
 
 def refuse_changes(options_file, now):
@@ -444,9 +456,8 @@ def places_of_steps(first_step, last_step, batch_size, context):
     step, of the replicas in this process.
     """
     mine = batch_size // context.num_input_pipelines
-    start = context.input_pipeline_id * mine
-    steps = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size).batch(batch_size)
-    slices = steps.map(lambda places: places[start : start + mine])
+    places = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size).batch(mine)
+    slices = places.shard(context.num_input_pipelines, context.input_pipeline_id)
     return slices.rebatch(context.get_per_replica_batch_size(batch_size))
 
 
@@ -934,13 +945,13 @@ def discriminator_losses(real_logits, fake_logits):
 class CompiledAdam(keras.optimizers.Adam):
     """Keras' Adam with its update compiled: one pass over the parameters instead of a dozen.
 
-    Not with several replicas, as they meet in it: Keras sums their gradients, and what is
-    wanted is the gradient of the mean over the whole batch.
+    Not with replicas, as they meet in it: Keras sums their gradients, and what is wanted is
+    the gradient of the mean over the whole batch.
     """
 
     def apply(self, grads, trainable_variables=None):
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        if replicas > 1:
+        if tf.distribute.has_strategy():
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
             grads = [None if grad is None else grad / replicas for grad in grads]
             return super().apply(grads, trainable_variables)
         if not self.built:
@@ -949,11 +960,19 @@ class CompiledAdam(keras.optimizers.Adam):
         return update(grads)  # without the variables, those of `build`: tf.function would copy them
 
 
+class LossScale(keras.optimizers.LossScaleOptimizer):
+    """Loss scaling for several replicas: Keras 3.15 asks the first alone if its gradients are finite."""
+
+    def check_finite(self, grads):
+        finite = tf.cast(super().check_finite(grads), tf.float32)
+        return tf.distribute.get_replica_context().all_reduce("MEAN", finite) == 1.0
+
+
 def adam(learning_rate, beta_1):
     """Adam; for float16's narrow range with loss scaling, so that small gradients survive."""
     optimizer = CompiledAdam(learning_rate, beta_1=beta_1)
     if keras.config.dtype_policy().name == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer = LossScale(optimizer)
     return optimizer
 
 
@@ -990,7 +1009,8 @@ def fit(model, run, batches, args, *, steps_per_epoch, draw, log_every=10, valid
 
     Writes losses.csv, metrics.csv (with validation data), losses.png, samples/,
     checkpoints/ and generator.weights.h5. Ctrl-C and SIGTERM end it after the step under
-    way, with a checkpoint and exit status 130 or 143.
+    way, with a checkpoint and exit status 130 or 143; of several processes, send them to
+    the chief alone, and the others end with it.
 
     Args:
         model: a compiled AdversarialModel.
@@ -1094,8 +1114,7 @@ class Checkpoints:
             self.read()
         state = [self.step, *self.variables]
         for variable, value in zip(state, from_chief(state)):
-            if value is not variable:
-                variable.assign(value)
+            variable.assign(value)
         return int(self.step.read_value())
 
     def read(self):
@@ -1167,7 +1186,7 @@ class Record(keras.callbacks.Callback):
             where = f"steps {step - steps + 1} to {step}" if steps > 1 else f"step {step}"
             raise not_a_number(where, ", ".join(bad), self.checkpoints.names())
         if not is_chief():
-            if self.signal:
+            if left and self.signal:
                 sys.exit(128 + self.signal)
             return
         if (self.steps_per_epoch - left) % self.log_every == 0 or not left:
@@ -1178,6 +1197,8 @@ class Record(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if not is_chief():
+            if self.signal:
+                sys.exit(128 + self.signal)
             return
         rows = [row for row in read_rows(self.run / "losses.csv") if row["epoch"] == epoch + 1]
         scores = {name: score for name, score in logs.items() if name.startswith("val_")}
@@ -1199,8 +1220,9 @@ class Record(keras.callbacks.Callback):
 
 def not_a_number(where, name, checkpoints):
     """Returns the error for a training that has come apart."""
+    last = checkpoints[-1] if checkpoints else "the chief's"
     return UserError(
-        f"{where}: NaN or infinite: {name}; the last good checkpoint is {checkpoints[-1]}. "
+        f"{where}: NaN or infinite: {name}; the last good checkpoint is {last}. "
         "The same command would meet it again: --fresh with other flags, --precision float32 first"
     )
 

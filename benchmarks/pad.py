@@ -70,7 +70,7 @@ def main():
             photo = tf.cast(photograph(sketch[tf.newaxis], thinner, n), tf.float32) / 255.0
             for name in errors:
                 stage6.thicken = widen if name == "cleaned, widened" else lambda gray: gray
-                cleaned = photo if name == "as it is" else stage6.clean_photograph(photo)
+                cleaned = photo if name == "as it is" else stage6.clean_photograph(stage6.reduced(photo))
                 cleaned = tf.image.resize(cleaned, (256, 256), antialias=True)[tf.newaxis] * 2.0 - 1.0
                 difference = tf.abs(colour(cleaned) - colour(sketch[tf.newaxis]))
                 errors[name] += float(tf.reduce_mean(difference)) / len(paths)

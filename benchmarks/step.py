@@ -152,7 +152,7 @@ def serve(pipe, batch, precision, form):
 
 
 def start_forms(batch):
-    """Starts the processes of a batch size; returns {(batch, precision, form): pipe}."""
+    """Starts the processes of a batch size, 2 GB each; returns {(batch, precision, form): pipe}."""
     context, pipes = multiprocessing.get_context("spawn"), {}
     for precision, form in itertools.product(PRECISIONS, FORMS):
         pipes[batch, precision, form], there = context.Pipe()
@@ -267,6 +267,8 @@ def measure(rounds, generators, discriminators):
                     answers[name].append(answer)
         for pipe in pipes.values():
             pipe.send(False)
+        for process in multiprocessing.active_children():
+            process.join()
     taken, faults = ({k: statistics.median(v[n] for v in vs) for k, vs in answers.items()} for n in (0, 1))
     return taken, flops, faults
 

@@ -1,4 +1,4 @@
-"""Training shared out over devices and over processes is the same training.
+"""Training shared out over devices and over processes goes on, ends, and moves; a GAN's is the same.
 
 Devices are parts of the processor; processes talk over the loopback interface.
 """
@@ -53,11 +53,13 @@ def free_ports(count):
     return ports
 
 
-def train_on_two(folder, script, *flags, other_flags=None, statuses=(0, 0)):
-    """Runs a script as two processes, to the end; returns what each printed."""
+def train_on_two(folders, script, *flags, other_flags=None, statuses=(0, 0)):
+    """Runs a script as two processes, each in its folder, to the end; returns what each printed."""
     cluster = free_ports(2)
     all_flags = (flags, flags if other_flags is None else other_flags)
-    processes = [start(folder, script, *all_flags[n], cluster=cluster, index=n) for n in (0, 1)]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+    processes = [start(folders[n], script, *all_flags[n], cluster=cluster, index=n) for n in (0, 1)]
     return [end(process, status) for process, status in zip(processes, statuses)]
 
 
@@ -89,8 +91,10 @@ def test_devices_and_processes(alone, tmp_path):
     Or if a run cannot move: an epoch on two devices, one as two processes, one on one device.
     """
     end(start(tmp_path, *GAN, "--epochs", 1, "--devices", 2, "--out", "run"))
-    chief, other = train_on_two(tmp_path, *GAN, "--epochs", 2, "--out", "run")
+    elsewhere = tmp_path / "other machine"
+    chief, other = train_on_two([tmp_path, elsewhere], *GAN, "--epochs", 2, "--out", "run")
     assert "goes on after step 4" in chief and "done its part" in other
+    assert not list(elsewhere.iterdir()), "only the chief writes"
     end(start(tmp_path, *GAN, "--out", "run"))
     assert_same_run(tmp_path / "run", alone)
 
@@ -100,6 +104,7 @@ def test_devices_and_processes(alone, tmp_path):
     [
         (["--devices", 2, "--batch-size", 3], "--batch-size 3: cannot be shared out evenly over 2 devices"),
         (["--devices", "some"], "'some' is not a whole number"),
+        (["--devices", 64, "--batch-size", 64], "--devices 64: without GPUs, at most"),
         (["--devices", 0], "'0' is not a whole number from 1"),
     ],
 )
@@ -123,8 +128,46 @@ def test_wrong_cluster(config, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_other_flags(tmp_path):
     """Broken if processes with other flags train together: none would know what the run is."""
-    words = train_on_two(tmp_path, *GAN, "--out", "run", other_flags=[*GAN[1:], "--seed", 1], statuses=(2, 2))
+    words = train_on_two(
+        [tmp_path, tmp_path], *GAN, "--out", "run", other_flags=[*GAN[1:], "--seed", 1], statuses=(2, 2)
+    )
     assert "the chief has other flags" in words[1] and "error: TF_CONFIG" in words[0]
+
+
+@pytest.mark.slow
+def test_cluster_of_one(tmp_path):
+    """Broken if TF_CONFIG with a single process, as when trying it out, does not train."""
+    end(start(tmp_path, *GAN, "--epochs", 1, "--out", "run", cluster=free_ports(1)))
+    assert read_rows(tmp_path / "run" / "losses.csv")
+
+
+@pytest.mark.slow
+def test_loss_not_finite_elsewhere(tmp_path):
+    """Broken if, in float16, a gradient that is infinite on the second device alone is applied."""
+    code = """
+import argparse, sys
+sys.path.insert(0, sys.argv[1])
+import common, keras, tensorflow as tf
+common.set_devices(argparse.Namespace(devices=2, batch_size=2))
+keras.config.set_dtype_policy("mixed_float16")
+variable = keras.Variable([1.0])
+optimizer = common.adam(0.1, 0.5)
+optimizer.build([variable])
+scale = float(optimizer.dynamic_scale.value.read_value())
+
+@tf.function
+def step():
+    place = tf.distribute.get_replica_context().replica_id_in_sync_group
+    gradient = tf.where(tf.equal(place, 1), [float("inf")], [1.0])
+    optimizer.apply([gradient], [variable])
+
+tf.distribute.get_strategy().run(step)
+print(float(variable.value.read_value()[0]), float(optimizer.dynamic_scale.value.read_value()) / scale)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, HERE], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["1.0", "0.5"], done.stdout + done.stderr
 
 
 @pytest.mark.slow
@@ -147,7 +190,7 @@ def test_killed_process(few_pairs, tmp_path):
     other.communicate()
 
     epochs = max(int(path.name[5:]) for path in (tmp_path / "run" / "checkpoints").glob("step_*")) // 2
-    words, _ = train_on_two(tmp_path, *pix2pix, "--epochs", epochs + 1)
+    words, _ = train_on_two([tmp_path, tmp_path], *pix2pix, "--epochs", epochs + 1)
     assert f"goes on after step {2 * epochs}" in words
     end(start(tmp_path, *pix2pix, "--epochs", epochs + 2, "--devices", 2))
     end(start(tmp_path, *pix2pix, "--epochs", epochs + 3))

@@ -193,12 +193,12 @@ def test_cleaning(stage6, few_pairs):
         stage6.on_square(tf.image.resize(sketch, (600, 800))), (256, 256), antialias=True
     )
     for thinner in (0, 4):  # of lines that are about 16 wide
-        cleaned = stage6.clean_photograph(photograph(sketch, thinner))
+        cleaned = stage6.clean_photograph(stage6.reduced(photograph(sketch, thinner)))
         assert cleaned.shape == (512, 512, 3)
         cleaned = tf.image.resize(cleaned, (256, 256), antialias=True)
         assert float(tf.reduce_mean(tf.abs(cleaned - wanted))) < 0.02
         assert float(tf.reduce_mean(cleaned[wanted > 0.99])) > 0.99
-    blank = stage6.clean_photograph(photograph(tf.ones((256, 256, 3)), noise=0.03))
+    blank = stage6.clean_photograph(stage6.reduced(photograph(tf.ones((256, 256, 3)), noise=0.03)))
     assert float(tf.reduce_min(blank)) == 1, "grain was taken for ink"
 
 
@@ -240,6 +240,7 @@ def test_files(small, call_main, run, tmp_path, few_pairs):
         "bad.png (not PNG or JPEG)": ["--sketch", "in", "bad.png"],
         "--sketch none.png: no such file": ["--sketch", "none.png"],
         f"--sketch {run}: no .jpg": ["--sketch", run],
+        "--web are of the pad": ["--sketch", "in", "--web"],
     }
     for words, wrong in mistakes.items():
         done = call_main(SCRIPT, "--run", run, "--out", "new", *wrong)
