@@ -11,7 +11,7 @@ statistics of the picture itself (Isola et al. 2017, section 3.4).
 
 Needs a trained run, --run (runs/05_pix2pix). Writes under runs/06_sketch_pad, or --out:
 sketch_001.png and result_001.png, ... by Save; with --sketch, a picture by each
-sketch's name. The first picture is there after 5 seconds, a stroke is coloured in 0.14 s
+sketch's name. The first picture is there after 5 seconds, a stroke is coloured in 0.15 s
 (2 cores). A file that is exactly twice as wide as high is taken for a pair, and the half
 that the run colours is used; others are taken for a drawing or the photograph of one,
 and cleaned. The web page can be opened by all who use this computer.
@@ -141,7 +141,8 @@ def read_sketch(path, direction, as_is):
     Raises:
         UserError: not a readable picture.
     """
-    refuse_unreadable("this picture", unreadable([path], upright=False))
+    for problem in unreadable([path], upright=False).values():
+        raise UserError(f"{path}: {problem}")
     picture = turn_upright(decode_picture(path), exif_orientation(Path(path).read_bytes()))
     height, width = picture.shape[:2]
     if width == 2 * height:

@@ -156,7 +156,13 @@ def trainer_arguments(docstring, *, epochs, batch_size, out):
     add("--seed", type=number(0, 2**31 - 1, int), default=0, help="of weights, noise, order (0)")
     precisions = ["float32", "mixed_bfloat16", "mixed_float16"]
     add("--precision", choices=precisions, default="float32", help="of the arithmetic (float32)")
-    add("--devices", type=devices, default=1, metavar="all|N", help="GPUs, or parts of the processor (1)")
+    add(
+        "--devices",
+        type=devices,
+        default=1,
+        metavar="all|N",
+        help="GPUs, or parts of the processor (1); TF_CONFIG: machines",
+    )
     add("--out", type=Path, default=Path("runs") / out, metavar="DIR", help=f"folder of the run (runs/{out})")
     add(
         "--checkpoint-minutes",

@@ -153,7 +153,7 @@ def test_load_and_save(pad, few_pairs, tmp_path, capsys, monkeypatch):
     for key in ["n", "enter", "backspace", *name, "enter"]:
         press_key(pad, key)
         if key == "backspace":
-            assert "n (No such file" in pad.message.get_text()
+            assert "n: No such file" in pad.message.get_text()
     left, right = (tf.cast(half, tf.float32) / 255 for half in common.decode_pair(name))
     assert same(shown(pad.sketch), left) and not pad.path.capturekeystrokes
     pad.flags["--direction"] = "BtoA"
