@@ -1021,7 +1021,8 @@ def fit(model, run, batches, args, *, steps_per_epoch, draw, log_every=10, valid
     Args:
         model: a compiled AdversarialModel.
         run: the run's folder.
-        batches: called with first_step and last_step, returns the dataset of those steps.
+        batches: called with tf.distribute's InputContext, first_step and last_step, returns
+            the dataset of those steps.
         args: the parsed flags.
         draw: path -> None, draws the sample picture of the current state.
         log_every: steps between two rows of losses.csv.
