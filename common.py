@@ -1121,7 +1121,8 @@ class Checkpoints:
             self.read()
         state = [self.step, *self.variables]
         for variable, value in zip(state, from_chief(state)):
-            variable.assign(value)
+            if value is not variable:  # alone, there is nothing to copy
+                variable.assign(value)
         return int(self.step.read_value())
 
     def read(self):
