@@ -8,7 +8,7 @@ discriminator asks "is this a real 7?" instead of "is this real?" (Mirza & Osind
     python 02_cgan_mnist.py --digit 7
 
 Even when given the label, the networks can ignore it: it is one number beside 784
-pixels, and a discriminator that judges the handwriting alone wins for long. With the
+pixels, and a discriminator that judges the handwriting alone wins for a long time. With the
 plain recipe,
 
     python 02_cgan_mnist.py --learning-rate 1e-4 --beta-1 0.9 --no-wrong-labels --out runs/plain
@@ -33,27 +33,8 @@ Takes 2 to 4 minutes on 2 cores.
 import argparse
 import functools
 
-from common import (
-    MNIST_FILES,
-    AdversarialModel,
-    UserError,
-    adam,
-    adversarial_loss,
-    contents_of,
-    discriminator_losses,
-    epoch_steps,
-    fit,
-    generator_loss,
-    load_mnist,
-    number,
-    run_main,
-    save_grid,
-    set_devices,
-    start_run,
-    steps_per_execution,
-    trainer_arguments,
-    training_digits,
-)
+import common
+from common import AdversarialModel, adversarial_loss, discriminator_losses, generator_loss, minimise
 
 import keras
 import tensorflow as tf
@@ -62,6 +43,7 @@ from keras import layers
 LATENT = 100
 LABELS = 10
 COLUMNS = 10  # of the pictures: digits of one label
+STEPS_AT_ONCE = 39  # a twelfth of an epoch, as in stage 1
 
 
 class Generator(keras.Model):
@@ -147,19 +129,15 @@ class ConditionalGAN(AdversarialModel):
             d_loss = losses["d_real"] + losses["d_fake"]
             if self.wrong_labels:
                 # Turning the one-hot label round by 1 to 9 places gives any label but the right one.
-                places = keras.random.randint((), 1, LABELS, seed=self.random)
-                wrong_logits = self.discriminator(real, tf.roll(label, places, axis=1), training=True)
+                turn = keras.random.randint((), 1, LABELS, seed=self.random)
+                wrong_logits = self.discriminator(real, tf.roll(label, turn, axis=1), training=True)
                 losses["d_wrong"] = adversarial_loss(wrong_logits, real=False)
                 d_loss += losses["d_wrong"]
-            d_loss = self.discriminator_optimizer.scale_loss(d_loss)
-            g_loss = self.generator_optimizer.scale_loss(losses["g_adversarial"])
 
         # Generator: minimise -log D(G(z|y)|y).
-        variables = self.generator.trainable_variables
-        self.generator_optimizer.apply(g_tape.gradient(g_loss, variables), variables)
+        minimise(losses["g_adversarial"], g_tape, self.generator, self.generator_optimizer)
         # Discriminator: minimise -log D(x|y) - log(1 - D(G(z|y)|y)) [- log(1 - D(x|wrong y))].
-        variables = self.discriminator.trainable_variables
-        self.discriminator_optimizer.apply(d_tape.gradient(d_loss, variables), variables)
+        minimise(d_loss, d_tape, self.discriminator, self.discriminator_optimizer)
         return losses
 
 
@@ -170,56 +148,56 @@ def draw_digits(path, generator, digits, seed):
         tf.unstack(generator(noise, tf.one_hot([digit] * COLUMNS, LABELS), training=False))
         for digit in digits
     ]
-    save_grid(path, rows, row_titles=digits, scale=2.0)
+    common.save_grid(path, rows, row_titles=digits, scale=2.0)
 
 
 def draw_one_digit(args):
     """Draws digits of one label with the weights of a finished run."""
     weights = args.out / "generator.weights.h5"
     if not weights.exists():
-        raise UserError(f"--digit {args.digit}: no finished run in {args.out}; train one without --digit")
+        raise common.UserError(
+            f"--digit {args.digit}: no finished run in {args.out}; train one without --digit"
+        )
     model = ConditionalGAN()
     try:
         model.generator.load_weights(weights)
     except (OSError, ValueError) as error:
-        raise UserError(f"{weights}: damaged, or of another stage; --out names a run of this one") from error
+        raise common.UserError(
+            f"{weights}: damaged, or of another stage; --out names a run of this one"
+        ) from error
     path = args.out / f"digit_{args.digit}.png"
     draw_digits(path, model.generator, [args.digit], args.seed)
     print(path)
 
 
 def main():
-    parser = trainer_arguments(__doc__, epochs=10, batch_size=128, out="02_cgan_mnist")
+    parser = common.trainer_arguments(__doc__, epochs=10, batch_size=128, out="02_cgan_mnist")
     add = parser.add_argument
-    add("--learning-rate", type=number(0, 1), default=5e-4, help="of both optimisers (5e-4)")
-    add("--beta-1", type=number(0, 0.999), default=0.5, help="of both optimisers (0.5)")
-    add(
-        "--wrong-labels",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="see above (on)",
-    )
-    add("--digit", type=number(0, 9, int), metavar="0..9", help="no training: draw this digit")
+    add("--learning-rate", type=common.number(0, 1), default=5e-4, help="of both optimisers (5e-4)")
+    add("--beta-1", type=common.number(0, 0.999), default=0.5, help="of both optimisers (0.5)")
+    add("--wrong-labels", action=argparse.BooleanOptionalAction, default=True, help="see above (on)")
+    add("--digit", type=common.number(0, 9, int), metavar="0..9", help="no training: draw this digit")
     args = parser.parse_args()
-    set_devices(args)
+    common.set_devices(args)
     if args.digit is not None:
         draw_one_digit(args)
         return
 
-    digits, labels = load_mnist()
-    steps = epoch_steps(args, len(digits))
-    run = start_run(args, {"digits": len(digits)}, contents_of(MNIST_FILES))
+    digits, labels = common.load_mnist()
+    steps = common.epoch_steps(args, len(digits))
+    run = common.start_run(args, {"digits": len(digits)}, common.file_hashes(common.MNIST_FILES))
 
-    batches = functools.partial(training_digits, digits, labels, batch_size=args.batch_size, seed=args.seed)
+    # The game: two networks, an optimiser each, batches of real digits with their labels.
+    model = ConditionalGAN(args.wrong_labels)
+    model.set_optimizers(*(common.adam(args.learning_rate, args.beta_1) for _ in range(2)))
+    batches = functools.partial(
+        common.training_digits, digits, labels, batch_size=args.batch_size, seed=args.seed
+    )
 
     def draw(path):
         draw_digits(path, model.generator, range(LABELS), args.seed)
 
-    model = ConditionalGAN(args.wrong_labels)
-    every = steps_per_execution(steps)
-    optimizers = [adam(args.learning_rate, args.beta_1) for _ in range(2)]
-    model.compile(*optimizers, steps_per_execution=every)
-    fit(model, run, batches, args, steps_per_epoch=steps, draw=draw, log_every=every)
+    common.train(model, run, batches, args, steps_per_epoch=steps, steps_at_once=STEPS_AT_ONCE, draw=draw)
     draw(run / "result.png")
     print(
         f"{run / 'result.png'}  a row for each digit, the same noise down each column\n"
@@ -230,4 +208,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run_main(main)
+    common.run_main(main)

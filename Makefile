@@ -9,17 +9,18 @@ TRAIN_FLAGS := $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(BATCH_SIZE),--batch-siz
   $(if $(PRECISION),--precision $(PRECISION)) $(if $(SEED),--seed $(SEED))
 DATA_FLAGS := $(if $(DATASET),--dataset "$(DATASET)")
 
-.PHONY: help train download gan cgan data models pix2pix demo test slow torture bench lint clean
+.PHONY: help train download gan cgan data models pix2pix demo export test slow torture bench lint clean
 
 help:
 	@echo "make train     everything in order: gan, cgan, data, models, pix2pix"
 	@echo "make gan       stage 1  a GAN draws digits"
 	@echo "make cgan      stage 2  a conditional GAN draws the digit it is asked for"
-	@echo "make download  fetch a dataset of the paper: make download DATASET=facades"
 	@echo "make data      stage 3  look at the paired data"
 	@echo "make models    stage 4  the networks, looked inside"
 	@echo "make pix2pix   stage 5  train and test Pix2Pix"
 	@echo "make demo      stage 6  draw, and see it coloured: RUN=runs/mine, WEB=1, PORT=9000"
+	@echo "make download  stage 7  fetch a dataset of the paper: make download DATASET=facades"
+	@echo "make export    stage 8  take the network elsewhere, as SavedModel and TFLite: RUN=runs/mine"
 	@echo "make test      run the tests"
 	@echo "make slow      run the tests that take longer: kills, processes, a web browser"
 	@echo "make torture   kill trainings 60 times and see that nothing is lost (half an hour)"
@@ -46,7 +47,7 @@ data: $(READY)
 	$(PY) 03_pix2pix_data.py $(DATA_FLAGS) $(if $(SEED),--seed $(SEED))
 
 download: $(READY)
-	$(PY) 03_pix2pix_data.py --download "$(or $(DATASET),$(error say which: make download DATASET=facades))"
+	$(PY) 07_get_pairs.py --download "$(or $(DATASET),$(error say which: make download DATASET=facades))"
 
 models: $(READY)
 	$(PY) 04_pix2pix_models.py
@@ -57,6 +58,9 @@ pix2pix: $(READY)
 # Without a window, which needs a display, the pad is a web page; that takes one more package.
 demo: $(READY) $(if $(WEB)$(if $(DISPLAY)$(WAYLAND_DISPLAY),,1),$(WEB_READY))
 	$(PY) 06_sketch_pad.py $(if $(RUN),--run "$(RUN)") $(if $(WEB),--web) $(if $(PORT),--port $(PORT))
+
+export: $(READY)
+	$(PY) 08_export.py $(if $(RUN),--run "$(RUN)")
 
 test: $(READY)
 	$(PY) -m pytest -m "not slow"

@@ -1,7 +1,19 @@
 """What two or more of the numbered scripts run, and nothing else.
 
-Read it top to bottom: command line and run, data, layers and networks, losses,
-training, figures. The lessons themselves are in the numbered scripts.
+The first half is the lesson:
+
+1. Networks of Pix2Pix: U-Net and PatchGAN               (stages 4, 5, 6 and 8)
+2. Losses                                                (1, 2, 4 and 5)
+3. The game of two networks, and Adam                    (1, 2, 4 and 5)
+4. Digits                                                (1 and 2)
+5. Pairs of pictures: split, stack, augment              (3 to 8)
+
+The second half, below the line "Machinery", keeps a training alive and its user
+informed. The course can be followed without it:
+
+6. The training loop        9. The run's folder         11. Command line
+7. Checkpoints and tables   10. Files of pairs          12. Figures
+8. Devices and machines
 """
 
 import argparse
@@ -10,7 +22,9 @@ import csv
 import ctypes
 import fcntl
 import functools
+import gzip
 import hashlib
+import io
 import json
 import math
 import os
@@ -18,32 +32,29 @@ import platform
 import re
 import shutil
 import signal
-import struct
 import sys
 import tempfile
 import time
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 
 @contextlib.contextmanager
-def without_chatter():
-    """Keeps TensorFlow's notes off the screen; warnings and errors still get there.
+def filtering_logs():
+    """Keeps notes of TensorFlow and libjpeg off the screen; other warnings and errors get there.
 
-    The C++ side writes to file descriptor 2, at start-up before its log level is read,
-    so the descriptor itself is diverted. Besides notes, what is left out is: cuInit's
-    code 303 (the machine has no CUDA driver), and words on an error that is raised too.
+    They are written to file descriptor 2, some before TensorFlow reads its log level, so the
+    descriptor itself is diverted. Also left out: cuInit's code 303 (there is no CUDA driver).
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # no notes from here on either
-    chatter = re.compile(
-        r"I\d{4} |WARNING: All log messages before absl|\s*$|.*cuInit.*\(303\)"
-        r"|W\d{4} .*(local_rendezvous|op_kernel)|E\d{4} .*jpeg_mem|W\d{4} .*tensor_slice_reader"
-        r"|W\d{4} .*tf_tfl_flatbuffer_helpers|INFO: Created TensorFlow Lite"
+    notes = re.compile(
+        r"I\d{4} |WARNING: All log messages before absl|INFO: Created TensorFlow Lite|\s*$"
+        r"|.*cuInit.*\(303\)|.*jpeg|.*JPEG|W\d{4} .*(op_kernel|local_rendezvous|tensor_slice_reader|tf_tfl)"
     )
     try:
-        log = tempfile.TemporaryFile("w+")  # noqa: SIM115
-    except OSError:  # the disk is full; there are better places to say so
+        log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+    except OSError:  # the disk is full, which is better reported elsewhere
         yield
         return
     with log:
@@ -55,718 +66,35 @@ def without_chatter():
             os.dup2(stderr, 2)
             os.close(stderr)
             log.seek(0)
-            sys.stderr.writelines(line for line in log if not chatter.match(line))
+            sys.stderr.writelines(line for line in log if not notes.match(line))
 
 
-# Python's own answer to Ctrl-C would be a traceback through TensorFlow's modules.
+# This has to stand first: TensorFlow writes its notes while it is imported, and Python would
+# answer a Ctrl-C in these seconds with a traceback through TensorFlow's modules.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # 1: no notes after the import either
 interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
-with without_chatter():
+with filtering_logs():
     import keras
     import matplotlib
     import tensorflow as tf
     from keras import layers
     from matplotlib.figure import Figure
+    from PIL import ExifTags, Image, UnidentifiedImageError
 
-    tf.config.list_physical_devices()  # looks for a GPU, with notes of its own
+    tf.config.list_physical_devices()  # looks for a GPU, and writes notes about it
 signal.signal(signal.SIGINT, interrupt)
-
-
-# =============================================================================
-# 1. Command line and run
-# =============================================================================
 
 HERE = Path(__file__).parent
 
 
-FILE_ERRORS = (tf.errors.NotFoundError, tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)
-# What TensorFlow raises when another process has gone.
-LOST = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.InternalError,
-)
+# === 1. Networks of Pix2Pix (stages 4, 5, 6 and 8) ==========================
 
-
-class UserError(Exception):
-    """A mistake by the user; the message names the file or flag and the cure."""
-
-
-def run_main(main):
-    """Runs `main()`. What the user can mend ends in one line and exit status 2."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # tidies up on the way
-    try:
-        return main()
-    except KeyboardInterrupt:
-        print("\nStopped. The same command goes on, or begins again.", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
-    except UserError as error:
-        message = str(error)
-    except (OSError, tf.errors.OpError) as error:  # TensorFlow's own file system raises the second
-        if "No space left" in str(error) or "Disk quota" in str(error):
-            message = "the disk is full: make room, and go on by the same command, without --fresh"
-        elif isinstance(error, OSError):
-            message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        elif isinstance(error, FILE_ERRORS):
-            message = re.sub(r"\{\{.*?\}\} ?", "", error.message).partition("\n")[0]
-        elif isinstance(error, LOST) and isinstance(tf.distribute.get_strategy(), Workers):
-            message = (
-                "TF_CONFIG: another process has ended, or cannot be reached: see its last lines. Start all "
-                f"by the same command, and the run goes on ({error.message.strip().partition(chr(10))[0]})"
-            )
-        else:
-            raise
-    # File names may hold line breaks, and bytes that are no letters.
-    message = message.replace("\n", "\\n").encode(errors="backslashreplace").decode()
-    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
-def number(low, high, kind=float):
-    """Returns an argparse type: a number, of int or float kind, from `low` to `high`."""
-
-    def parse(text):
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            name = "whole number" if kind is int else "number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a {name} from {low} to {high}")
-        return value
-
-    return parse
-
-
-def devices(text):
-    """Argparse type of --devices."""
-    return text if text == "all" else number(1, 1024, int)(text)
-
-
-def trainer_arguments(docstring, *, epochs, batch_size, out):
-    """Returns a parser with the flags that all trainers share."""
-    parser = argparse.ArgumentParser(
-        description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--epochs", type=number(1, 10**6, int), default=epochs, help=f"epochs wanted in all ({epochs})")
-    add("--batch-size", type=number(1, 10**5, int), default=batch_size, help=f"examples ({batch_size})")
-    add("--steps-per-epoch", type=number(1, 10**9, int), metavar="N", help="cap, for a quick look")
-    add("--seed", type=number(0, 2**31 - 1, int), default=0, help="of weights, noise, order (0)")
-    precisions = ["float32", "mixed_bfloat16", "mixed_float16"]
-    add("--precision", choices=precisions, default="float32", help="of the arithmetic (float32)")
-    add(
-        "--devices",
-        type=devices,
-        default=1,
-        metavar="all|N",
-        help="GPUs, or parts of the processor (1); TF_CONFIG: machines",
-    )
-    add("--out", type=Path, default=Path("runs") / out, metavar="DIR", help=f"folder of the run (runs/{out})")
-    add(
-        "--checkpoint-minutes",
-        type=number(0, 1e4),
-        default=10,
-        metavar="N",
-        help="how often to save within an epoch; after each one, too (10)",
-    )
-    add("--fresh", action="store_true", help="start over; an earlier run in DIR is moved aside")
-    return parser
-
-
-def pair_arguments(parser):
-    """Adds the flags that name the paired data and say which half is the condition."""
-    add = parser.add_argument
-    add("--dataset", default="openmoji", metavar="NAME|DIR", help="folder with train/ and val/ (openmoji)")
-    add("--direction", choices=["AtoB", "BtoA"], help="AtoB: left half to right half (the dataset's own)")
-
-
-class Workers(tf.distribute.MultiWorkerMirroredStrategy):
-    """One process a machine, with two things that Keras 3.15 takes for granted in `reduce`.
-
-    It reduces a step's losses along axis 0, which scalars lack, and whole batches at once.
-    """
-
-    def reduce(self, reduce_op, value, axis):
-        def reduce_one(value):
-            scalar = self.experimental_local_results(value)[0].shape.rank == 0
-            return super(Workers, self).reduce(reduce_op, value, None if scalar else axis)
-
-        return tf.nest.map_structure(reduce_one, value)
-
-
-def set_devices(args):
-    """Has tf.distribute share the training out, over --devices and the machines of TF_CONFIG.
-
-    Each replica, one a device, takes its slice of every batch; their gradients are averaged.
-    Batchnorm takes the replica's own pictures, and its moving averages are the first's.
-    Without a GPU, --devices N makes N devices of the processor, to try this out. Must come
-    before TensorFlow has computed anything.
-
-    Raises:
-        UserError: so many devices are not there, or the batch cannot be shared out evenly.
-    """
-    gpus, count = tf.config.list_physical_devices("GPU"), args.devices
-    if count == "all":
-        count = len(gpus) or 1
-    if gpus and count > len(gpus):
-        raise UserError(f"--devices {count}: there are only {len(gpus)} GPUs here")
-    if count > (most := max(2, os.cpu_count())) and not gpus:
-        raise UserError(f"--devices {count}: without GPUs, at most {most} parts of the processor")
-    if os.environ.get("TF_CONFIG") and count > 1 and not gpus:
-        raise UserError(f"--devices {count}: a process of TF_CONFIG has the whole processor, or GPUs")
-    refuse_uneven(args.batch_size, count)
-    tf.config.set_visible_devices(gpus[:count], "GPU")
-    strategy = None
-    if os.environ.get("TF_CONFIG"):
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            strategy = Workers()
-            signal.signal(signal.SIGTERM, handler)  # TensorFlow has taken it
-        except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
-            raise UserError(f"TF_CONFIG: {' '.join(str(error).split())}") from error
-        refuse_uneven(args.batch_size, strategy.num_replicas_in_sync)
-    elif count > 1:
-        if not gpus:
-            parts = [tf.config.LogicalDeviceConfiguration()] * count
-            tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
-        strategy = tf.distribute.MirroredStrategy(tf.config.list_logical_devices("GPU" if gpus else "CPU"))
-    tf.distribute.experimental_set_strategy(strategy)
-
-
-def refuse_uneven(batch_size, replicas):
-    """Raises UserError if a batch cannot be shared out evenly."""
-    if batch_size % replicas:
-        raise UserError(f"--batch-size {batch_size}: cannot be shared out evenly over {replicas} devices")
-
-
-def refuse_disagreement(now):
-    """Raises UserError when the processes of TF_CONFIG were started with other flags or data."""
-    same = json.dumps({k: v for k, v in now.items() if k not in FREE_FLAGS | {"--dataset"}})
-    mine = tf.constant(int(hashlib.sha256(same.encode()).hexdigest()[:8], 16), tf.int64)
-    if int(from_chief([mine])[0]) != int(mine):
-        raise UserError("TF_CONFIG: the chief has other flags or data; start all by the same command")
-
-
-def from_chief(tensors):
-    """Returns the chief's values of a list of tensors, in every process of TF_CONFIG."""
-    strategy = tf.distribute.get_strategy()
-    if not isinstance(strategy, Workers):
-        return tensors
-
-    @tf.function
-    def collect():
-        replica = tf.distribute.get_replica_context()
-        first = replica.replica_id_in_sync_group == 0
-        return [replica.all_reduce("SUM", t if first else tf.zeros_like(t)) for t in tensors]
-
-    return [strategy.experimental_local_results(t)[0] for t in strategy.run(collect)]
-
-
-def is_chief():
-    """Returns whether this process keeps the run: always, but for machines after the first."""
-    return tf.distribute.get_strategy().extended.should_checkpoint
-
-
-def epoch_steps(args, examples):
-    """Returns how many batches make an epoch under the flags, for so many examples."""
-    if args.batch_size > examples:
-        raise UserError(f"--batch-size {args.batch_size}: there are only {examples} training examples")
-    return min(examples // args.batch_size, args.steps_per_epoch or examples)
-
-
-def in_threads(function, items):
-    """Yields `function(item)` of each item, in order, with a bar if it takes over a second."""
-    started, bar = time.monotonic(), keras.utils.Progbar(len(items), interval=0.5, unit_name="file")
-    with ThreadPoolExecutor() as pool:
-        for done, result in enumerate(pool.map(function, items), start=1):
-            if sys.stdout.isatty() and time.monotonic() - started > 1.0:
-                bar.update(done)
-            yield result
-
-
-def contents_of(files):
-    """Returns {file: hash of its contents}, to know them again."""
-    hashes = in_threads(lambda file: hashlib.sha256(Path(file).read_bytes()).hexdigest(), files)
-    return dict(zip(files, hashes))
-
-
-def start_run(args, data, contents):
-    """Opens the run's folder `args.out`, new or to go on with; sets seed and precision.
-
-    Args:
-        args: the parsed flags.
-        data: dict of names and counts, kept with the flags.
-        contents: the files of the data, by `contents_of`. With others, a run does not go on.
-
-    Raises:
-        UserError: the folder holds something else, or a run with other flags or data,
-            or another process is training in it.
-    """
-    contents = hashlib.sha256("".join(contents.values()).encode()).hexdigest()[:16]
-    data = {"script": Path(sys.argv[0]).name} | data | {"contents of the data": contents}
-    flags = {f"--{k.replace('_', '-')}": str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-    refuse_disagreement(flags | data)
-    if is_chief():
-        open_run(args.out, args.fresh, flags, data)
-    keras.config.set_dtype_policy(args.precision)
-    keras.utils.set_random_seed(args.seed)
-    tf.config.experimental.enable_op_determinism()
-    keep_memory()
-    return args.out
-
-
-def open_run(run, fresh, flags, data):
-    """Makes the run's folder this process's own, with options.json in it."""
-    options_file = run / "options.json"
-    strange = run.is_file() or run.is_dir() and any(p.name[0] != "." for p in run.iterdir())
-    if strange and not options_file.exists():
-        raise UserError(f"--out {run}: exists and is not the folder of a run; give another one")
-    run.mkdir(parents=True, exist_ok=True)
-    lock(run)
-    if fresh and options_file.exists():
-        home = run.resolve()  # `run` may be a link to it
-        names = (home.with_name(f"{home.name}.{n}") for n in range(1, 10**6))
-        aside = next(name for name in names if not name.exists())
-        home.rename(aside)
-        print(f"Starting over. The earlier run is now {aside}")
-        home.mkdir()
-        lock(run)
-    if options_file.exists():
-        refuse_changes(options_file, flags | data)
-    versions = {module.__name__: module.__version__ for module in (tf, keras, matplotlib)}
-    versions["python"] = platform.python_version()
-    with replacing(options_file) as path:
-        path.write_text(json.dumps({"flags": flags, "data": data, "versions": versions}, indent=2) + "\n")
-    (run / "samples").mkdir(exist_ok=True)
-
-
-def keep_memory():
-    """Has the C library keep freed memory for the next step, where it is glibc.
-
-    Left to itself it returns every large block to the system and fetches it again, page by
-    page: 50,000 to 80,000 page faults in a Pix2Pix step, which take a tenth of its time.
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):  # MMAP_MAX, TRIM_THRESHOLD, TOP_PAD
-            mallopt(option, value)
-
-
-FREE_FLAGS = {"--out", "--fresh", "--checkpoint-minutes", "--devices"}  # may change on the way
-
-
-def refuse_changes(options_file, now):
-    """Raises UserError naming each flag, or fact about the data, that the run did not begin with."""
-    try:
-        earlier = json.loads(options_file.read_text())
-        was = earlier["flags"] | earlier["data"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{options_file}: damaged; give another --out, or --fresh") from error
-    free = FREE_FLAGS | {"--epochs"}
-    if was.get("contents of the data") == now["contents of the data"]:
-        free.add("--dataset")  # the same data in another place
-    changes = [f"{k} {was.get(k)} -> {now.get(k)}" for k in was | now if was.get(k) != now.get(k)]
-    changes = [change for change in changes if change.split()[0] not in free]
-    if changes:
-        raise UserError(
-            f"{options_file.parent} holds a run with other settings ({', '.join(changes)}): "
-            "use those, or give another --out, or start over with --fresh"
-        )
-
-
-def lock(folder):
-    """Keeps other processes out of a folder until this one ends, however it ends."""
-    file = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT, 0o644)  # open as long as the process lives
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(f"{folder}: another process is at work in it; wait, or give another --out") from error
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """Gives a temporary path to write to; moved to `path` when the block ends well."""
-    temporary = path.with_name(f".new.{path.name}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        error.filename = error.filename and str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-# =============================================================================
-# 2. Data
-# =============================================================================
-
-MNIST = HERE / "data" / "mnist"
-MNIST_FILES = [MNIST / "train-images-idx3-ubyte.gz", MNIST / "train-labels-idx1-ubyte.gz"]
-
-
-def read_idx(path, magic):
-    """Reads a gzipped IDX file of unsigned bytes.
-
-    Args:
-        path: the file. Its header is big-endian: the magic number, then the shape.
-        magic: 2049 for a list (1 dimension), 2051 for pictures (3 dimensions).
-
-    Returns:
-        uint8 tensor of the shape in the header.
-
-    Raises:
-        UserError: missing, damaged, cut short, or another kind of file.
-    """
-    start = 4 + 4 * (magic % 256)  # the last byte of the magic number counts the dimensions
-    try:
-        data = tf.io.decode_compressed(tf.io.read_file(str(path)), "GZIP")
-        header = tf.strings.substr(data, 0, start)
-        found, *shape = [int(n) for n in tf.io.decode_raw(header, tf.int32, little_endian=False)] or [None]
-    except tf.errors.NotFoundError as error:
-        raise UserError(f"{path}: missing; it belongs to the repository") from error
-    except tf.errors.OpError as error:
-        raise UserError(f"{path}: damaged; take it from the repository again") from error
-    if found != magic:
-        raise UserError(f"{path}: no IDX file with magic number {magic} (but {found})")
-    values = tf.io.decode_raw(data, tf.uint8)[start:]
-    if len(values) != math.prod(shape):
-        raise UserError(f"{path}: damaged, {len(values)} values and not {math.prod(shape)}")
-    return tf.reshape(values, shape)
-
-
-def load_mnist(files=MNIST_FILES):
-    """Reads the training digits of MNIST.
-
-    Returns:
-        Digits (60000, 28, 28, 1) and labels (60000,), both uint8, 0 to 255 and 0 to 9.
-
-    Raises:
-        UserError: a file is missing or damaged, or they do not belong together.
-    """
-    digits, labels = read_idx(files[0], 2051), read_idx(files[1], 2049)
-    if digits.shape[1:] != (28, 28) or len(digits) != len(labels):
-        raise UserError(f"{files[0]}: {digits.shape} digits do not go with {len(labels)} labels")
-    return digits[..., tf.newaxis], labels
-
-
-ALONE = tf.distribute.InputContext()  # one process, one replica
-
-
-def places_of_steps(first_step, last_step, batch_size, context):
-    """Returns a dataset of the places in an endless shuffled sequence that the steps take.
-
-    Step k takes those from k * batch_size on. Each element is one replica's slice of a
-    step, of the replicas in this process.
-    """
-    mine = batch_size // context.num_input_pipelines
-    places = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size).batch(mine)
-    slices = places.shard(context.num_input_pipelines, context.input_pipeline_id)
-    return slices.rebatch(context.get_per_replica_batch_size(batch_size))
-
-
-def training_digits(digits, labels, context=ALONE, *, batch_size, seed, first_step, last_step):
-    """Returns the training batches of steps `first_step` to `last_step` - 1.
-
-    The batch of step k is a pure function of (seed, k). The `context` is tf.distribute's:
-    with several replicas, each is given its slice of the batch.
-
-    Returns:
-        A dataset of digits (batch_size, 28, 28, 1) in [-1, 1] and one-hot labels
-        (batch_size, 10), both float32.
-    """
-
-    def batch(places):
-        chosen = shuffled(places, len(digits), seed)
-        scaled = tf.cast(tf.gather(digits, chosen), tf.float32) / 127.5 - 1.0
-        return scaled, tf.one_hot(tf.gather(labels, chosen), 10)
-
-    slices = places_of_steps(first_step, last_step, batch_size, context)
-    return slices.map(batch).prefetch(tf.data.AUTOTUNE)
-
-
-IMAGE_SIZE = 256  # height and width of the pictures that Pix2Pix takes and gives
-MAX_PIXELS = 2**25  # of a file: 33 million, lest a few damaged bytes ask for all memory
-PNG_SIZE = struct.Struct(">16xII")  # where a PNG file has its width and height
-
-
-def dataset_folder(dataset):
-    """Returns the folder that --dataset means: a path, or the name of one under data/."""
-    for folder in (Path(dataset), HERE / "data" / dataset):
-        if folder.is_dir():
-            return folder
-    raise UserError(f"--dataset {dataset}: no such folder; give a path, or openmoji for the pairs here")
-
-
-def usual_direction(dataset):
-    """Returns the direction that a dataset says of itself in direction.txt, else AtoB."""
-    file = dataset_folder(dataset) / "direction.txt"
-    direction = file.read_text(errors="replace").strip() if file.exists() else "AtoB"
-    if direction not in {"AtoB", "BtoA"}:
-        raise UserError(f"{file}: neither AtoB nor BtoA; mend it, or give --direction")
-    return direction
-
-
-def list_pictures(folder):
-    """Returns the paths of the .jpg, .jpeg and .png files in a folder, sorted; hidden ones left out."""
-    return sorted(
-        str(path)
-        for path in Path(folder).iterdir()
-        if path.suffix.lower() in {".jpg", ".jpeg", ".png"} and not path.name.startswith(".")
-    )
-
-
-def find_pairs(dataset):
-    """Lists the side-by-side pictures of a dataset.
-
-    Args:
-        dataset: the path of a folder anywhere, or the name of one under data/, with
-            train/ and val/ (or test/) in it.
-
-    Returns:
-        {"train": paths, "val": paths}, sorted by name.
-
-    Raises:
-        UserError: no such folder, or a split is missing or empty.
-    """
-    folder = dataset_folder(dataset)
-    pairs = {}
-    for split, names in {"train": ["train"], "val": ["val", "test"]}.items():
-        found = [folder / name for name in names if (folder / name).is_dir()]
-        if not found:
-            needed = "a folder with train/ and val/ (or test/), full of pairs"
-            raise UserError(f"--dataset {dataset}: no {' or '.join(names)} in {folder}; give {needed}")
-        pairs[split] = next(filter(None, map(list_pictures, found)), [])
-        if not pairs[split]:
-            raise UserError(f"--dataset {dataset}: no .jpg, .jpeg or .png in {found[0]}")
-    return pairs
-
-
-def decode_picture(path):
-    """Reads a picture; transparency becomes white.
-
-    Args:
-        path: scalar string tensor; a JPEG or PNG file of any size.
-
-    Returns:
-        (height, width, 3) uint8, 0 to 255.
-
-    Raises:
-        tf.errors.InvalidArgumentError: not a readable picture.
-    """
-    data = tf.io.read_file(path)
-    if tf.io.is_jpeg(data):
-        return tf.io.decode_jpeg(data, channels=3)
-    # Gray, gray and alpha, RGB or RGBA. Asked for four channels, TensorFlow 2.21 makes a PNG
-    # of 1, 2 or 4 bits, as line drawings often are, nearly transparent.
-    picture = tf.io.decode_png(data)
-    colours = tf.shape(picture)[2] - 1 | 1  # 1 or 3
-    if colours < tf.shape(picture)[2]:
-        alpha = tf.cast(picture[..., -1:], tf.float32) / 255.0
-        on_white = tf.cast(picture, tf.float32) * alpha + 255.0 * (1.0 - alpha)
-        picture = tf.cast(tf.round(on_white), tf.uint8)
-    return picture[..., :colours] + tf.zeros(3, tf.uint8)  # gray three times
-
-
-def decode_pair(path):
-    """Reads a side-by-side picture and splits it at the middle.
-
-    Returns:
-        The left and the right half, (height, width // 2, 3) uint8, 0 to 255. Of an odd
-        width the middle column is dropped.
-    """
-    picture = decode_picture(path)
-    half = tf.shape(picture)[1] // 2
-    return picture[:, :half], picture[:, -half:]
-
-
-def stack_pair(left, right, direction):
-    """Puts both halves into one stack, so that whatever is done to it is done to both.
-
-    Args:
-        left, right: (height, width, 3) uint8.
-        direction: "AtoB": the condition is the left half; "BtoA": the right one.
-
-    Returns:
-        (256, 256, 6) float32 in [-1, 1]: the condition's channels, then the target's.
-    """
-    halves = [left, right] if direction == "AtoB" else [right, left]
-    halves = [tf.image.resize(half, (IMAGE_SIZE, IMAGE_SIZE), antialias=True) for half in halves]
-    return tf.ensure_shape(tf.concat(halves, axis=-1) / 127.5 - 1.0, (IMAGE_SIZE, IMAGE_SIZE, 6))
-
-
-def warn_of_shared(pairs, contents):
-    """Says so when a picture to be tested with is trained on: the scores would flatter.
-
-    Args:
-        contents: of all these pictures, by `contents_of`.
-    """
-    train = {contents[path]: path for path in pairs["train"]}
-    shared = [path for path in pairs["val"] if contents[path] in train]
-    if shared:
-        first = f"{shared[0]} is {train[contents[shared[0]]]}"
-        print(f"Warning: trained on and tested with: {len(shared)} pictures, e.g. {first}", file=sys.stderr)
-
-
-def unreadable(paths, upright=True):
-    """Decodes every picture, so that none ends a long training.
-
-    Args:
-        upright: whether one that its EXIF tag turns cannot be used.
-
-    Returns:
-        dict: path -> what is wrong with it, of those that cannot be used.
-    """
-    find = functools.partial(find_problem, upright=upright)
-    with without_chatter():
-        return {path: problem for path, problem in zip(paths, in_threads(find, paths)) if problem}
-
-
-def refuse_unreadable(flag, problems):
-    """Raises UserError naming all files in `problems`, if any, and the flag that led to them."""
-    if problems:
-        named = "; ".join(f"{path} ({problem})" for path, problem in problems.items())
-        raise UserError(f"{flag}: mend or remove {named}")
-
-
-def find_problem(path, upright=True):
-    """Returns what makes a picture file unusable as a pair, or None."""
-    try:
-        path.encode()
-        data = Path(path).read_bytes()
-        if data.startswith(b"\xff\xd8"):
-            if upright and exif_orientation(data) != 1:
-                return "an EXIF tag turns it: save it upright"
-            size = tf.io.extract_jpeg_shape(data)[:2]
-        elif data.startswith(b"\x89PNG\r\n\x1a\n"):
-            size = PNG_SIZE.unpack_from(data)
-        else:
-            return "not PNG or JPEG"
-        if math.prod(int(n) for n in size) > MAX_PIXELS:
-            return f"more than {MAX_PIXELS:,} pixels"
-        left, _ = decode_pair(path)
-    except OSError as error:
-        return error.strerror
-    except UnicodeError:
-        return "TensorFlow takes no such name, it is not UTF-8: rename it"
-    except (tf.errors.OpError, struct.error):
-        return "damaged"
-    return None if left.shape[1] else "less than 2 pixels wide"
-
-
-def exif_orientation(data):
-    """Returns tag 0x0112 of a JPEG file's first EXIF directory: 1 is upright, 2 to 8 are not."""
-    start = data.find(b"Exif\0\0", 0, 2**16) + 6
-    order = {b"II": "<", b"MM": ">"}.get(data[start : start + 2])
-    try:
-        directory = start + struct.unpack_from(f"{order}4xI", data, start)[0]
-        for n in range(*struct.unpack_from(f"{order}H", data, directory)):
-            tag, value = struct.unpack_from(f"{order}H6xH", data, directory + 2 + 12 * n)
-            if tag == 0x0112:
-                return value
-    except struct.error:  # no EXIF, or none that makes sense
-        pass
-    return 1
-
-
-def jitter(stack, seed):
-    """The paper's augmentation (section 6.2): enlarge, crop at random, mirror half the time.
-
-    Args:
-        stack: (256, 256, channels) float32.
-        seed: (2,) int64; the same seed gives the same picture.
-    """
-    crop_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    stack = tf.image.resize(stack, (286, 286))
-    stack = tf.image.stateless_random_crop(stack, (IMAGE_SIZE, IMAGE_SIZE, stack.shape[-1]), crop_seed)
-    return tf.image.stateless_random_flip_left_right(stack, flip_seed)
-
-
-def course(stack, seed):
-    """The course's augmentation: shift with padding, mirror both ways, quarter turns.
-
-    The border of 30 pixels is a reflection or white, half the time each. Arguments
-    and result as for `jitter`.
-    """
-    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
-
-    def chance(seed):
-        return tf.random.stateless_uniform((), seed) < 0.5
-
-    border = [[30, 30], [30, 30], [0, 0]]
-    white = tf.pad(stack, border, constant_values=1.0)
-    stack = tf.where(chance(seeds[0]), tf.pad(stack, border, "REFLECT"), white)
-    stack = tf.image.stateless_random_crop(stack, (IMAGE_SIZE, IMAGE_SIZE, stack.shape[-1]), seeds[1])
-    stack = tf.image.stateless_random_flip_left_right(stack, seeds[2])
-    stack = tf.image.stateless_random_flip_up_down(stack, seeds[3])
-    turns = tf.random.stateless_uniform((), seeds[4], minval=1, maxval=4, dtype=tf.int32)
-    return tf.image.rot90(stack, tf.where(chance(seeds[5]), turns, 0))
-
-
-AUGMENTATIONS = {"none": lambda stack, seed: stack, "jitter": jitter, "course": course}
-
-
-def shuffled(positions, count, seed):
-    """The examples at positions of an endless sequence of shuffled passes over the data.
-
-    A pure function, where a shuffle buffer would have a past: training can begin at
-    any step and sees what it would have seen.
-
-    Args:
-        positions: (B,) int64, ascending, at most `count` of them.
-        count: number of examples.
-
-    Returns:
-        (B,) int64, from 0 to count - 1; each once in `count` positions.
-    """
-
-    def in_pass(number):
-        seeds = tf.stack([tf.cast(seed, tf.int64), number])
-        return tf.random.experimental.index_shuffle(positions % count, seeds, max_index=count - 1)
-
-    passes = positions // count  # a batch reaches into the next pass at most
-    return tf.where(passes == passes[0], in_pass(passes[0]), in_pass(passes[-1]))
-
-
-def training_pairs(paths, context=ALONE, *, batch_size, seed, direction, augment, first_step, last_step):
-    """Returns the training batches of steps `first_step` to `last_step` - 1.
-
-    The batch of step k is a pure function of (seed, k); `context` as in `training_digits`.
-
-    Returns:
-        A dataset of (condition, target), each (batch_size, 256, 256, 3) in [-1, 1].
-    """
-    files = tf.constant(paths)
-
-    def example(place):
-        (chosen,) = tf.unstack(shuffled(place[tf.newaxis], len(paths), seed))
-        left, right = decode_pair(files[chosen])
-        stack = stack_pair(left, right, direction)
-        return split_stack(AUGMENTATIONS[augment](stack, seed=tf.stack([seed, place])))
-
-    slices = places_of_steps(first_step, last_step, batch_size, context)
-    pairs = slices.unbatch().map(example, num_parallel_calls=tf.data.AUTOTUNE)
-    size = context.get_per_replica_batch_size(batch_size)
-    return pairs.batch(size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-
-
-def split_stack(stack):
-    """Splits (..., 6) into the condition's and the target's (..., 3)."""
-    return stack[..., :3], stack[..., 3:]
-
-
-# =============================================================================
-# 3. Layers and networks
-# =============================================================================
-
-
+IMAGE_SIZE = 256  # height and width of the pictures that they take and give
 EPSILON = 1e-5  # of batchnorm, as in the authors' code; Keras' 1e-3 mutes the faint second layer
 
 
-def normal():
-    """The paper's initialisation. One object a layer: shared, it would repeat its values."""
+def paper_init():
+    """The paper's initialisation. Each layer needs its own: a shared one would repeat its values."""
     return keras.initializers.RandomNormal(0.0, 0.02)
 
 
@@ -775,7 +103,8 @@ class EncodeBlock(layers.Layer):
 
     def __init__(self, filters, strides=2, padding="same", batchnorm=True, **kwargs):
         super().__init__(**kwargs)
-        self.conv = layers.Conv2D(filters, 4, strides, padding, use_bias=False, kernel_initializer=normal())
+        options = {"use_bias": False, "kernel_initializer": paper_init()}
+        self.conv = layers.Conv2D(filters, 4, strides, padding, **options)
         self.batchnorm = layers.BatchNormalization(epsilon=EPSILON) if batchnorm else None
         self.activation = layers.LeakyReLU(negative_slope=0.2)
 
@@ -791,7 +120,8 @@ class DecodeBlock(layers.Layer):
 
     def __init__(self, filters, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
-        self.conv = layers.Conv2DTranspose(filters, 4, 2, "same", use_bias=False, kernel_initializer=normal())
+        options = {"use_bias": False, "kernel_initializer": paper_init()}
+        self.conv = layers.Conv2DTranspose(filters, 4, 2, "same", **options)
         self.batchnorm = layers.BatchNormalization(epsilon=EPSILON)
         self.dropout = layers.Dropout(dropout) if dropout else None
         self.activation = layers.ReLU()
@@ -838,12 +168,19 @@ def decoder_blocks():
 def to_picture():
     """The last layer of a generator: (B, 128, 128, channels) -> (B, 256, 256, 3) in [-1, 1]."""
     return layers.Conv2DTranspose(
-        3, 4, 2, "same", activation="tanh", kernel_initializer=normal(), dtype="float32", name="to_picture"
+        3,
+        4,
+        2,
+        "same",
+        activation="tanh",
+        kernel_initializer=paper_init(),
+        dtype="float32",
+        name="to_picture",
     )
 
 
 class UNet(keras.Model):
-    """Generator: (B, 256, 256, 3) -> (B, 256, 256, 3), both in [-1, 1].
+    """Generator: condition (B, 256, 256, 3) -> picture (B, 256, 256, 3), both in [-1, 1].
 
     An encoder-decoder whose decoder also sees, at each size, what the encoder had
     there (Isola et al. 2017, section 3.2.1 and appendix 6.1).
@@ -861,37 +198,16 @@ class UNet(keras.Model):
         for block in self.encoder:
             x = block(x, training=training)
             skips.append(x)
-        # The deepest map is the decoder's input; the rest are met again on the way up.
+        # The deepest map is the decoder's input; the others are met again on the way up.
         for block, join, skip in zip(self.decoder, self.joins, reversed(skips[:-1])):
             x = join([block(x, training=training), skip])  # twice the block's channels
         return self.to_picture(x)
 
 
-def generate(generator, sketch, seed=0):
-    """Runs a Pix2Pix generator as at test time, leaving it as it was.
-
-    The paper (section 3.4) tests with the network as it trains: batchnorm over the
-    picture itself, dropout on. So pass one picture at a time. Moving averages and
-    random state stay untouched, and the same seed drops the same values.
-
-    Args:
-        sketch: (1, 256, 256, 3) in [-1, 1].
-
-    Returns:
-        (1, 256, 256, 3) in [-1, 1].
-    """
-    state = [
-        tf.constant([seed, place], variable.dtype) if "seed_generator" in variable.path else variable
-        for place, variable in enumerate(generator.non_trainable_variables)
-    ]
-    picture, _ = generator.stateless_call(generator.trainable_variables, state, sketch, training=True)
-    return picture
-
-
 class PatchGAN(keras.Model):
-    """Discriminator: is this the real picture for this sketch? Asked of each 70x70 patch.
+    """Discriminator: is this the real picture for this condition? Asked of each 70x70 patch.
 
-    (sketch, picture), each (B, 256, 256, 3) in [-1, 1] -> (B, 30, 30, 1) logits,
+    (condition, picture), each (B, 256, 256, 3) in [-1, 1] -> (B, 30, 30, 1) logits,
     positive for real (Isola et al. 2017, section 3.2.2).
     """
 
@@ -906,19 +222,39 @@ class PatchGAN(keras.Model):
         self.pad = layers.ZeroPadding2D()  # (B, 34, 34, 256)
         self.last_block = EncodeBlock(512, strides=1, padding="valid", name="encode_4")  # (B, 31, 31, 512)
         self.last_pad = layers.ZeroPadding2D()  # (B, 33, 33, 512)
-        self.to_logits = layers.Conv2D(1, 4, kernel_initializer=normal(), dtype="float32", name="to_logits")
+        options = {"kernel_initializer": paper_init(), "dtype": "float32", "name": "to_logits"}
+        self.to_logits = layers.Conv2D(1, 4, **options)  # (B, 30, 30, 1)
 
-    def call(self, sketch, picture, training):
-        x = self.join([sketch, picture])
+    def call(self, condition, picture, training):
+        x = self.join([condition, picture])
         for block in self.blocks:
             x = block(x, training=training)
         x = self.last_block(self.pad(x), training=training)
-        return self.to_logits(self.last_pad(x))  # (B, 30, 30, 1)
+        return self.to_logits(self.last_pad(x))
 
 
-# =============================================================================
-# 4. Losses
-# =============================================================================
+def generate(generator, condition, seed=0):
+    """Runs a Pix2Pix generator as at test time, leaving it as it was.
+
+    The paper (section 3.4) tests with the network as it trains: batchnorm over the
+    picture itself, dropout on. So pass one picture at a time. Moving averages and
+    random state stay untouched, and the same seed drops the same values.
+
+    Args:
+        condition: (1, 256, 256, 3) in [-1, 1].
+
+    Returns:
+        (1, 256, 256, 3) in [-1, 1].
+    """
+    state = [
+        tf.constant([seed, index], variable.dtype) if "seed_generator" in variable.path else variable
+        for index, variable in enumerate(generator.non_trainable_variables)
+    ]
+    picture, _ = generator.stateless_call(generator.trainable_variables, state, condition, training=True)
+    return picture
+
+
+# === 2. Losses (stages 1, 2, 4 and 5) =======================================
 # Each is a mean of -log(probability given to the wanted answer), from logits. A
 # discriminator that cannot tell says 1/2 everywhere: each is then log 2 = 0.693.
 
@@ -943,16 +279,57 @@ def discriminator_losses(real_logits, fake_logits):
     return adversarial_loss(real_logits, real=True), adversarial_loss(fake_logits, real=False)
 
 
-# =============================================================================
-# 5. Training
-# =============================================================================
+# === 3. The game of two networks, and Adam (stages 1, 2, 4 and 5) ===========
+
+
+class AdversarialModel(keras.Model):
+    """A generator and a discriminator with an optimiser each: what the three trainers share.
+
+    A subclass provides:
+        self.generator, self.discriminator: networks whose weights have been made.
+        self.random: a SeedGenerator, if it calls `noise`.
+        train_step(batch): updates both networks, and returns the losses by name, scalars.
+        test_step(pair): returns the scores of one validation pair by name, if there are any.
+
+    `common.train` runs it; Keras' own `compile` and `fit` are not used.
+    """
+
+    def set_optimizers(self, generator_optimizer, discriminator_optimizer):
+        """Takes the two optimisers and makes their variables."""
+        self.generator_optimizer = generator_optimizer
+        self.discriminator_optimizer = discriminator_optimizer
+        generator_optimizer.build(self.generator.trainable_variables)
+        discriminator_optimizer.build(self.discriminator.trainable_variables)
+
+    def noise(self, count, latent):
+        """Returns (count, latent) numbers from N(0, 1), drawn by `self.random`.
+
+        On several devices each draws the numbers for all, and takes its own share of them.
+        """
+        replica = tf.distribute.get_replica_context()
+        numbers = keras.random.normal((replica.num_replicas_in_sync * count, latent), seed=self.random)
+        return numbers[replica.replica_id_in_sync_group * count :][:count]
+
+    def state(self):
+        """Returns all variables. tf.train.Checkpoint(model) would leave out the random state."""
+        owners = (self, self.generator_optimizer, self.discriminator_optimizer)
+        return [variable.value for owner in owners for variable in owner.variables]
+
+
+def minimise(loss, tape, network, optimizer):
+    """Moves the network's weights one step of its optimiser down the gradient of the loss."""
+    variables = network.trainable_variables
+    # float16 cannot tell a gradient below 6e-8 from 0. There the optimiser asks for gradients
+    # of a loss many times as large, and divides them again; otherwise this is 1.
+    scale = optimizer.scale_loss(tf.ones_like(loss))
+    optimizer.apply(tape.gradient(loss, variables, output_gradients=scale), variables)
 
 
 class CompiledAdam(keras.optimizers.Adam):
-    """Keras' Adam with its update compiled: one pass over the parameters instead of a dozen.
+    """Keras' Adam with its update compiled: one pass over the weights instead of a dozen.
 
-    Not with replicas, as they meet in it: Keras sums their gradients, and what is wanted is
-    the gradient of the mean over the whole batch.
+    On several devices it is Keras' own update, since they meet in it. Keras sums their
+    gradients there, and what is wanted is the gradient of the mean over the whole batch.
     """
 
     def apply(self, grads, trainable_variables=None):
@@ -963,11 +340,11 @@ class CompiledAdam(keras.optimizers.Adam):
         if not self.built:
             self.build(trainable_variables)
         update = tf.function(lambda grads: super(CompiledAdam, self).apply(grads), jit_compile=True)
-        return update(grads)  # without the variables, those of `build`: tf.function would copy them
+        return update(grads)  # without the variables: tf.function would copy them, `build` has them
 
 
 class LossScale(keras.optimizers.LossScaleOptimizer):
-    """Loss scaling for several replicas: Keras 3.15 asks the first alone if its gradients are finite."""
+    """Loss scaling on several devices: Keras 3.15 asks the first alone if its gradients are finite."""
 
     def check_finite(self, grads):
         finite = tf.cast(super().check_finite(grads), tf.float32)
@@ -975,138 +352,484 @@ class LossScale(keras.optimizers.LossScaleOptimizer):
 
 
 def adam(learning_rate, beta_1):
-    """Adam; for float16's narrow range with loss scaling, so that small gradients survive."""
+    """Returns Adam, with loss scaling where the arithmetic is float16 (see `minimise`)."""
     optimizer = CompiledAdam(learning_rate, beta_1=beta_1)
     if keras.config.dtype_policy().name == "mixed_float16":
         optimizer = LossScale(optimizer)
     return optimizer
 
 
-class AdversarialModel(keras.Model):
-    """A generator and a discriminator, set by the subclass, with an optimiser each."""
+# === 4. Digits (stages 1 and 2) =============================================
 
-    def compile(self, generator_optimizer, discriminator_optimizer, steps_per_execution=1):
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            steps_per_execution = 1  # Keras' loop over steps fails with several devices
-        # By default Keras would compile the step with XLA, which is slower on a processor.
-        super().compile(optimizer=None, jit_compile=False, steps_per_execution=steps_per_execution)
-        self.generator_optimizer = generator_optimizer
-        self.discriminator_optimizer = discriminator_optimizer
-        generator_optimizer.build(self.generator.trainable_variables)
-        discriminator_optimizer.build(self.discriminator.trainable_variables)
-
-    def noise(self, count, latent):
-        """Returns (count, latent) numbers from N(0, 1), by the subclass's `random`.
-
-        With several replicas all draw the same for all, and each takes its own.
-        """
-        replica = tf.distribute.get_replica_context()
-        numbers = keras.random.normal((replica.num_replicas_in_sync * count, latent), seed=self.random)
-        return numbers[replica.replica_id_in_sync_group * count :][:count]
-
-    def state(self):
-        """All variables. tf.train.Checkpoint, given a model, would leave out its random state."""
-        optimizers = (self.generator_optimizer, self.discriminator_optimizer)
-        return [v.value for owner in (self, *optimizers) for v in owner.variables]
+MNIST = HERE / "data" / "mnist"
+MNIST_FILES = [MNIST / "train-images-idx3-ubyte.gz", MNIST / "train-labels-idx1-ubyte.gz"]
 
 
-def fit(model, run, batches, args, *, steps_per_epoch, draw, log_every=10, validation_data=None):
-    """Trains with `Model.fit` up to `args.epochs` epochs, from the run's last checkpoint if any.
+def load_mnist(files=MNIST_FILES):
+    """Reads the training digits of MNIST.
 
-    Writes losses.csv, metrics.csv (with validation data), losses.png, samples/,
+    Returns:
+        Digits (60000, 28, 28, 1) and labels (60000,), both uint8, 0 to 255 and 0 to 9.
+    """
+    return read_idx(files[0], 60000, 28, 28)[..., tf.newaxis], read_idx(files[1], 60000)
+
+
+def read_idx(path, *shape):
+    """Reads a gzipped IDX file: bytes, after a header of 4 bytes and 4 more for each dimension.
+
+    Returns:
+        uint8 tensor of the shape given.
+
+    Raises:
+        UserError: missing, damaged, or of another number of values.
+    """
+    try:
+        data = gzip.decompress(Path(path).read_bytes())
+        return tf.reshape(tf.io.decode_raw(data[4 + 4 * len(shape) :], tf.uint8), shape)
+    except (OSError, EOFError, zlib.error, tf.errors.InvalidArgumentError) as error:
+        raise UserError(f"{path}: missing or damaged; take it from the repository again") from error
+
+
+def training_digits(digits, labels, *, batch_size, seed, first_step, last_step):
+    """Returns the training batches of steps `first_step` to `last_step` - 1.
+
+    The batch of step k is a pure function of (seed, k).
+
+    Returns:
+        A dataset of digits (batch_size, 28, 28, 1) in [-1, 1] and one-hot labels
+        (batch_size, 10), both float32.
+    """
+
+    def batch(positions):
+        chosen = shuffled(positions, len(digits), seed)
+        scaled = tf.cast(tf.gather(digits, chosen), tf.float32) / 127.5 - 1.0
+        return scaled, tf.one_hot(tf.gather(labels, chosen), 10)
+
+    positions = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
+    return positions.batch(batch_size, drop_remainder=True).map(batch).prefetch(tf.data.AUTOTUNE)
+
+
+def shuffled(positions, count, seed):
+    """The examples at positions of an endless sequence of shuffled passes over the data.
+
+    A pure function, where a shuffle buffer would have a past: training can begin at
+    any step and sees what it would have seen.
+
+    Args:
+        positions: (B,) int64, ascending, at most `count` of them.
+        count: number of examples.
+
+    Returns:
+        (B,) int64, from 0 to count - 1; each once in `count` positions.
+    """
+
+    def in_pass(number):
+        seeds = tf.stack([tf.cast(seed, tf.int64), number])
+        return tf.random.experimental.index_shuffle(positions % count, seeds, max_index=count - 1)
+
+    passes = positions // count  # a batch reaches into the next pass at most
+    return tf.where(passes == passes[0], in_pass(passes[0]), in_pass(passes[-1]))
+
+
+# === 5. Pairs of pictures (stages 3 to 8) ===================================
+
+
+def decode_picture(path):
+    """Reads a picture; what is transparent becomes white.
+
+    Args:
+        path: scalar string tensor; a JPEG or PNG file of any size.
+
+    Returns:
+        (height, width, 3) uint8, 0 to 255.
+
+    Raises:
+        tf.errors.InvalidArgumentError: not a readable picture.
+    """
+    data = tf.io.read_file(path)
+    if tf.io.is_jpeg(data):
+        return tf.io.decode_jpeg(data, channels=3)
+    # A PNG can name one colour as transparent, in a tRNS chunk ahead of the pixels. TensorFlow 2.21
+    # heeds it when asked for 4 channels, but then makes other pictures of 1, 2 or 4 bits, as line
+    # drawings often are, nearly transparent.
+    header = tf.strings.split(data, "IDAT", maxsplit=1)[0]
+    if tf.size(tf.strings.split(header, "tRNS", maxsplit=1)) > 1:
+        picture = tf.io.decode_png(data, channels=4)
+    else:
+        picture = tf.io.decode_png(data)
+    if tf.shape(picture)[2] % 2 == 0:  # gray and alpha, or RGB and alpha
+        alpha = tf.cast(picture[..., -1:], tf.float32) / 255.0
+        on_white = tf.cast(picture, tf.float32) * alpha + 255.0 * (1.0 - alpha)
+        picture = tf.cast(tf.round(on_white), tf.uint8)[..., :-1]
+    return picture + tf.zeros(3, tf.uint8)  # gray three times
+
+
+def decode_pair(path):
+    """Reads a side-by-side picture and splits it at the middle.
+
+    Returns:
+        The left and the right half, (height, width // 2, 3) uint8, 0 to 255. Of an odd
+        width the middle column is dropped.
+    """
+    picture = decode_picture(path)
+    half = tf.shape(picture)[1] // 2
+    return picture[:, :half], picture[:, -half:]
+
+
+def stack_pair(left, right, direction):
+    """Puts both halves into one stack, so that whatever is done to it is done to both.
+
+    Args:
+        left, right: (height, width, 3) uint8.
+        direction: "AtoB": the condition is the left half; "BtoA": the right one.
+
+    Returns:
+        (height, width, 6) float32 in [-1, 1]: the condition's channels, then the target's.
+    """
+    halves = [left, right] if direction == "AtoB" else [right, left]
+    return tf.cast(tf.concat(halves, axis=-1), tf.float32) / 127.5 - 1.0
+
+
+def split_stack(stack):
+    """Splits (..., 6) into the condition's and the target's (..., 3)."""
+    return stack[..., :3], stack[..., 3:]
+
+
+def resize(stack, size=IMAGE_SIZE):
+    """Resizes (height, width, channels) to (size, size, channels), without moire when it shrinks."""
+    return tf.image.resize(stack, (size, size), antialias=True)
+
+
+def random_crop(stack, seed):
+    """Cuts a random (256, 256, channels) out of a larger stack."""
+    return tf.image.stateless_random_crop(stack, (IMAGE_SIZE, IMAGE_SIZE, stack.shape[-1]), seed)
+
+
+def jitter(stack, seed):
+    """The paper's augmentation (section 6.2): enlarge, crop at random, mirror half the time.
+
+    Args:
+        stack: (height, width, channels) float32, of any height and width.
+        seed: (2,) int64; the same seed gives the same picture.
+
+    Returns:
+        (256, 256, channels) float32.
+    """
+    crop_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    stack = random_crop(resize(stack, 286), crop_seed)
+    return tf.image.stateless_random_flip_left_right(stack, flip_seed)
+
+
+def course_augment(stack, seed):
+    """The course's augmentation: shift with padding, mirror both ways, quarter turns.
+
+    The border of 30 pixels is a reflection or white, half the time each. Arguments
+    and result as for `jitter`.
+    """
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
+
+    def chance(seed):
+        return tf.random.stateless_uniform((), seed) < 0.5
+
+    stack, border = resize(stack), [[30, 30], [30, 30], [0, 0]]
+    white = tf.pad(stack, border, constant_values=1.0)
+    stack = tf.where(chance(seeds[0]), tf.pad(stack, border, "REFLECT"), white)
+    stack = random_crop(stack, seeds[1])
+    stack = tf.image.stateless_random_flip_left_right(stack, seeds[2])
+    stack = tf.image.stateless_random_flip_up_down(stack, seeds[3])
+    turns = tf.random.stateless_uniform((), seeds[4], minval=1, maxval=4, dtype=tf.int32)
+    return tf.image.rot90(stack, tf.where(chance(seeds[5]), turns, 0))
+
+
+AUGMENTATIONS = {"none": lambda stack, seed: resize(stack), "jitter": jitter, "course": course_augment}
+
+
+def training_pairs(paths, *, batch_size, seed, direction, augment, first_step, last_step):
+    """Returns the training batches of steps `first_step` to `last_step` - 1.
+
+    The batch of step k is a pure function of (seed, k).
+
+    Returns:
+        A dataset of (condition, target), each (batch_size, 256, 256, 3) in [-1, 1].
+    """
+    files = tf.constant(paths)
+
+    def example(position):
+        (chosen,) = tf.unstack(shuffled(position[tf.newaxis], len(paths), seed))
+        stack = stack_pair(*decode_pair(files[chosen]), direction)
+        return split_stack(AUGMENTATIONS[augment](stack, seed=tf.stack([seed, position])))
+
+    positions = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
+    pairs = positions.map(example, num_parallel_calls=tf.data.AUTOTUNE)
+    return pairs.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+# *****************************************************************************
+# Machinery: from here on, nothing has to be known to follow the course
+# *****************************************************************************
+
+# === 6. The training loop ===================================================
+
+
+def train(model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, validation=()):
+    """Trains up to `args.epochs` epochs, from the run's last checkpoint if there is one.
+
+    Writes losses.csv, metrics.csv (with validation pairs), losses.png, samples/,
     checkpoints/ and generator.weights.h5. Ctrl-C and SIGTERM end it after the step under
     way, with a checkpoint and exit status 130 or 143; of several processes, send them to
     the chief alone, and the others end with it.
 
     Args:
-        model: a compiled AdversarialModel.
+        model: an AdversarialModel with its optimisers.
         run: the run's folder.
-        batches: called with tf.distribute's InputContext, first_step and last_step, returns
-            the dataset of those steps.
+        batches: called with first_step and last_step, returns the dataset of those steps.
         args: the parsed flags.
         draw: path -> None, draws the sample picture of the current state.
-        log_every: steps between two rows of losses.csv.
+        steps_at_once: more than 1 where a step takes about as long as returning to Python.
+        validation: pairs for the model's `test_step`, after each epoch.
+
+    Returns:
+        The rows of metrics.csv, dicts of numbers.
 
     Raises:
         UserError: a loss is no longer a number, or no checkpoint can be read.
     """
-    strategy = tf.distribute.get_strategy()
     checkpoints = Checkpoints(run, model.state())
+    losses_table, metrics_table = checkpoints.tables
     step, last_step = checkpoints.restore(), args.epochs * steps_per_epoch
+    announce(run, step, last_step, steps_per_epoch)
+    take_steps = make_train_function(model, batches(first_step=step, last_step=last_step))
+    validate = tf.function(model.test_step)
+    row_every = max(10, steps_at_once)
+
+    with deferring_signals() as signals:
+        for epoch in range(step // steps_per_epoch, args.epochs):
+            bar = epoch_bar(epoch, args.epochs, steps_per_epoch)
+            first, end = epoch * steps_per_epoch, (epoch + 1) * steps_per_epoch
+            while step < end:
+                count = min(steps_at_once, end - step)
+                losses = take_steps(count)
+                step += count
+                refuse_not_finite(losses, step - count + 1, step, checkpoints)
+                if (step - first) % row_every == 0 or step == end:
+                    losses_table.append({"epoch": epoch + 1, "step": step} | losses)
+                bar.update(step - first, losses.items(), finalize=False)
+                if step < end and (signals or checkpoints.minutes_old() > args.checkpoint_minutes):
+                    checkpoints.save(step)
+                    leave_if_asked(signals, step)
+
+            if is_chief():
+                scores = mean_scores([validate(pair) for pair in validation])
+                if scores:
+                    metrics_table.append({"epoch": epoch + 1} | scores)
+                bar.update(steps_per_epoch, scores.items(), finalize=True)
+                draw(run / "samples" / f"epoch_{epoch + 1:04d}.png")
+                save_weights(model.generator, run / "generator.weights.h5")
+            checkpoints.save(step)  # last: what has a checkpoint is complete
+            leave_if_asked(signals, step)
+
     if is_chief():
-        keep_rows(run / "losses.csv", "step", step)
-        keep_rows(run / "metrics.csv", "epoch", step // steps_per_epoch)
-        if step >= last_step:
-            done = step // steps_per_epoch
-            print(f"{run} has its {done} epochs; --epochs {done + 1} or more trains on.")
-        elif step:
-            print(f"{run} goes on after step {step} ({step / steps_per_epoch:.2f} epochs).")
-    tests = validation_data and functools.partial(all_for_each_replica, validation_data)
-    record = Record(run, checkpoints, args, steps_per_epoch=steps_per_epoch, log_every=log_every, draw=draw)
-    with record.heeding_signals():
-        while step < last_step:
-            epoch, done = divmod(step, steps_per_epoch)
-            last_epoch = epoch + 1 if done else args.epochs  # an epoch that was begun is ended first
-            share = functools.partial(batches, first_step=step, last_step=last_epoch * steps_per_epoch)
-            model.fit(
-                strategy.distribute_datasets_from_function(share),
-                initial_epoch=epoch,
-                epochs=last_epoch,
-                steps_per_epoch=steps_per_epoch - done,
-                validation_data=tests and strategy.distribute_datasets_from_function(tests),
-                validation_steps=tests and len(validation_data),
-                shuffle=False,  # `batches` has shuffled
-                callbacks=[record],
-                verbose=(1 if sys.stdout.isatty() else 2) if is_chief() else 0,
-            )
-            step = last_epoch * steps_per_epoch
-        if is_chief():
-            if shutil.disk_usage(run).free < 5 * model.generator.count_params():
-                raise OSError("No space left for the weights")  # out of room, HDF5 would crash
-            with replacing(run / "generator.weights.h5") as path:
-                model.generator.save_weights(path)
-            draw_curves(run)
-        from_chief([tf.constant(0)])  # the others wait until all is saved
+        draw_curves(run / "losses.png", losses_table.rows(), metrics_table.rows())
+    broadcast_from_chief([tf.constant(0)])  # the others wait until all is saved
     if not is_chief():
-        print("This process has done its part. The chief keeps the run.")
+        print("This process has done its part. The chief has the run.")
         sys.exit()
+    return metrics_table.rows()
 
 
-def all_for_each_replica(dataset, context):
-    """Has every replica test with everything: shared out, some would have nothing in the last step."""
-    replicas = context.num_replicas_in_sync // context.num_input_pipelines
-    copies = dataset.flat_map(lambda *example: tf.data.Dataset.from_tensors(example).repeat(replicas))
-    return copies.repeat()  # for the next epoch
+def make_train_function(model, batches):
+    """Returns a function that takes so many train steps, and returns the last one's losses."""
+    strategy = tf.distribute.get_strategy()
+    options = tf.data.Options()  # each process reads all batches and takes its share of each
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    data = iter(strategy.experimental_distribute_dataset(batches.with_options(options)))
+
+    def take_step():
+        losses = strategy.run(model.train_step, [next(data)])
+        return {name: strategy.reduce("MEAN", losses[name], axis=None) for name in sorted(losses)}
+
+    @tf.function
+    def one_step():
+        return take_step()
+
+    @tf.function
+    def several_steps(count):
+        losses = take_step()
+        for _ in tf.range(count - 1):
+            losses = take_step()
+        return losses
+
+    def take_steps(count):
+        losses = one_step() if count == 1 else several_steps(tf.constant(count))
+        return {name: float(loss) for name, loss in losses.items()}
+
+    return take_steps
+
+
+def announce(run, step, last_step, steps_per_epoch):
+    """Says where an earlier run goes on, or that it has all its epochs."""
+    if not is_chief() or not step:
+        return
+    if step >= last_step:
+        done = step // steps_per_epoch
+        print(f"{run} has its {done} epochs; --epochs {done + 1} or more trains on.")
+    else:
+        print(f"{run} goes on after step {step} ({step / steps_per_epoch:.2f} epochs).")
+
+
+def epoch_bar(epoch, epochs, steps):
+    """Returns an epoch's progress bar: moving on a terminal, else a line at the end of the epoch."""
+    if is_chief():
+        print(f"Epoch {epoch + 1}/{epochs}", flush=True)
+    verbose = (1 if sys.stdout.isatty() else 2) if is_chief() else 0
+    return keras.utils.Progbar(steps, verbose=verbose)
+
+
+def mean_scores(rows):
+    """Returns the mean of each score, under its name with val_ before it."""
+    names = rows[0] if rows else ()
+    return {f"val_{name}": sum(float(row[name]) for row in rows) / len(rows) for name in names}
+
+
+def save_weights(network, path):
+    """Writes a network's weights; an earlier file is replaced when the new one is complete."""
+    if shutil.disk_usage(path.parent).free < 5 * network.count_params():
+        raise OSError("No space left for the weights")  # out of room, HDF5 would crash
+    with replacing(path) as temporary:
+        network.save_weights(temporary)
+
+
+def refuse_not_finite(losses, first_step, last_step, checkpoints):
+    """Raises UserError if a loss (or weight) is NaN or infinite, naming the steps."""
+    bad = [name for name, loss in losses.items() if not math.isfinite(loss)]
+    if bad:
+        steps = f"steps {first_step} to {last_step}" if first_step < last_step else f"step {last_step}"
+        last_good = checkpoints.names()[-1] if checkpoints.names() else "the chief's"
+        raise UserError(
+            f"{steps}: NaN or infinite: {', '.join(bad)}; the last good checkpoint is {last_good}. "
+            "The same command would meet it again: --fresh with other flags, --precision float32 first"
+        )
+
+
+@contextlib.contextmanager
+def deferring_signals():
+    """Collects Ctrl-C, SIGTERM and SIGHUP in a list instead of stopping; a second Ctrl-C stops."""
+    signals = []
+
+    def note(number, frame):
+        if signals:
+            raise KeyboardInterrupt
+        signals.append(number)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            os.write(2, b"\nStopping after this step, or the validation under way ...\n")
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
+    not_ignored = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]  # nohup ignores it
+    handlers = {number: signal.signal(number, note) for number in not_ignored}
+    try:
+        yield signals
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def leave_if_asked(signals, step):
+    """Ends the process if a signal has come; all is saved."""
+    if signals:
+        if is_chief():
+            message = f"Stopped and saved at step {step}. Go on by the same command, without --fresh."
+            print(message, file=sys.stderr)
+        sys.exit(128 + signals[0])
+
+
+# === 7. Checkpoints and tables ==============================================
+
+
+class Table(tf.train.experimental.PythonState):
+    """A CSV file of numbers whose text is kept in memory, and is part of each checkpoint.
+
+    So going on from a checkpoint puts the file back to what it was then, whatever has been
+    added to it or become of it since.
+    """
+
+    def __init__(self, path):
+        self.path, self.text = path, ""
+
+    def append(self, row):
+        """Adds a row, a dict of numbers; before the first one, its names. Only the chief writes."""
+        if not is_chief():
+            return
+        lines = io.StringIO()
+        writer = csv.DictWriter(lines, row, lineterminator="\n")
+        if not self.text:
+            writer.writeheader()
+        writer.writerow({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()})
+        with self.path.open("a") as file:
+            file.write(lines.getvalue())
+        self.text += lines.getvalue()
+
+    def rows(self):
+        """Returns the rows as dicts of numbers."""
+        rows = csv.DictReader(io.StringIO(self.text))
+        return [{name: float(value) for name, value in row.items()} for row in rows]
+
+    def write(self):
+        """Writes the file anew."""
+        if self.text:
+            with replacing(self.path) as temporary:
+                temporary.write_text(self.text)
+        else:
+            self.path.unlink(missing_ok=True)
+
+    def serialize(self):
+        return self.text
+
+    def deserialize(self, text):  # nothing is written before the whole checkpoint has been read
+        self.text = text.decode()
 
 
 class Checkpoints:
     """The last two states of a run, each in a folder `checkpoints/step_00000200`.
 
-    Written by tf.train.Checkpoint, which keeps a checksum of every variable.
+    Written by tf.train.Checkpoint, which keeps a checksum of every variable and table.
     """
 
     def __init__(self, run, variables):
         self.run, self.folder = run, run / "checkpoints"
+        self.saved_at = time.monotonic()
         self.step = tf.Variable(0, dtype=tf.int64)
         self.variables = variables
-        self.checkpoint = tf.train.Checkpoint(step=self.step, variables=variables)
+        self.tables = Table(run / "losses.csv"), Table(run / "metrics.csv")
+        losses, metrics = self.tables
+        self.checkpoint = tf.train.Checkpoint(
+            step=self.step, variables=variables, losses=losses, metrics=metrics
+        )
+
+    def minutes_old(self):
+        """Returns the minutes since the last checkpoint was written, or the run was started."""
+        return (time.monotonic() - self.saved_at) / 60
 
     def save(self, step):
-        """Writes to a folder aside that gets its name when all is there; the third last goes."""
+        """Writes a temporary folder that is renamed when it is complete; the third last is removed."""
+        if not is_chief():
+            return
         floats = [v for v in self.variables if v.dtype.is_floating]
-        if not all(bool(tf.reduce_all(tf.math.is_finite(v))) for v in floats):
-            raise not_a_number(f"step {step}", "a weight", self.names())
-        aside, folder = self.folder / "unfinished", self.folder / f"step_{step:08d}"
+        finite = all(bool(tf.reduce_all(tf.math.is_finite(v))) for v in floats)
+        refuse_not_finite({"a weight": 0.0 if finite else math.nan}, step, step, self)
+        temporary, folder = self.folder / "unfinished", self.folder / f"step_{step:08d}"
         self.step.assign(step)
         try:
-            with without_chatter():
-                self.checkpoint.write(str(aside / "state"))
-            os.sync()  # so that a power cut does not leave the name without the contents
-            aside.rename(folder)
+            with filtering_logs():
+                self.checkpoint.write(str(temporary / "state"))
+            for path in [*temporary.iterdir(), temporary]:
+                flush_to_disk(path)  # a power cut must not leave the name without the contents
+            temporary.rename(folder)
+            flush_to_disk(self.folder)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         for name in self.names()[:-2]:
             shutil.rmtree(self.folder / name)
+        self.saved_at = time.monotonic()
 
     def restore(self):
         """Goes on from the newest checkpoint that is whole, in all processes; or makes the first.
@@ -1119,9 +842,11 @@ class Checkpoints:
         """
         if is_chief():
             self.read()
+            for table in self.tables:
+                table.write()
         state = [self.step, *self.variables]
-        for variable, value in zip(state, from_chief(state)):
-            if value is not variable:  # alone, there is nothing to copy
+        for variable, value in zip(state, broadcast_from_chief(state)):
+            if value is not variable:  # in a single process there is nothing to copy
                 variable.assign(value)
         return int(self.step.read_value())
 
@@ -1130,15 +855,18 @@ class Checkpoints:
         names = self.names()
         for name in reversed(names):
             try:
-                with without_chatter():
-                    self.checkpoint.read(str(self.folder / name / "state")).assert_consumed()
-                for damaged in names[names.index(name) + 1 :]:
-                    shutil.rmtree(self.folder / f"damaged_{damaged}", ignore_errors=True)
-                    (self.folder / damaged).rename(self.folder / f"damaged_{damaged}")
-                return
+                # From within its folder: TensorFlow would take [...] in the path for a pattern.
+                with filtering_logs(), working_in(self.folder / name):
+                    self.checkpoint.read("state").assert_consumed()
+            except (OSError, MemoryError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError):
+                raise  # the checkpoint is not to blame
             except Exception as error:  # TensorFlow's reader knows many kinds of damage
-                words = f"{self.folder / name} is damaged ({type(error).__name__}); trying the one before."
-                print(words, file=sys.stderr)
+                warn(f"{self.folder / name} is damaged ({type(error).__name__}); trying the one before")
+                continue
+            for damaged in names[names.index(name) + 1 :]:
+                shutil.rmtree(self.folder / f"damaged_{damaged}", ignore_errors=True)
+                (self.folder / damaged).rename(self.folder / f"damaged_{damaged}")
+            return
         if names or (self.run / "losses.csv").exists():
             raise UserError(f"{self.folder}: no whole checkpoint to go on from; --fresh starts over")
         self.save(0)  # from here on, a run without a checkpoint is a damaged one
@@ -1149,143 +877,575 @@ class Checkpoints:
         return sorted(names, key=lambda name: int(name[5:]))
 
 
-class Record(keras.callbacks.Callback):
-    """Keeps what a run leaves behind: the two tables, the samples, the checkpoints."""
-
-    def __init__(self, run, checkpoints, args, *, steps_per_epoch, log_every, draw):
-        super().__init__()
-        self.run, self.checkpoints, self.args, self.draw = run, checkpoints, args, draw
-        self.steps_per_epoch, self.log_every = steps_per_epoch, log_every
-        self.signal, self.saved_at = None, time.monotonic()
-
-    @contextlib.contextmanager
-    def heeding_signals(self):
-        """Within it, Ctrl-C and the like wait for the step under way; a second one does not."""
-
-        def note(number, frame):
-            if self.signal:
-                raise KeyboardInterrupt
-            self.signal = number
-            with contextlib.suppress(OSError):  # of a terminal that is gone
-                os.write(2, b"\nStopping after this step, or the validation under way ...\n")
-
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
-        heeded = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]  # as under nohup
-        earlier = {number: signal.signal(number, note) for number in heeded}
-        try:
-            yield
-        finally:
-            for number, handler in earlier.items():
-                signal.signal(number, handler)
-
-    def set_params(self, params):
-        super().set_params(params)
-        params["epochs"] = self.args.epochs  # for the bar, while an epoch that was begun is ended
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-
-    def on_train_batch_end(self, batch, logs=None):
-        left = self.params["steps"] - batch - 1  # of the epoch
-        step = (self.epoch + 1) * self.steps_per_epoch - left
-        bad = [name for name, loss in logs.items() if not math.isfinite(loss)]
-        if bad:
-            steps = self.model.steps_per_execution
-            where = f"steps {step - steps + 1} to {step}" if steps > 1 else f"step {step}"
-            raise not_a_number(where, ", ".join(bad), self.checkpoints.names())
-        if not is_chief():
-            if left and self.signal:
-                sys.exit(128 + self.signal)
-            return
-        if (self.steps_per_epoch - left) % self.log_every == 0 or not left:
-            append_row(self.run / "losses.csv", {"epoch": self.epoch + 1, "step": step} | logs)
-        due = time.monotonic() - self.saved_at > 60 * self.args.checkpoint_minutes
-        if left and (due or self.signal):
-            self.save(step)
-
-    def on_epoch_end(self, epoch, logs=None):
-        if not is_chief():
-            if self.signal:
-                sys.exit(128 + self.signal)
-            return
-        rows = [row for row in read_rows(self.run / "losses.csv") if row["epoch"] == epoch + 1]
-        scores = {name: score for name, score in logs.items() if name.startswith("val_")}
-        for name in logs.keys() - scores.keys():  # for Keras to show, instead of the last step's
-            logs[name] = sum(row[name] for row in rows) / len(rows)
-        if scores:
-            append_row(self.run / "metrics.csv", {"epoch": epoch + 1} | scores)
-        self.draw(self.run / "samples" / f"epoch_{epoch + 1:04d}.png")
-        self.save((epoch + 1) * self.steps_per_epoch)  # last: what is checkpointed is recorded
-
-    def save(self, step):
-        self.checkpoints.save(step)
-        self.saved_at = time.monotonic()
-        if self.signal:
-            words = f"Stopped and saved at step {step}. Go on by the same command, without --fresh."
-            print(words, file=sys.stderr)
-            sys.exit(128 + self.signal)
+@contextlib.contextmanager
+def working_in(folder):
+    """Makes a folder the current one for a while; not while other threads use relative paths."""
+    earlier = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(earlier)
 
 
-def not_a_number(where, name, checkpoints):
-    """Returns the error for a training that has come apart."""
-    last = checkpoints[-1] if checkpoints else "the chief's"
-    return UserError(
-        f"{where}: NaN or infinite: {name}; the last good checkpoint is {last}. "
-        "The same command would meet it again: --fresh with other flags, --precision float32 first"
+def flush_to_disk(path):
+    """Waits until a file, or the names in a folder, have reached the disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Gives a temporary path to write to; renamed to `path` when the block ends without an error."""
+    temporary = path.with_name(f".new.{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename and str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# === 8. Devices and machines ================================================
+
+# What TensorFlow raises when another process has gone.
+LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+LOST += (tf.errors.DeadlineExceededError, tf.errors.InternalError)
+
+
+def set_devices(args):
+    """Has tf.distribute share the training out, over --devices and the machines of TF_CONFIG.
+
+    Each replica, one a device, takes its share of every batch; their gradients are averaged.
+    Batchnorm takes the replica's own pictures, and its moving averages are the first's.
+    Without a GPU, --devices N makes N devices of the processor, to try this out. Must come
+    before TensorFlow has computed anything.
+
+    Raises:
+        UserError: so many devices are not there, or the batch cannot be shared out evenly.
+    """
+    gpus, count = tf.config.list_physical_devices("GPU"), args.devices
+    cluster = os.environ.get("TF_CONFIG")
+    if count == "all":
+        count = len(gpus) or 1
+    available = len(gpus) or (1 if cluster else max(2, os.cpu_count()))
+    if count > available:
+        kind = "GPUs" if gpus else "parts of the processor, as there is no GPU"
+        raise UserError(f"--devices {count}: there are at most {available} {kind}")
+    refuse_uneven(args.batch_size, count)
+    tf.config.set_visible_devices(gpus[:count], "GPU")
+    strategy = None
+    if cluster:
+        strategy = join_cluster(cluster)
+        refuse_uneven(args.batch_size, strategy.num_replicas_in_sync)
+    elif count > 1:
+        if not gpus:
+            parts = [tf.config.LogicalDeviceConfiguration()] * count
+            tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+        strategy = tf.distribute.MirroredStrategy(tf.config.list_logical_devices("GPU" if gpus else "CPU"))
+    tf.distribute.experimental_set_strategy(strategy)
+
+
+def refuse_uneven(batch_size, devices):
+    """Raises UserError if the devices cannot all have an equal share of a batch."""
+    if batch_size % devices:
+        raise UserError(f"--batch-size {batch_size}: not a multiple of the {devices} devices")
+
+
+def join_cluster(config):
+    """Returns the strategy of the processes that TF_CONFIG names; waits until all are there."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        if not json.loads(config)["cluster"]:  # TensorFlow would train alone
+            raise ValueError("names no cluster")
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
+        problem = " ".join(f"{type(error).__name__} {error}".split())
+        raise UserError(f"TF_CONFIG: not a cluster as TensorFlow describes it ({problem})") from error
+    finally:
+        signal.signal(signal.SIGTERM, handler)  # TensorFlow has replaced it
+
+
+def in_cluster():
+    """Returns whether this is one of the processes of TF_CONFIG."""
+    return isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def is_chief():
+    """Returns whether this process has the run: always, but for the later processes of TF_CONFIG."""
+    return tf.distribute.get_strategy().extended.should_checkpoint
+
+
+def broadcast_from_chief(tensors):
+    """Returns the chief's values of a list of tensors, in every process of TF_CONFIG."""
+    if not in_cluster():
+        return tensors
+    strategy = tf.distribute.get_strategy()
+
+    @tf.function
+    def collect():
+        replica = tf.distribute.get_replica_context()
+        first = replica.replica_id_in_sync_group == 0
+        return [replica.all_reduce("SUM", t if first else tf.zeros_like(t)) for t in tensors]
+
+    return [strategy.experimental_local_results(t)[0] for t in strategy.run(collect)]
+
+
+# === 9. The run's folder ====================================================
+
+FORMAT = 2  # of a run's folder; 1 had its tables outside of the checkpoints
+FREE_FLAGS = {"--out", "--fresh", "--checkpoint-minutes", "--devices"}  # may change on the way
+
+
+def start_run(args, data, hashes):
+    """Opens the run's folder `args.out`, new or to go on with; sets seed and precision.
+
+    Args:
+        args: the parsed flags.
+        data: dict of names and counts, kept with the flags.
+        hashes: of the data's files, by `file_hashes`. A run goes on with the same alone.
+
+    Returns:
+        The folder. Only the chief writes there.
+
+    Raises:
+        UserError: the folder holds something else, or a run with other flags or data,
+            or another process is training in it.
+    """
+    contents = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()[:16]
+    data = {"script": Path(sys.argv[0]).name} | data | {"contents of the data": contents}
+    flags = {f"--{k.replace('_', '-')}": str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    refuse_disagreement(flags | data)
+    if is_chief():
+        open_run(args.out, args.fresh, flags, data)
+    keras.config.set_dtype_policy(args.precision)
+    keras.utils.set_random_seed(args.seed)
+    tf.config.experimental.enable_op_determinism()
+    keep_memory()
+    return args.out
+
+
+def refuse_disagreement(now):
+    """Raises UserError when the processes of TF_CONFIG were started with other flags or data."""
+    same = json.dumps({k: v for k, v in now.items() if k not in FREE_FLAGS | {"--dataset"}})
+    mine = tf.constant(int(hashlib.sha256(same.encode()).hexdigest()[:8], 16), tf.int64)
+    if int(broadcast_from_chief([mine])[0]) != int(mine):
+        raise UserError("TF_CONFIG: the chief has other flags or data; start all by the same command")
+
+
+def open_run(run, fresh, flags, data):
+    """Makes the run's folder this process's own, with options.json in it."""
+    options_file = run / "options.json"
+    occupied = run.is_file() or run.is_dir() and any(path.name[0] != "." for path in run.iterdir())
+    if occupied and not options_file.exists():
+        raise UserError(f"--out {run}: exists and is not the folder of a run; give another one")
+    run.mkdir(parents=True, exist_ok=True)
+    lock(run)
+    if fresh and options_file.exists():
+        print(f"Starting over. The earlier run is now {archive(run)}")
+    if options_file.exists():
+        refuse_changes(options_file, flags | data)
+    versions = {module.__name__: module.__version__ for module in (tf, keras, matplotlib)}
+    versions["python"] = platform.python_version()
+    options = {"format": FORMAT, "flags": flags, "data": data, "versions": versions}
+    with replacing(options_file) as path:
+        path.write_text(json.dumps(options, indent=2) + "\n")
+    (run / "samples").mkdir(exist_ok=True)
+
+
+def archive(run):
+    """Moves what is in a run's folder to a new folder beside it, whose path it returns.
+
+    The run's folder itself stays: it may be a link to another disk, or the current folder.
+    """
+    home = run.resolve()
+    folders = (home.with_name(f"{home.name}.{n}") for n in range(1, 10**6))
+    folder = next(folder for folder in folders if not folder.exists())
+    folder.mkdir()
+    # options.json goes last: until then, the same command would finish an interrupted move.
+    for path in sorted(home.iterdir(), key=lambda path: path.name == "options.json"):
+        if path.name != LOCK:
+            path.rename(folder / path.name)
+    return folder
+
+
+def refuse_changes(options_file, now):
+    """Raises UserError naming each flag, or fact about the data, that the run did not begin with."""
+    try:
+        earlier = json.loads(options_file.read_text())
+        was, version = earlier["flags"] | earlier["data"], earlier.get("format")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{options_file}: damaged; give another --out, or --fresh") from error
+    if version != FORMAT:
+        raise UserError(
+            f"{options_file.parent} holds a run of another version of these scripts, which they cannot "
+            "go on with: give another --out, or start over with --fresh"
+        )
+    free = FREE_FLAGS | {"--epochs"}
+    if was.get("contents of the data") == now["contents of the data"]:
+        free.add("--dataset")  # the same data in another place
+    changes = [f"{k} {was.get(k)} -> {now.get(k)}" for k in was | now if was.get(k) != now.get(k)]
+    changes = [change for change in changes if change.split()[0] not in free]
+    if changes:
+        raise UserError(
+            f"{options_file.parent} holds a run with other settings ({', '.join(changes)}): "
+            "use those, or give another --out, or start over with --fresh"
+        )
+
+
+LOCK = ".lock"
+
+
+def lock(folder):
+    """Keeps other processes out of a folder until this one ends, however it ends."""
+    file = os.open(folder / LOCK, os.O_WRONLY | os.O_CREAT, 0o644)  # open as long as the process lives
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"{folder}: another process is at work in it; wait, or give another --out") from error
+
+
+def file_hashes(files):
+    """Returns {file: hash of its contents}."""
+    hashes = in_threads(lambda file: hashlib.sha256(Path(file).read_bytes()).hexdigest(), files)
+    return dict(zip(files, hashes))
+
+
+def load_generator(run):
+    """Loads the generator that a run of stage 5 has trained.
+
+    Returns:
+        The U-Net, and the run's --dataset and --direction, as a dict.
+
+    Raises:
+        UserError: there is no run, or one of another stage, without an epoch, or damaged.
+    """
+    options_file, weights = run / "options.json", run / "generator.weights.h5"
+    train = f"python 05_pix2pix_train.py --epochs 10 --out {run}"
+    if not options_file.exists():
+        raise UserError(f"--run {run}: no trained run there; this makes one: {train}")
+    try:
+        options = json.loads(options_file.read_text())
+        script, flags = options["data"]["script"], options["flags"]
+        if script != "05_pix2pix_train.py":
+            raise UserError(f"--run {run}: a run of {script}; give one of 05_pix2pix_train.py")
+        flags = {name: str(flags[name]) for name in ("--dataset", "--direction")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{options_file}: damaged; give another --run, or train one: {train}") from error
+    if not weights.exists():
+        raise UserError(f"--run {run}: its first epoch has not ended; its command goes on with it")
+    generator = UNet(name="generator")
+    generator(tf.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3)), training=False)  # the first call makes the weights
+    try:
+        with filtering_logs():
+            generator.load_weights(weights)
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        raise  # the file is not to blame
+    except Exception as error:  # HDF5 and Keras know many kinds of damage
+        raise UserError(f"{weights}: damaged; the command of its training writes it again") from error
+    return generator, flags
+
+
+def in_threads(function, items):
+    """Returns [function(item), ...] in order, with a bar if it takes over a second."""
+    started, bar = time.monotonic(), keras.utils.Progbar(len(items), interval=0.5, unit_name="file")
+    results, pool = [], ThreadPoolExecutor()
+    try:
+        for result in pool.map(function, items):
+            results.append(result)
+            if sys.stdout.isatty() and time.monotonic() - started > 1.0:
+                bar.update(len(results))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, only what is under way is finished
+    return results
+
+
+def keep_memory():
+    """Has the C library keep freed memory for the next step, where it is glibc.
+
+    Left to itself it returns every large block to the system and fetches it again, page by
+    page: 50,000 to 80,000 page faults in a Pix2Pix step, which take a tenth of its time.
+    """
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # M_TRIM_THRESHOLD, ... of malloc.h
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(top_pad, 2**28)
+
+
+# === 10. Files of pairs: found and checked ==================================
+
+MAX_PIXELS = 2**25  # of a file: 33 million, lest a few damaged bytes ask for all memory
+Image.MAX_IMAGE_PIXELS = None  # Pillow would warn of its own limit, which is higher
+warnings.filterwarnings("ignore", module="PIL")  # of odd EXIF blocks; a picture that fails is named
+
+
+def dataset_folder(dataset):
+    """Returns the folder that --dataset means: a path, or the name of one under data/."""
+    for folder in (Path(dataset), HERE / "data" / dataset):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"--dataset {dataset}: no such folder; give a path, or openmoji for the embedded pairs")
+
+
+def usual_direction(dataset):
+    """Returns the direction that a dataset names in its direction.txt, else AtoB."""
+    file = dataset_folder(dataset) / "direction.txt"
+    direction = file.read_text(errors="replace").strip() if file.exists() else "AtoB"
+    if direction not in {"AtoB", "BtoA"}:
+        raise UserError(f"{file}: says neither AtoB nor BtoA; fix it, or give --direction")
+    return direction
+
+
+def list_pictures(folder):
+    """Returns the paths of the .jpg, .jpeg and .png files in a folder, sorted; hidden ones left out."""
+    return sorted(
+        str(path)
+        for path in Path(folder).iterdir()
+        if path.suffix.lower() in {".jpg", ".jpeg", ".png"} and not path.name.startswith(".")
     )
 
 
-def steps_per_execution(steps):
-    """Returns how many steps Keras should run at a time: an equal part of an epoch, 50 at most.
+def find_pairs(dataset):
+    """Lists the side-by-side pictures of a dataset.
 
-    For steps so small that returning to Python after each would cost as much as the step.
-    """
-    return max(n for n in range(1, 51) if steps % n == 0)
+    Args:
+        dataset: the path of a folder anywhere, or the name of one under data/, with
+            train/ and val/ (or test/) in it.
 
-
-def append_row(path, row):
-    """Adds a row to a CSV file, under a header when the file is new."""
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()})
-
-
-def read_rows(path, column="epoch"):
-    """Returns a CSV file's rows as dicts of numbers; none when there is no file.
-
-    A last row without its line break was cut in writing, and is left out.
+    Returns:
+        {"train": paths, "val": paths}, sorted by name.
 
     Raises:
-        UserError: something in it is not a number, or it has no such column.
+        UserError: no such folder, or a split is missing or empty.
     """
-    lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
-    rows = csv.DictReader(line for line in lines if line.endswith("\n"))
+    folder = dataset_folder(dataset)
+    pairs = {}
+    for split, names in {"train": ["train"], "val": ["val", "test"]}.items():
+        found = [folder / name for name in names if (folder / name).is_dir()]
+        if not found:
+            needed = "a folder with train/ and val/ (or test/), full of pairs"
+            raise UserError(f"--dataset {dataset}: no {' or '.join(names)} in {folder}; give {needed}")
+        pairs[split] = next(filter(None, map(list_pictures, found)), [])
+        if not pairs[split]:
+            raise UserError(f"--dataset {dataset}: no .jpg, .jpeg or .png in {found[0]}")
+    return pairs
+
+
+def find_problem(path, upright=True):
+    """Returns what makes a picture file unusable as a pair, or None."""
     try:
-        rows = [{name: float(value) for name, value in row.items()} for row in rows]
-        if rows and column not in rows[0]:
-            raise ValueError(f"no column {column}")
-        return rows
-    except (TypeError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: damaged; mend it, or remove it and go on without") from error
+        path.encode()
+        if Path(path).exists() and not Path(path).is_file():
+            return "not a file"  # opening a pipe would wait for its other end
+        with Image.open(path, formats=["PNG", "JPEG"]) as image:
+            if math.prod(image.size) > MAX_PIXELS:
+                return f"more than {MAX_PIXELS:,} pixels"
+            if upright and orientation(image) != 1:
+                return "turned by an EXIF tag: save it upright"
+        left, _ = decode_pair(path)
+    except UnidentifiedImageError:
+        return "not PNG or JPEG"
+    except UnicodeError:
+        return "TensorFlow cannot take this name, which is not UTF-8: rename it"
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        raise  # the picture is not to blame
+    except Exception as error:  # Pillow and TensorFlow know many kinds of damage
+        return getattr(error, "strerror", None) or "damaged"
+    return None if left.shape[1] else "less than 2 pixels wide"
 
 
-def keep_rows(path, column, last):
-    """Cuts off rows beyond the checkpoint, to be computed again."""
-    kept = sum(row[column] <= last for row in read_rows(path, column))
-    if kept:
-        lines = path.read_text().splitlines(keepends=True)
-        with replacing(path) as temporary:
-            temporary.write_text("".join(lines[: 1 + kept]))  # the header, and rows in order
-    else:
-        path.unlink(missing_ok=True)
+def orientation(image):
+    """Returns how EXIF turns a Pillow picture, 2 to 8, or 1 for upright."""
+    turn = image.getexif().get(ExifTags.Base.Orientation, 1) if image.format == "JPEG" else 1
+    return turn if turn in range(2, 9) else 1
 
 
-# =============================================================================
-# 6. Figures
-# =============================================================================
+def find_unreadable(paths, upright=True):
+    """Decodes every picture, so that none ends a long training.
+
+    Args:
+        upright: whether one that its EXIF tag turns cannot be used.
+
+    Returns:
+        dict: path -> what is wrong with it, of those that cannot be used.
+    """
+    with filtering_logs():
+        problems = in_threads(functools.partial(find_problem, upright=upright), paths)
+    return {path: problem for path, problem in zip(paths, problems) if problem}
+
+
+def refuse_unreadable(flag, problems):
+    """Raises UserError naming all files in `problems`, if any, and the flag that led to them."""
+    if problems:
+        named = "; ".join(f"{path} ({problem})" for path, problem in problems.items())
+        raise UserError(f"{flag}: fix or remove {named}")
+
+
+def warn_of_shared(pairs, hashes):
+    """Warns when a validation picture is trained on as well, since the scores would flatter.
+
+    Args:
+        hashes: of all these pictures, by `file_hashes`.
+    """
+    train = {hashes[path]: path for path in pairs["train"]}
+    shared = [path for path in pairs["val"] if hashes[path] in train]
+    if shared:
+        first = f"{shared[0]} is {train[hashes[shared[0]]]}"
+        warn(f"{len(shared)} validation pictures are also trained on, e.g. {first}")
+
+
+# === 11. Command line =======================================================
+
+
+class UserError(Exception):
+    """A mistake by the user; the message names the file or flag and the cure."""
+
+
+def run_main(main):
+    """Runs `main()`. What the user can fix ends in one line and exit status 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # cleans up on the way
+    if sys.stdout is sys.__stdout__:
+        sys.stdout, sys.stderr = open_output(1), open_output(2)
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on, or begins again.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except (UserError, OSError, MemoryError, tf.errors.OpError) as error:
+        message = explain(error)
+        if not message:
+            raise
+        print(f"{Path(sys.argv[0]).name}: error: {printable(message)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def explain(error):
+    """Returns what the user can do about an error, or None if it is a fault of the code."""
+    text = str(error)
+    if "No space left" in text or "Disk quota" in text:
+        return "the disk is full: make room, and go on by the same command, without --fresh"
+    if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
+        return "out of memory: close other programs, or give a smaller --batch-size"
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else text
+    if isinstance(error, UserError):
+        return text
+    first_line = re.sub(r"\{\{.*?\}\} ?", "", error.message).strip().partition("\n")[0]
+    if isinstance(error, LOST) and in_cluster():
+        return (
+            "TF_CONFIG: another process has ended, or cannot be reached: see its last lines. Start all "
+            f"by the same command, and the run goes on ({first_line})"
+        )
+    file_errors = tf.errors.NotFoundError, tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError
+    return first_line if isinstance(error, file_errors) else None
+
+
+class Output(io.FileIO):
+    """Standard output whose reader may leave, as in `| head -1`: the training goes on."""
+
+    def write(self, data):
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
+def open_output(descriptor):
+    """Returns a file descriptor as a text stream that no reader and no character can break."""
+    try:
+        raw = Output(descriptor, "w", closefd=False)
+    except OSError:  # closed before the script began
+        return open(os.devnull, "w")  # noqa: SIM115
+    return io.TextIOWrapper(io.BufferedWriter(raw), errors="backslashreplace", line_buffering=True)
+
+
+def warn(message):
+    """Prints a warning in one line."""
+    print(f"Warning: {printable(message)}", file=sys.stderr)
+
+
+def printable(text):
+    """Escapes what would act on a terminal: file names may hold line breaks, or worse."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def number(low, high, kind=float):
+    """Returns an argparse type: a number, of int or float kind, from `low` to `high`."""
+
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            name = "whole number" if kind is int else "number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {name} from {low} to {high}")
+        return value
+
+    return parse
+
+
+def file_path(text):
+    """Argparse type of files and folders."""
+    if not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} holds characters that cannot be used in a path here")
+    return Path(text)
+
+
+def device_count(text):
+    """Argparse type of --devices."""
+    return text if text == "all" else number(1, 1024, int)(text)
+
+
+def new_parser(docstring):
+    """Returns a parser whose help is a script's docstring."""
+    return argparse.ArgumentParser(
+        description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def trainer_arguments(docstring, *, epochs, batch_size, out):
+    """Returns a parser with the flags that all trainers share."""
+    parser = new_parser(docstring)
+    add = parser.add_argument
+    add("--epochs", type=number(1, 10**6, int), default=epochs, help=f"epochs wanted in all ({epochs})")
+    add("--batch-size", type=number(1, 10**5, int), default=batch_size, help=f"examples ({batch_size})")
+    add("--steps-per-epoch", type=number(1, 10**9, int), metavar="N", help="cap, for a quick look")
+    add("--seed", type=number(0, 2**31 - 1, int), default=0, help="of weights, noise, order (0)")
+    precisions = ["float32", "mixed_bfloat16", "mixed_float16"]
+    add("--precision", choices=precisions, default="float32", help="of the arithmetic (float32)")
+    help_text = "GPUs, or parts of the processor (1); TF_CONFIG: machines"
+    add("--devices", type=device_count, default=1, metavar="all|N", help=help_text)
+    folder = Path("runs") / out
+    add("--out", type=file_path, default=folder, metavar="DIR", help=f"folder of the run ({folder})")
+    help_text = "how often to save within an epoch; after each one, too (10)"
+    add("--checkpoint-minutes", type=number(0, 1e4), default=10, metavar="N", help=help_text)
+    add("--fresh", action="store_true", help="start over; an earlier run in DIR is moved aside")
+    return parser
+
+
+def pair_arguments(parser):
+    """Adds the flags that name the paired data and say which half is the condition."""
+    add = parser.add_argument
+    add("--dataset", default="openmoji", metavar="NAME|DIR", help="folder with train/ and val/ (openmoji)")
+    add("--direction", choices=["AtoB", "BtoA"], help="AtoB: left half to right half (the dataset's own)")
+
+
+def epoch_steps(args, examples):
+    """Returns how many batches make an epoch under the flags, for so many examples."""
+    if args.batch_size > examples:
+        raise UserError(f"--batch-size {args.batch_size}: there are only {examples} training examples")
+    return min(examples // args.batch_size, args.steps_per_epoch or examples)
+
+
+# === 12. Figures ============================================================
 
 
 def save_figure(figure, path):
@@ -1309,7 +1469,9 @@ def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
     tiles = [[tf.pad(picture, border, constant_values=0.6) for picture in row] for row in rows]
     page = tf.concat([tf.concat(row, axis=1) for row in tiles], axis=0)
     height, width = page.shape[:2]
-    figure = Figure((scale * width / 100 + 0.3, scale * height / 100 + 0.4), layout="constrained")
+    titles_width = 0.3 + 0.09 * max(map(len, map(str, row_titles)), default=0)  # inches
+    size = (scale * width / 100 + titles_width, scale * height / 100 + 0.4)
+    figure = Figure(size, layout="constrained")
     axis = figure.subplots()
     axis.imshow(tf.clip_by_value(page * 0.5 + 0.5, 0.0, 1.0), cmap="gray", vmin=0, vmax=1)
     tile_height, tile_width = tiles[0][0].shape[:2]
@@ -1320,9 +1482,8 @@ def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
     save_figure(figure, path)
 
 
-def draw_curves(run):
-    """Draws losses.png from losses.csv and metrics.csv, L1 and each score in its own panel."""
-    losses, metrics = read_rows(run / "losses.csv"), read_rows(run / "metrics.csv")
+def draw_curves(path, losses, metrics):
+    """Draws the rows of losses.csv and metrics.csv, L1 and each score in a panel of its own."""
     names = list(losses[0])[2:] if losses else []
     adversarial = [name for name in names if name != "g_l1"]
     panels = [("L1, training", losses, "step", ["g_l1"])] if "g_l1" in names else []
@@ -1337,9 +1498,9 @@ def draw_curves(run):
             marker = "." if len(rows) < 40 else None
             axis.plot([r[x] for r in rows], [r[name] for r in rows], label=name, linewidth=1, marker=marker)
         if names == adversarial:
-            if "d_wrong" not in names:  # with two kinds of fake, not to know is another number
+            if "d_wrong" not in names:  # with two kinds of fake, another number means not to know
                 axis.axhline(math.log(2), color="gray", linestyle=":", label="log 2: cannot tell")
             axis.legend(fontsize=9)
         axis.set(title=title, xlabel=x)
         axis.grid(alpha=0.3)
-    save_figure(figure, run / "losses.png")
+    save_figure(figure, path)

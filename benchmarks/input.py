@@ -48,7 +48,7 @@ def measure(what, folder):
         paths = common.list_pictures(folder)[:5]
         batches = list(common.training_pairs(paths, **flags, first_step=0, last_step=5))
         model = importlib.import_module("05_pix2pix_train").Pix2Pix()
-        model.compile(common.adam(2e-4, 0.5), common.adam(2e-4, 0.5))
+        model.set_optimizers(common.adam(2e-4, 0.5), common.adam(2e-4, 0.5))
         step = tf.function(model.train_step)
         work, count = lambda: [step(batch) for batch in batches], 5
     work()  # traces, fills caches

@@ -47,17 +47,17 @@ def main():
         subprocess.run([*command, paths[0]], stdout=subprocess.DEVNULL, check=True)
         print(f"command to first picture: {time.perf_counter() - started:.1f} s")
 
-    generator, flags = stage6.load_generator(run)
-    colour = stage6.colourer(generator)
+    generator, flags = common.load_generator(run)
+    colour = stage6.make_colour_function(generator)
     figure = Figure(stage6.FIGURE, dpi=100)
     FigureCanvasAgg(figure)
     pad = stage6.SketchPad(figure, colour, flags, Path())
     seconds = []
     for n in range(20):
-        pad.stroke, pad.place = pad.sheets[-1], tf.constant([20.0, 10.0 * n])
+        pad.stroke, pad.pen = pad.sheets[-1], tf.constant([20.0, 10.0 * n])
         pad.draw_to(tf.constant([200.0, 10.0 * n]))
         started = time.perf_counter()
-        pad.lift()
+        pad.lift_pen()
         figure.canvas.draw()
         seconds.append(time.perf_counter() - started)
     print(f"pen lifted to picture drawn: median {sorted(seconds)[10]:.2f} s, longest {max(seconds):.2f} s")
@@ -66,12 +66,13 @@ def main():
     for thinner in (0.0, 1.5, 2.5):
         errors = {"as it is": 0.0, "cleaned": 0.0, "cleaned, widened": 0.0}
         for n, path in enumerate(paths):
-            sketch, _ = common.split_stack(common.stack_pair(*common.decode_pair(path), "AtoB"))
+            stack = common.stack_pair(*common.decode_pair(path), "AtoB")
+            sketch, _ = common.split_stack(common.resize(stack))
             photo = tf.cast(photograph(sketch[tf.newaxis], thinner, n), tf.float32) / 255.0
             for name in errors:
                 stage6.thicken = widen if name == "cleaned, widened" else lambda gray: gray
-                cleaned = photo if name == "as it is" else stage6.clean_photograph(stage6.reduced(photo))
-                cleaned = tf.image.resize(cleaned, (256, 256), antialias=True)[tf.newaxis] * 2.0 - 1.0
+                cleaned = photo if name == "as it is" else stage6.clean_photograph(stage6.limit_size(photo))
+                cleaned = common.resize(cleaned)[tf.newaxis] * 2.0 - 1.0
                 difference = tf.abs(colour(cleaned) - colour(sketch[tf.newaxis]))
                 errors[name] += float(tf.reduce_mean(difference)) / len(paths)
         row = ", ".join(f"{name} {error:.3f}" for name, error in errors.items())

@@ -40,6 +40,7 @@ from common import (  # noqa: E402
     find_pairs,
     generator_loss,
     keep_memory,
+    make_train_function,
     save_figure,
     training_pairs,
 )
@@ -130,20 +131,20 @@ def serve(pipe, batch, precision, form):
     """
     keras.config.set_dtype_policy(precision)
     flags = {"batch_size": batch, "seed": 0, "direction": "AtoB", "augment": "jitter"}
-    batches = iter(training_pairs(find_pairs("openmoji")["train"], **flags, first_step=0, last_step=10**6))
+    batches = training_pairs(find_pairs("openmoji")["train"], **flags, first_step=0, last_step=10**6)
     if form == "plain":
-        plain = plain_step()
+        plain, batches = plain_step(), iter(batches)
 
         def step():
             return [float(loss) for loss in plain(*next(batches))]
     else:
         keep_memory()
         model = importlib.import_module("05_pix2pix_train").Pix2Pix()
-        model.compile(adam(2e-4, 0.5), adam(2e-4, 0.5))
-        model.make_train_function()
+        model.set_optimizers(adam(2e-4, 0.5), adam(2e-4, 0.5))
+        take_steps = make_train_function(model, batches)
 
         def step():
-            return [float(loss) for loss in model.train_function(batches).values()]
+            return take_steps(1)
 
     while pipe.recv():
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

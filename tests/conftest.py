@@ -69,6 +69,11 @@ def stage6():
     return importlib.import_module("06_sketch_pad")
 
 
+@pytest.fixture(scope="session")
+def stage7():
+    return importlib.import_module("07_get_pairs")
+
+
 @pytest.fixture
 def run_script(tmp_path):
     """Runs a script as a user does, in an empty folder; returns what it did."""
@@ -115,7 +120,7 @@ def few_pairs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_run(few_pairs):
-    """Makes the run folder of a training without training: what stage 6 reads of it."""
+    """Makes the run folder of a training without training: what stages 6 and 8 read of it."""
 
     def make(folder, generator, direction="AtoB"):
         generator(tf.zeros((1, 256, 256, 3)), training=False)

@@ -74,13 +74,13 @@ class Page:
                 return answer["result"]
 
     async def canvas(self):
-        """Where the figure is on the page: x, y, width, height."""
+        """Returns where the figure is on the page: x, y, width, height."""
         script = "JSON.stringify(document.querySelector('canvas.mpl-canvas')?.getBoundingClientRect())"
         result = (await self.call("Runtime.evaluate", expression=script))["result"]
         return json.loads(result["value"]) if "value" in result else None
 
     async def screenshot(self):
-        """The figure, (height, width, 3) uint8, and as PNG."""
+        """Returns the figure, (height, width, 3) uint8, and as PNG."""
         box = {name: value for name, value in (await self.canvas()).items() if name in BOX}
         shot = await self.call("Page.captureScreenshot", clip=box | {"scale": 1})
         png = base64.b64decode(shot["data"])
@@ -114,7 +114,7 @@ async def until(ready):
 
 @contextlib.contextmanager
 def served(run, out):
-    """Runs the pad as a web page; its address."""
+    """Runs the pad as a web page; gives its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -129,14 +129,14 @@ def served(run, out):
     assert process.returncode == 0
 
 
-class Places:
-    """Where things are in the figure, in pixels from its top left: a pad's without a browser."""
+class Layout:
+    """Tells where things are in the figure, in pixels from its top left, by a pad without a browser."""
 
     def __init__(self):
         stage6 = importlib.import_module("06_sketch_pad")
         figure = Figure(stage6.FIGURE, dpi=100)
         FigureCanvasAgg(figure)
-        self.pad = stage6.SketchPad(figure, lambda sketch: sketch, {}, Path())
+        self.pad = stage6.SketchPad(figure, lambda sheet: sheet, {}, Path())
         self.height = round(figure.bbox.height)
 
     def on_sheet(self, x, y):
@@ -148,26 +148,26 @@ class Places:
         return screenshot[self.height - top + 3 : self.height - bottom - 3, left + 3 : right - 3]
 
 
-async def draw(page, places, stroke):
+async def draw(page, layout, stroke):
     """Draws a stroke, [(x, y), ...] in pixels of 256; returns the screenshot that shows it coloured."""
     before, _ = await page.screenshot()
-    await page.mouse("mouseMoved", *places.on_sheet(*stroke[0]))
-    await page.mouse("mousePressed", *places.on_sheet(*stroke[0]))
-    for place in stroke[1:]:
-        await page.mouse("mouseMoved", *places.on_sheet(*place))
+    await page.mouse("mouseMoved", *layout.on_sheet(*stroke[0]))
+    await page.mouse("mousePressed", *layout.on_sheet(*stroke[0]))
+    for point in stroke[1:]:
+        await page.mouse("mouseMoved", *layout.on_sheet(*point))
         await asyncio.sleep(0.03)
-    await page.mouse("mouseReleased", *places.on_sheet(*stroke[-1]))
+    await page.mouse("mouseReleased", *layout.on_sheet(*stroke[-1]))
 
     async def coloured():
         after, png = await page.screenshot()
-        old, new = (places.crop(shot, places.pad.picture.axes) for shot in (before, after))
+        old, new = (layout.crop(shot, layout.pad.picture.axes) for shot in (before, after))
         same = old.shape == new.shape and not bool(tf.reduce_any(old != new))
         return None if same else (after, png)
 
     return await until(coloured)
 
 
-async def begin(page, places):
+async def begin(page, layout):
     """Waits for the figure to be there and drawn."""
 
     async def there():
@@ -175,7 +175,7 @@ async def begin(page, places):
         if not box or box["width"] < 900:
             return None
         shot, _ = await page.screenshot()
-        button = places.crop(shot, places.pad.buttons[0].ax)
+        button = layout.crop(shot, layout.pad.buttons[0].ax)
         return shot if int(tf.reduce_min(button)) < 100 else None  # its name is written
 
     return await until(there)
@@ -187,14 +187,14 @@ def test_browser(make_run, tmp_path):
     """Broken if the web page does not take strokes of a real pointer, or does not colour them."""
     pytest.importorskip("tornado", reason="tornado is missing: pip install -r requirements-web.txt")
     common.keras.utils.set_random_seed(0)
-    run, places = make_run(tmp_path / "run", common.UNet()), Places()
+    run, layout = make_run(tmp_path / "run", common.UNet()), Layout()
 
     async def play(address):
         async with Page.opened(address, 1100, 1000) as page:
-            blank = await begin(page, places)
-            assert int(tf.reduce_min(places.crop(blank, places.pad.sketch.axes))) == 255, "not blank"
+            blank = await begin(page, layout)
+            assert int(tf.reduce_min(layout.crop(blank, layout.pad.sketch.axes))) == 255, "not blank"
             for stroke in ([(100, 100)], smooth([(20, 60), (100, 200), (150, 60), (230, 230)], steps=20)):
-                shot, png = await draw(page, places, stroke)
+                shot, png = await draw(page, layout, stroke)
             (tmp_path / "pad.png").write_bytes(png)
             await page.call("Input.dispatchKeyEvent", type="keyDown", key="s", text="s")
             await until((tmp_path / "out" / "result_001.png").exists)
@@ -203,10 +203,10 @@ def test_browser(make_run, tmp_path):
     with served(run, tmp_path / "out") as address:
         shot = asyncio.run(play(address))
     sketch = common.decode_picture(str(tmp_path / "out" / "sketch_001.png"))
-    places_drawn = [int(sketch[y, x, 0]) for x, y in ((100, 100), (20, 60), (100, 200), (150, 60), (200, 20))]
-    assert places_drawn == [0, 0, 0, 0, 255], "other strokes than the pointer's"
-    on_screen = places.crop(shot, places.pad.sketch.axes)
-    scale = (256 / places.pad.sketch.axes.bbox.width) ** 2
+    values = [int(sketch[y, x, 0]) for x, y in ((100, 100), (20, 60), (100, 200), (150, 60), (200, 20))]
+    assert values == [0, 0, 0, 0, 255], "other strokes than the pointer's"
+    on_screen = layout.crop(shot, layout.pad.sketch.axes)
+    scale = (256 / layout.pad.sketch.axes.bbox.width) ** 2
     black = [float(tf.reduce_sum(tf.cast(picture < 128, tf.float32))) for picture in (sketch, on_screen)]
     assert black[1] * scale == pytest.approx(black[0], rel=0.01), (
         "the browser does not show all of the stroke"
@@ -214,7 +214,7 @@ def test_browser(make_run, tmp_path):
 
 
 def apple():
-    """An apple, in strokes."""
+    """Returns an apple, in strokes."""
     side = [(128, 92), (112, 80), (92, 76), (70, 84), (56, 104), (52, 132), (60, 166), (78, 200)]
     side += [(100, 218), (116, 220), (128, 214)]
     body = side + [(256 - x, y) for x, y in reversed(side)]
@@ -223,7 +223,7 @@ def apple():
 
 
 def smooth(points, steps=5):
-    """A Catmull-Rom curve through points, as a hand would draw it."""
+    """Returns a Catmull-Rom curve through points, as a hand would draw it."""
     ends = [points[0], *points, points[-1]]
     curve = []
     for a, b, c, d in zip(ends, ends[1:], ends[2:], ends[3:]):
@@ -238,11 +238,11 @@ def main():
     run, picture = Path(sys.argv[1]), Path(sys.argv[2])
 
     async def play(address):
-        places = Places()
+        layout = Layout()
         async with Page.opened(address, 1100, 1000) as page:
-            await begin(page, places)
+            await begin(page, layout)
             for stroke in apple():
-                _, png = await draw(page, places, smooth(stroke))
+                _, png = await draw(page, layout, smooth(stroke))
         picture.write_bytes(png)
 
     with tempfile.TemporaryDirectory() as out, served(run, out) as address:

@@ -1,5 +1,8 @@
 """Pairs are found, split, scaled and augmented as the paper and the README say."""
 
+import struct
+import zlib
+
 import common
 
 import pytest
@@ -22,11 +25,30 @@ def write_pair(path, left, right, size=(4, 4), alpha=None):
 @pytest.mark.parametrize("direction, condition, target", [("AtoB", RED, BLUE), ("BtoA", BLUE, RED)])
 def test_halves(tmp_path, direction, condition, target):
     """Broken if the halves are exchanged, or the values are not in [-1, 1]."""
-    halves = common.decode_pair(write_pair(tmp_path / "pair.png", RED, BLUE))
+    halves = common.decode_pair(write_pair(tmp_path / "pair.png", RED, BLUE, size=(5, 4)))
     stack = common.stack_pair(*halves, direction)
-    assert stack.shape == (256, 256, 6)
+    assert stack.shape == (5, 4, 6)
     wanted = [value / 127.5 - 1.0 for value in (*condition, *target)]
-    assert float(tf.reduce_max(tf.abs(stack - wanted))) < 1e-6
+    for result in (stack, common.resize(stack)):
+        assert float(tf.reduce_max(tf.abs(result - wanted))) < 1e-6
+
+
+def test_the_way_of_a_pair(tmp_path):
+    """Broken if the table in stage 3's docstring is no longer true.
+
+    (H, 2W, 3) -> (H, W, 3) twice -> (H, W, 6) -> (286, 286, 6) -> (256, 256, 6) -> (256, 256, 3) twice.
+    """
+    path = write_pair(tmp_path / "pair.png", RED, BLUE, size=(300, 200))
+    assert common.decode_picture(path).shape == (300, 400, 3)
+    halves = common.decode_pair(path)
+    assert [half.shape for half in halves] == [(300, 200, 3)] * 2
+    stack = common.stack_pair(*halves, "AtoB")
+    assert stack.shape == (300, 200, 6)
+    assert common.resize(stack, 286).shape == (286, 286, 6)
+    for augment in common.AUGMENTATIONS.values():
+        stack = augment(common.stack_pair(*halves, "AtoB"), tf.constant([0, 0], tf.int64))
+        assert stack.shape == (256, 256, 6)
+        assert [half.shape for half in common.split_stack(stack)] == [(256, 256, 3)] * 2
 
 
 def test_embedded_sketches_are_on_the_left():
@@ -50,6 +72,65 @@ def test_any_size_and_transparency(tmp_path):
     assert bool(tf.reduce_all(right[0] == BLUE)), "the middle column is dropped"
     left, _ = common.decode_pair(write_pair(tmp_path / "c.png", RED, BLUE, alpha=0))
     assert bool(tf.reduce_all(left == 255)), "transparent is white"
+
+
+def png(width, bits, colour_type, row, *, transparent=None, palette=None):
+    """A PNG of one row, byte by byte: Pillow and TensorFlow cannot write all of these kinds."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    chunks = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, colour_type, 0, 0, 0))]
+    chunks += [chunk(b"PLTE", palette)] if palette else []
+    chunks += [chunk(b"tRNS", transparent)] if transparent else []
+    chunks += [chunk(b"IDAT", zlib.compress(b"\0" + row)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+GRAY, RGB, PALETTE = 0, 2, 3  # colour types of PNG
+KINDS = {
+    # The file, and the red channel that must come out. The values 0 to 3 of 2 bits are 0, 85,
+    # 170 and 255 of 8. Two bytes name the transparent gray, six the transparent RGB.
+    "1 bit": (png(4, 1, GRAY, b"\x50"), [0, 255, 0, 255]),
+    "2 bits": (png(4, 2, GRAY, b"\x1b"), [0, 85, 170, 255]),
+    "4 bits": (png(4, 4, GRAY, b"\x05\xaf"), [0, 85, 170, 255]),
+    "gray": (png(4, 8, GRAY, bytes([0, 100, 200, 255])), [0, 100, 200, 255]),
+    "1 bit, black transparent": (png(4, 1, GRAY, b"\x50", transparent=b"\0\0"), [255, 255, 255, 255]),
+    "2 bits, 85 transparent": (png(4, 2, GRAY, b"\x1b", transparent=b"\0\1"), [0, 255, 170, 255]),
+    "4 bits, 85 transparent": (png(4, 4, GRAY, b"\x05\xaf", transparent=b"\0\5"), [0, 255, 170, 255]),
+    "gray, 100 transparent": (
+        png(4, 8, GRAY, bytes([0, 100, 200, 255]), transparent=b"\0\x64"),
+        [0, 255, 200, 255],
+    ),
+    "RGB, first transparent": (
+        png(2, 8, RGB, bytes([1, 2, 3, 1, 2, 4]), transparent=bytes([0, 1, 0, 2, 0, 3])),
+        [255, 1],
+    ),
+    "16 bits, 30000 transparent": (
+        png(4, 16, GRAY, struct.pack(">4H", 0, 25700, 30000, 65535), transparent=struct.pack(">H", 30000)),
+        [0, 100, 255, 255],
+    ),
+    "palette, second colour half transparent": (
+        png(4, 2, PALETTE, b"\x1b", transparent=b"\xff\x80", palette=bytes([100, 0, 0] * 4)),
+        [100, 177, 100, 100],  # 100 * 128/255 + 255 * 127/255
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_bits_and_one_transparent_colour(kind, tmp_path):
+    """Broken if a drawing of few bits comes out blank, or a transparent colour not white.
+
+    TensorFlow overlooks the transparent colour unless asked for four channels, and asked for
+    four, it takes what has less than 8 bits and no such colour for nearly transparent.
+    """
+    data, red = KINDS[kind]
+    path = tmp_path / "picture.png"
+    path.write_bytes(data)
+    assert common.find_problem(str(path)) is None
+    picture = common.decode_picture(str(path))
+    assert picture.shape == (1, len(red), 3)
+    assert [int(value) for value in picture[0, :, 0]] == red
 
 
 def test_jpeg(tmp_path):
@@ -112,24 +193,56 @@ def test_jitter_by_hand():
     assert 8 <= mirrored <= 32
 
 
+def test_jitter_of_a_larger_picture():
+    """Broken if a larger original is resized to 256 on its way to 286, which blurs it.
+
+    The jitter must be a crop, mirrored or not, of the original resized to 286 in one go. Of
+    noise, 256 pixels keep visibly less than 286.
+    """
+    original = tf.random.stateless_uniform((500, 600, 6), (1, 2), -1.0, 1.0)
+    enlarged = tf.image.resize(original, (286, 286), antialias=True)
+    blurred = common.resize(common.resize(original), 286)
+    assert float(tf.reduce_mean(tf.abs(enlarged - blurred))) > 0.05
+    for draw in range(4):
+        result = common.jitter(original, tf.constant([0, draw], tf.int64))
+        found = []
+        for crop in (result, result[:, ::-1]):
+            # Where in the enlarged picture is the crop's top left pixel?
+            difference = tf.reduce_max(tf.abs(enlarged[:31, :31] - crop[0, 0]), axis=-1)
+            found += [(crop, int(y), int(x)) for y, x in tf.where(difference < 1e-5)]
+        ((crop, y, x),) = found
+        assert float(tf.reduce_max(tf.abs(enlarged[y : y + 256, x : x + 256] - crop))) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["none", "course"])
+def test_other_augmentations_of_a_larger_picture(name):
+    """Broken if these do not begin with 256x256, as the jitter begins with 286x286."""
+    original, seed = tf.random.stateless_uniform((500, 600, 6), (1, 2)), tf.constant([0, 0], tf.int64)
+    resized = tf.image.resize(original, (256, 256), antialias=True)
+    augment = common.AUGMENTATIONS[name]
+    assert float(tf.reduce_max(tf.abs(augment(original, seed) - augment(resized, seed)))) < 1e-5
+
+
 def test_course_by_hand():
     """Broken if a mirror, the quarter turns or either border of the course's recipe is missing.
 
     A corner mark can land in each corner; a shift of 30 leaves a border that is white
     (1.0) in some draws and a reflection of the black picture (-1.0) in others.
     """
-    white_share = []
+    white_fraction = []
     corners = set()
     black = tf.fill((256, 256, 6), -1.0)
     ramp_x = tf.tile(tf.linspace(-1.0, 1.0, 256)[tf.newaxis, :, tf.newaxis], (256, 1, 6))
     for draw in range(60):
         seed = tf.constant([0, draw], tf.int64)
-        white_share.append(float(tf.reduce_mean(tf.cast(common.course(black, seed) > 0, tf.float32))))
-        centre = common.course(ramp_x, seed)[64:192, 64:192, 0]
+        white_fraction.append(
+            float(tf.reduce_mean(tf.cast(common.course_augment(black, seed) > 0, tf.float32)))
+        )
+        centre = common.course_augment(ramp_x, seed)[64:192, 64:192, 0]
         right = float(tf.reduce_mean(centre[:, 64:] - centre[:, :64]))
         down = float(tf.reduce_mean(centre[64:] - centre[:64]))
         corners.add((round(right, 1), round(down, 1)))
-    assert 15 <= sum(share > 0 for share in white_share) <= 45
+    assert 15 <= sum(fraction > 0 for fraction in white_fraction) <= 45
     assert {(0.5, 0.0), (-0.5, 0.0), (0.0, 0.5), (0.0, -0.5)} == corners
 
 
@@ -185,7 +298,7 @@ def test_unreadable_are_named(tmp_path):
     tf.io.write_file(cut, tf.strings.substr(tf.io.read_file(good), 0, 60))
     tf.io.write_file(empty, "")
     tf.io.write_file(thin, tf.io.encode_png(tf.zeros((4, 1, 3), tf.uint8)))
-    assert list(common.unreadable([good, text, cut, empty, thin])) == [text, cut, empty, thin]
+    assert list(common.find_unreadable([good, text, cut, empty, thin])) == [text, cut, empty, thin]
 
 
 def test_measures_by_hand(tmp_path, stage3):
@@ -206,3 +319,6 @@ def test_measures_by_hand(tmp_path, stage3):
     assert colours == [2, 1]
     assert float(counts[0, 0]) == float(counts[0, -1]) == 256 * 128
     assert float(counts[3, -1]) == 256 * 256
+    sizes, _, _, counts, _, _ = stage3.measure([write_pair(tmp_path / "b.png", RED, BLUE, (60, 100))], "AtoB")
+    assert dict(sizes) == {"100x60": 1}
+    assert float(counts[0, -1]) == float(counts[5, -1]) == 256 * 256, "a pair counts by its file's size"

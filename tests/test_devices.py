@@ -3,6 +3,7 @@
 Devices are parts of the processor; processes talk over the loopback interface.
 """
 
+import csv
 import json
 import math
 import os
@@ -11,8 +12,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-
-from common import read_rows
 
 import pytest
 import tensorflow as tf
@@ -43,6 +42,12 @@ def end(process, status=0):
     words = process.communicate(timeout=240)[0]
     assert process.returncode == status, words
     return words
+
+
+def read_rows(path):
+    """The rows of a table, as dicts of numbers."""
+    with path.open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def free_ports(count):
@@ -102,9 +107,9 @@ def test_devices_and_processes(alone, tmp_path):
 @pytest.mark.parametrize(
     "flags, problem",
     [
-        (["--devices", 2, "--batch-size", 3], "--batch-size 3: cannot be shared out evenly over 2 devices"),
+        (["--devices", 2, "--batch-size", 3], "--batch-size 3: not a multiple of the 2 devices"),
         (["--devices", "some"], "'some' is not a whole number"),
-        (["--devices", 64, "--batch-size", 64], "--devices 64: without GPUs, at most"),
+        (["--devices", 64, "--batch-size", 64], "--devices 64: there are at most 2 parts of the processor"),
         (["--devices", 0], "'0' is not a whole number from 1"),
     ],
 )
@@ -116,7 +121,7 @@ def test_wrong_devices(flags, problem, call_main, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", ["{", "{}x", '{"cluster": {"worker": ["127.0.0.1:1"]}}'])
+@pytest.mark.parametrize("config", ["{", "{}", "[]", '{"cluster": {"worker": ["127.0.0.1:1"]}}'])
 def test_wrong_cluster(config, tmp_path, monkeypatch):
     """Broken if a mistake in TF_CONFIG is not told by its name."""
     monkeypatch.setenv("TF_CONFIG", config)
@@ -157,8 +162,8 @@ scale = float(optimizer.dynamic_scale.value.read_value())
 
 @tf.function
 def step():
-    place = tf.distribute.get_replica_context().replica_id_in_sync_group
-    gradient = tf.where(tf.equal(place, 1), [float("inf")], [1.0])
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    gradient = tf.where(tf.equal(replica, 1), [float("inf")], [1.0])
     optimizer.apply([gradient], [variable])
 
 tf.distribute.get_strategy().run(step)

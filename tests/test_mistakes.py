@@ -175,12 +175,12 @@ PICTURES = {
     "a BMP": (lambda: encoded(pair(), "BMP"), "not PNG or JPEG"),
     "a WebP": (lambda: encoded(pair(), "WEBP"), "not PNG or JPEG"),
     "1 pixel wide": (lambda: encoded(pair(width=1)), "less than 2 pixels wide"),
-    "turned by EXIF": (lambda: encoded(pair(), "JPEG", exif=turned(6)), "an EXIF tag turns it"),
+    "turned by EXIF": (lambda: encoded(pair(), "JPEG", exif=turned(6)), "turned by an EXIF tag"),
     "turned, after a comment": (
         lambda: encoded(pair(), "JPEG", comment=b"x" * 300, exif=turned(6)),
-        "an EXIF tag turns it",
+        "turned by an EXIF tag",
     ),
-    "mirrored by EXIF": (lambda: encoded(pair(), "JPEG", exif=turned(2, "II")), "an EXIF tag turns it"),
+    "mirrored by EXIF": (lambda: encoded(pair(), "JPEG", exif=turned(2, "II")), "turned by an EXIF tag"),
     "a JPEG asking for gigabytes": (huge_jpeg, "more than 33,554,432 pixels"),
     "a PNG asking for gigabytes": (huge_png, "more than 33,554,432 pixels"),
 }
@@ -204,7 +204,7 @@ def test_all_bad_pictures_are_named_at_once(mine, refused, call_main):
     (mine / "val" / "folder.png").mkdir()
     (mine / "val" / os.fsdecode(b"\xb1\xd7.png")).write_bytes(encoded(pair()))
     words = [name.replace("\n", "\\n") for name in names]
-    words += ["gone.png (No such file", "folder.png (Is a directory)", "is not UTF-8"]
+    words += ["gone.png (No such file", "folder.png (not a file)", "not UTF-8"]
     refused("05_pix2pix_train.py", "--dataset", "mine", words=words)
     done = call_main("03_pix2pix_data.py", "--dataset", "mine")
     assert done.returncode == 2 and all(word in done.stderr.splitlines()[-1] for word in words)
@@ -239,7 +239,7 @@ def test_taken(kind, tmp_path):
     """Broken if a sound picture of this kind is refused, or read in wrong colours."""
     path = tmp_path / "file"
     path.write_bytes(TAKEN[kind]())
-    assert common.unreadable([str(path)]) == {}
+    assert common.find_unreadable([str(path)]) == {}
     left, right = common.decode_pair(str(path))
     assert left.shape == right.shape
     gray = [[round(0.299 * r + 0.587 * g + 0.114 * b)] * 3 for r, g, b in (RED, BLUE)]
@@ -283,7 +283,7 @@ def test_shared_pictures(mine, call_main):
     shutil.copy(mine / "train" / "a.png", mine / "val" / "z.png")
     done = call_main("03_pix2pix_data.py", "--dataset", "mine")
     assert done.returncode == 0
-    assert "1 pictures, e.g. mine/val/z.png is mine/train/a.png" in done.stderr
+    assert "1 validation pictures are also trained on, e.g. mine/val/z.png is mine/train/a.png" in done.stderr
 
 
 @pytest.mark.parametrize("where", ["dataset", "out"])
@@ -337,7 +337,7 @@ def test_mangled_pictures(tmp_path):
         path = tmp_path / f"{number}.png"
         path.write_bytes(data)
         paths.append(str(path))
-    problems = common.unreadable(paths)
+    problems = common.find_unreadable(paths)
     taken = [path for path in paths if path not in problems]
     assert len(problems) > 200 and len(taken) > 30
     flags = {"batch_size": 1, "seed": 0, "direction": "AtoB", "augment": "none"}

@@ -19,11 +19,16 @@ def table(graph):
     """Name, shape, parameters and inputs of each layer, as plain data for a golden file."""
     rows = []
     for layer in graph.layers:
-        takes = [t._keras_history.operation.name for t in tf.nest.flatten(layer.input)]
+        sources = [tensor._keras_history.operation.name for tensor in tf.nest.flatten(layer.input)]
         shape = "x".join(map(str, layer.output.shape[1:]))
-        rows.append(f"{layer.name} {shape} {layer.count_params()} <- {' '.join(takes)}")
-    trainable = sum(math.prod(v.shape) for v in graph.trainable_variables)
+        rows.append(f"{layer.name} {shape} {layer.count_params()} <- {' '.join(sources)}")
+    trainable = sum(math.prod(variable.shape) for variable in graph.trainable_variables)
     return {"layers": rows, "parameters": graph.count_params(), "trainable": trainable}
+
+
+def worked_out(stage4, patchgan):
+    """Sizes of the receptive field that the script works out, from the last convolution to the first."""
+    return [size for _, _, _, size in stage4.receptive_field_steps(patchgan)]
 
 
 @pytest.mark.parametrize("name", ["unet", "encoder_decoder", "patchgan"])
@@ -42,15 +47,33 @@ def test_totals_of_public_implementations(stage4):
     2,770,433 in all the discriminator of TensorFlow's tutorial.
     """
     unet = stage4.layer_graph(common.UNet(), ["sketch"])
-    assert sum(math.prod(v.shape) for v in unet.trainable_variables) == 54_413_955
+    assert sum(math.prod(variable.shape) for variable in unet.trainable_variables) == 54_413_955
     assert stage4.layer_graph(common.PatchGAN(), ["sketch", "picture"]).count_params() == 2_770_433
 
 
 def test_receptive_field_is_70(stage4):
-    """Broken if a kernel, stride or padding of the PatchGAN changes: a logit sees 70x70 pixels."""
+    """Broken if a kernel or stride of the PatchGAN changes, or the printed sum: a logit sees 70x70 pixels.
+
+    By hand, from the logit back: 1, (1 - 1) + 4 = 4, (4 - 1) + 4 = 7, (7 - 1) * 2 + 4 = 16,
+    (16 - 1) * 2 + 4 = 34, (34 - 1) * 2 + 4 = 70.
+    """
     patchgan = common.PatchGAN()
-    _, box = stage4.receptive_field(patchgan, 15, 15)
+    _, box = stage4.measure_receptive_field(patchgan, 15, 15)
     assert box[2:] == (70, 70)
+    assert worked_out(stage4, patchgan) == [4, 7, 16, 34, 70]
+
+
+def test_receptive_field_of_another_network(stage4):
+    """Broken if the printed sum is not of the network's own kernels and strides.
+
+    With encode_3's stride 1 and its kernel 3: 4, 7, (7 - 1) + 3 = 9, 8 * 2 + 4 = 20, 19 * 2 + 4 = 42.
+    """
+    patchgan = common.PatchGAN()
+    convolution = patchgan.blocks[2].conv  # its kernel is not made before the first call
+    convolution.kernel_size, convolution.strides = (3, 3), (1, 1)
+    _, box = stage4.measure_receptive_field(patchgan, 15, 15)
+    assert box[2:] == (42, 42)
+    assert worked_out(stage4, patchgan) == [4, 7, 9, 20, 42]
 
 
 def test_kernels_are_small_and_differ():

@@ -200,8 +200,9 @@ def test_scripts_share_only_common():
     users = {}
     for path in [*SCRIPTS, HERE / "common.py"]:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-                users.setdefault(node.id, set()).add(path.name)
+            if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load):
+                name = node.id if isinstance(node, ast.Name) else node.attr
+                users.setdefault(name, set()).add(path.name)
     for node in ast.parse((HERE / "common.py").read_text()).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             used_by = users.get(node.name, set())
