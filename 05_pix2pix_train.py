@@ -7,14 +7,19 @@ the real picture (L1) and to pass for real (cGAN) at once. Isola et al. 2017,
 
     python 05_pix2pix_train.py --epochs 10
     python 05_pix2pix_train.py --dataset my/folder --direction BtoA --out runs/mine
+    python 05_pix2pix_train.py --compare runs/l1 runs/cgan runs/05_pix2pix
 
-Writes under runs/05_pix2pix: result.png (sketch | generated | real, pairs never
-trained on), losses.csv, losses.png, metrics.csv, samples/ after each epoch, the
+Writes under runs/05_pix2pix: index.html (a page of all results, for a browser),
+result.png (sketch | generated | real, pairs never trained on), losses.csv, losses.png,
+metrics.csv, samples/ after each epoch, validation/ (all pictures of the page), the
 weights, and 1.4 GB of checkpoints (2.1 GB while one is written). Run again, it goes on
-where it stopped. Ten epochs of the 200 pairs take 20 to 35 minutes on 2 cores.
+where it stopped. Ten epochs of the 200 pairs take 15 to 30 minutes on 2 cores.
 """
 
 import functools
+import html
+import urllib.parse
+from pathlib import Path
 
 import common
 from common import AdversarialModel, PatchGAN, UNet, discriminator_losses, generate, generator_loss, minimise
@@ -74,12 +79,22 @@ class Pix2Pix(AdversarialModel):
 
     def test_step(self, pair):
         condition, real = pair  # (1, 256, 256, 3) each
-        fake = generate(self.generator, condition)
-        return {
-            "l1": tf.reduce_mean(tf.abs(real - fake)),
-            "psnr": tf.reduce_mean(tf.image.psnr(real, fake, max_val=2.0)),  # from -1 to 1
-            "ssim": tf.reduce_mean(tf.image.ssim(real, fake, max_val=2.0)),
-        }
+        return scores(generate(self.generator, condition), real)
+
+
+def scores(picture, real):
+    """Scores a picture against the real one, both (1, 256, 256, 3) in [-1, 1].
+
+    Returns:
+        l1: mean distance, from 0 to 2. psnr: in dB. ssim: at most 1, for equal pictures (Wang
+        et al. 2004); its formula is made for pictures that begin at 0, so here of [0, 1].
+    """
+    unit_picture, unit_real = picture * 0.5 + 0.5, real * 0.5 + 0.5
+    return {
+        "l1": tf.reduce_mean(tf.abs(real - picture)),
+        "psnr": tf.image.psnr(unit_real, unit_picture, max_val=1.0)[0],
+        "ssim": tf.image.ssim(unit_real, unit_picture, max_val=1.0)[0],
+    }
 
 
 def validation_pairs(paths, direction):
@@ -90,16 +105,158 @@ def validation_pairs(paths, direction):
     return pairs.batch(1).prefetch(tf.data.AUTOTUNE)
 
 
+def spread(paths, count):
+    """Returns `count` of the paths, spread evenly: the same ones each time."""
+    return paths[:: max(1, len(paths) // count)][:count]
+
+
+# -----------------------------------------------------------------------------
+# The page of results
+# -----------------------------------------------------------------------------
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+  :root {{ color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }}
+  body {{ margin: 0 auto; padding: 1rem; max-width: 80rem }}
+  img {{ max-width: 100%; height: auto; background: white }}
+  table {{ border-collapse: collapse }}
+  td, th {{ padding: .1rem .8rem .1rem 0; text-align: left; overflow-wrap: anywhere }}
+  .pairs {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)) }}
+  .pairs {{ gap: 1.5rem }}
+  figure {{ margin: 0; display: grid; grid-template-columns: repeat(3, 1fr); gap: 2px }}
+  figcaption {{ grid-column: 1 / 4; overflow-wrap: anywhere }}
+</style>
+<h1>{title}</h1>
+<p>{links}</p>
+<h2>Scores</h2>
+{scores}
+<p>Means over the validation pairs, which were not trained on. The condition itself is what
+doing nothing scores: the uncoloured sketch against the real picture.</p>
+<h2>Curves</h2>
+<a href="losses.png"><img src="losses.png" alt="Losses by step, scores by epoch"></a>
+<h2>Validation pairs, the worst first</h2>
+<p>Condition | generated | real, each with the L1 of the generated picture.</p>
+<div class="pairs">
+{pairs}
+</div>
+<h2>What was run</h2>
+{options}
+</html>
+"""
+
+
+def write_page(run, model, paths, direction):
+    """Writes validation/ (conditions, generated and real pictures as PNG) and index.html.
+
+    Args:
+        paths: the validation pairs' files.
+    """
+    files = {Path(path).stem: path for path in paths}
+    if len(files) < len(paths):  # a.png and a.jpg
+        files = {Path(path).name: path for path in paths}
+    for folder in ("condition", "generated", "real"):
+        (run / "validation" / folder).mkdir(parents=True, exist_ok=True)
+    colour, rows = tf.function(functools.partial(generate, model.generator)), []
+    for name, (condition, real) in zip(files, validation_pairs(paths, direction)):
+        pictures = {"condition": condition, "generated": colour(condition), "real": real}
+        for folder, picture in pictures.items():
+            common.write_picture(run / "validation" / folder / f"{name}.png", picture)
+        rows.append((float(scores(pictures["generated"], real)["l1"]), name))
+
+    def figure(l1, name):
+        file = urllib.parse.quote(f"{name}.png")
+        images = [
+            f'<img src="validation/{folder}/{file}" alt="{folder}" width="256" height="256" loading="lazy">'
+            for folder in ("condition", "generated", "real")
+        ]
+        return f"<figure>{''.join(images)}<figcaption>{html.escape(name)}: L1 {l1:.4f}</figcaption></figure>"
+
+    options, metrics = common.read_run(run)
+    names = [name.removeprefix("val_") for name in metrics[-1] if name.startswith("val_")]
+    score_rows = [["epoch", *(name.upper() for name in names)]]
+    score_rows += [
+        [f"{row['epoch']:.0f}", *(f"{row[f'val_{name}']:.4f}" for name in names)] for row in metrics
+    ]
+    score_rows += [["the condition itself", *(f"{metrics[-1][f'condition_{name}']:.4f}" for name in names)]]
+    others = ["01_gan_mnist/result.png", "02_cgan_mnist/result.png"]
+    others += ["03_pix2pix_data/pairs.png", "04_pix2pix_models/skips.png"]
+    links = [f'<a href="../{other}">{other}</a>' for other in others if (run.parent / other).exists()]
+    facts = [[name, value] for part in ("flags", "data", "versions") for name, value in options[part].items()]
+    page = PAGE.format(
+        title=html.escape(f"Pix2Pix: {run.resolve().name}, epoch {metrics[-1]['epoch']:.0f}"),
+        links="Other stages: " + ", ".join(links) if links else "",
+        scores=html_table(score_rows),
+        pairs="\n".join(figure(*row) for row in sorted(rows, reverse=True)),
+        options=html_table([["", ""], *facts]),
+    )
+    with common.replacing(run / "index.html") as path:
+        path.write_text(page, encoding="utf-8")
+
+
+def html_table(rows):
+    """Returns rows of texts as an HTML table, the first of them as its head."""
+    cells = [[html.escape(str(cell)) for cell in row] for row in rows]
+    lines = ["<tr><th>" + "<th>".join(cells[0])] + ["<tr><td>" + "<td>".join(row) for row in cells[1:]]
+    return "<table>\n" + "\n".join(lines) + "\n</table>"
+
+
+# -----------------------------------------------------------------------------
+# Runs compared
+# -----------------------------------------------------------------------------
+
+
+def compare(runs, out):
+    """Draws the same validation pairs by several runs, each column titled with its loss and scores.
+
+    Raises:
+        UserError: a run is not finished, or of other data than the first.
+    """
+    opened = []
+    for run in runs:
+        options, metrics = common.read_run(run)
+        flags, data = options["flags"], options["data"]
+        if not metrics or metrics[-1]["epoch"] < flags["--epochs"]:
+            done = metrics[-1]["epoch"] if metrics else 0
+            raise common.UserError(
+                f"--compare {run}: has {done:.0f} of {flags['--epochs']} epochs; finish it"
+            )
+        if opened and (data, flags["--direction"]) != opened[0][1:3]:
+            raise common.UserError(f"--compare {run}: was trained on other data than {runs[0]}")
+        opened.append((run, data, flags["--direction"], flags["--loss"], metrics[-1]))
+    generators = [common.load_generator(run)[0] for run in runs]
+    dataset, direction = common.read_run(runs[0])[0]["flags"]["--dataset"], opened[0][2]
+    chosen = validation_pairs(spread(common.find_pairs(dataset)["val"], RESULT_ROWS), direction)
+    rows = [[c[0], *(generate(g, c)[0] for g in generators), r[0]] for c, r in chosen]
+    titles = ["condition"]
+    for *_, loss, last in opened:
+        titles.append(
+            f"{loss}\nL1 {last['val_l1']:.3f}, PSNR {last['val_psnr']:.1f}\nSSIM {last['val_ssim']:.3f}"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    common.save_grid(out / "compare.png", rows, titles=[*titles, "real"])
+    print(out / "compare.png")
+
+
 def main():
     parser = common.trainer_arguments(__doc__, epochs=10, batch_size=1, out="05_pix2pix")
     common.pair_arguments(parser)
     add = parser.add_argument
     add("--loss", choices=["l1+cgan", "cgan", "l1"], default="l1+cgan", help="(l1+cgan)")
-    add(
-        "--lambda-l1", type=common.number(0, 1e6), default=LAMBDA_L1, help=f"of L1 in l1+cgan ({LAMBDA_L1:g})"
-    )
+    lambda_type = common.number(0, 1e6)
+    add("--lambda-l1", type=lambda_type, default=LAMBDA_L1, help=f"of L1 in l1+cgan ({LAMBDA_L1:g})")
     add("--augment", choices=list(common.AUGMENTATIONS), default="jitter", help="(jitter, the paper's)")
+    help_text = "no training: draw compare.png of finished runs, in --out (runs/05_compare)"
+    add("--compare", type=common.file_path, nargs="+", metavar="RUN", help=help_text)
     args = parser.parse_args()
+    if args.compare:
+        default = args.out == parser.get_default("out")
+        compare(args.compare, Path("runs/05_compare") if default else args.out)
+        return
+    del args.compare  # no setting of a run
     common.set_devices(args)
 
     args.direction = args.direction or common.usual_direction(args.dataset)
@@ -122,22 +279,25 @@ def main():
         direction=args.direction,
         augment=args.augment,
     )
+    # Scores mean something beside those of doing nothing: the condition against the real picture.
     validation = validation_pairs(pairs["val"], args.direction)
+    baseline = common.mean_scores([scores(*pair) for pair in validation], "condition_")
 
     def draw(path, count=SAMPLE_ROWS):
-        every = max(1, len(pairs["val"]) // count)  # the same pairs each time, spread evenly
-        chosen = validation_pairs(pairs["val"][::every][:count], args.direction)
+        chosen = validation_pairs(spread(pairs["val"], count), args.direction)
         rows = [[c[0], generate(model.generator, c)[0], r[0]] for c, r in chosen]
         common.save_grid(path, rows, titles=["sketch", "generated", "real"])
 
-    metrics = common.train(model, run, batches, args, steps_per_epoch=steps, draw=draw, validation=validation)
+    tests = {"validation": validation, "baseline": baseline}
+    last = common.train(model, run, batches, args, steps_per_epoch=steps, draw=draw, **tests)[-1]
     draw(run / "result.png", RESULT_ROWS)
-    last = metrics[-1]
+    write_page(run, model, pairs["val"], args.direction)
+    print(f"Validation after epoch {last['epoch']:.0f} (and what the sketch itself scores):")
+    print(f"  L1 {last['val_l1']:.4f} ({last['condition_l1']:.4f})")
+    print(f"  PSNR {last['val_psnr']:.2f} dB ({last['condition_psnr']:.2f})")
+    print(f"  SSIM {last['val_ssim']:.4f} ({last['condition_ssim']:.4f})")
     print(
-        f"Validation after epoch {last['epoch']:.0f}: L1 {last['val_l1']:.4f}, "
-        f"PSNR {last['val_psnr']:.2f} dB, SSIM {last['val_ssim']:.4f}"
-    )
-    print(
+        f"{run / 'index.html'}  all results on one page, for a browser\n"
         f"{run / 'result.png'}  sketch | generated | real, pairs never trained on\n"
         f"{run / 'losses.png'}  from losses.csv and metrics.csv\n"
         f"{run / 'samples'}  some of the same pairs after each epoch\n"

@@ -168,11 +168,6 @@ def thicken(gray):
     return 1.0 - tf.nn.dilation2d(ink, disk, [1] * 4, "SAME", "NHWC", [1] * 4)[0]
 
 
-def write_picture(path, picture):
-    """Writes (1, 256, 256, 3) in [-1, 1] as PNG."""
-    tf.io.write_file(str(path), tf.io.encode_png(tf.cast(tf.round((picture[0] + 1.0) * 127.5), tf.uint8)))
-
-
 def plan_results(sources, out, force):
     """Decides where the result of each file, and of each picture in a folder, is written.
 
@@ -215,7 +210,7 @@ def colour_files(plan, colour, direction, as_is):
         picture = colour(read_sketch(path, direction, as_is))
         result.parent.mkdir(parents=True, exist_ok=True)
         with common.replacing(result) as temporary:
-            write_picture(temporary, picture)
+            common.write_picture(temporary, picture)
         print(result, flush=True)
 
 
@@ -364,8 +359,8 @@ class SketchPad:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             with common.replacing(sketch) as new_sketch, common.replacing(result) as new_result:
-                write_picture(new_sketch, self.sheets[-1])
-                write_picture(new_result, self.coloured)
+                common.write_picture(new_sketch, self.sheets[-1])
+                common.write_picture(new_result, self.coloured)
         except (OSError, tf.errors.OpError) as error:
             self.show_message(f"Not saved: {error}")
             return

@@ -236,7 +236,7 @@ class PatchGAN(keras.Model):
 def generate(generator, condition, seed=0):
     """Runs a Pix2Pix generator as at test time, leaving it as it was.
 
-    The paper (section 3.4) tests with the network as it trains: batchnorm over the
+    The paper (section 3.3) tests with the network as it trains: batchnorm over the
     picture itself, dropout on. So pass one picture at a time. Moving averages and
     random state stay untouched, and the same seed drops the same values.
 
@@ -506,7 +506,7 @@ def random_crop(stack, seed):
 
 
 def jitter(stack, seed):
-    """The paper's augmentation (section 6.2): enlarge, crop at random, mirror half the time.
+    """The paper's augmentation (appendix 6.2): enlarge, crop at random, mirror half the time.
 
     Args:
         stack: (height, width, channels) float32, of any height and width.
@@ -571,7 +571,7 @@ def training_pairs(paths, *, batch_size, seed, direction, augment, first_step, l
 # === 6. The training loop ===================================================
 
 
-def train(model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, validation=()):
+def train(model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, validation=(), baseline=None):
     """Trains up to `args.epochs` epochs, from the run's last checkpoint if there is one.
 
     Writes losses.csv, metrics.csv (with validation pairs), losses.png, samples/,
@@ -587,6 +587,7 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, 
         draw: path -> None, draws the sample picture of the current state.
         steps_at_once: more than 1 where a step takes about as long as returning to Python.
         validation: pairs for the model's `test_step`, after each epoch.
+        baseline: what doing nothing scores on them, as columns for metrics.csv.
 
     Returns:
         The rows of metrics.csv, dicts of numbers.
@@ -621,7 +622,7 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, 
             if is_chief():
                 scores = mean_scores([validate(pair) for pair in validation])
                 if scores:
-                    metrics_table.append({"epoch": epoch + 1} | scores)
+                    metrics_table.append({"epoch": epoch + 1} | scores | (baseline or {}))
                 bar.update(steps_per_epoch, scores.items(), finalize=True)
                 draw(run / "samples" / f"epoch_{epoch + 1:04d}.png")
                 save_weights(model.generator, run / "generator.weights.h5")
@@ -685,10 +686,10 @@ def epoch_bar(epoch, epochs, steps):
     return keras.utils.Progbar(steps, verbose=verbose)
 
 
-def mean_scores(rows):
-    """Returns the mean of each score, under its name with val_ before it."""
+def mean_scores(rows, prefix="val_"):
+    """Returns the mean of each score over a list of dicts, under its name with the prefix."""
     names = rows[0] if rows else ()
-    return {f"val_{name}": sum(float(row[name]) for row in rows) / len(rows) for name in names}
+    return {prefix + name: sum(float(row[name]) for row in rows) / len(rows) for name in names}
 
 
 def save_weights(network, path):
@@ -1116,29 +1117,49 @@ def file_hashes(files):
     return dict(zip(files, hashes))
 
 
-def load_generator(run):
-    """Loads the generator that a run of stage 5 has trained.
+def read_run(run):
+    """Reads what a run of stage 5 has written about itself.
 
     Returns:
-        The U-Net, and the run's --dataset and --direction, as a dict.
+        options.json as a dict, and the rows of metrics.csv, dicts of numbers.
 
     Raises:
-        UserError: there is no run, or one of another stage, without an epoch, or damaged.
+        UserError: there is no run, or one of another stage, or it is damaged.
     """
-    options_file, weights = run / "options.json", run / "generator.weights.h5"
-    train = f"python 05_pix2pix_train.py --epochs 10 --out {run}"
+    options_file, metrics = run / "options.json", Table(run / "metrics.csv")
     if not options_file.exists():
-        raise UserError(f"--run {run}: no trained run there; this makes one: {train}")
+        command = f"python 05_pix2pix_train.py --epochs 10 --out {run}"
+        raise UserError(f"{run}: no trained run there; this makes one: {command}")
     try:
         options = json.loads(options_file.read_text())
-        script, flags = options["data"]["script"], options["flags"]
-        if script != "05_pix2pix_train.py":
-            raise UserError(f"--run {run}: a run of {script}; give one of 05_pix2pix_train.py")
-        flags = {name: str(flags[name]) for name in ("--dataset", "--direction")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{options_file}: damaged; give another --run, or train one: {train}") from error
+        script = options["data"]["script"]
+        [str(options["flags"][name]) for name in ("--dataset", "--direction", "--epochs")]
+        if metrics.path.exists():
+            metrics.text = metrics.path.read_text()
+        rows = metrics.rows()
+        [row["epoch"] for row in rows]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(
+            f"{run}: options.json or metrics.csv is damaged; the run's command, or --fresh"
+        ) from error
+    if script != "05_pix2pix_train.py":
+        raise UserError(f"{run}: a run of {script}; give one of 05_pix2pix_train.py")
+    return options, rows
+
+
+def load_generator(run):
+    """Loads the generator that a run of stage 5 has trained; warns if it is not finished.
+
+    Returns:
+        The U-Net, and the run's flags as a dict.
+
+    Raises:
+        UserError: as for `read_run`, or the first epoch is not over.
+    """
+    options, metrics = read_run(run)
+    flags, weights = options["flags"], run / "generator.weights.h5"
     if not weights.exists():
-        raise UserError(f"--run {run}: its first epoch has not ended; its command goes on with it")
+        raise UserError(f"{run}: its first epoch has not ended; its command goes on with it")
     generator = UNet(name="generator")
     generator(tf.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3)), training=False)  # the first call makes the weights
     try:
@@ -1148,6 +1169,9 @@ def load_generator(run):
         raise  # the file is not to blame
     except Exception as error:  # HDF5 and Keras know many kinds of damage
         raise UserError(f"{weights}: damaged; the command of its training writes it again") from error
+    done = int(metrics[-1]["epoch"]) if metrics else 0
+    if done < flags["--epochs"]:
+        warn(f"{run} is not finished: {done} of {flags['--epochs']} epochs")
     return generator, flags
 
 
@@ -1482,25 +1506,39 @@ def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
     save_figure(figure, path)
 
 
+def write_picture(path, picture):
+    """Writes (1, 256, 256, 3) in [-1, 1] as PNG."""
+    tf.io.write_file(str(path), tf.io.encode_png(tf.cast(tf.round((picture[0] + 1.0) * 127.5), tf.uint8)))
+
+
 def draw_curves(path, losses, metrics):
     """Draws the rows of losses.csv and metrics.csv, L1 and each score in a panel of its own."""
     names = list(losses[0])[2:] if losses else []
     adversarial = [name for name in names if name != "g_l1"]
     panels = [("L1, training", losses, "step", ["g_l1"])] if "g_l1" in names else []
     panels += [("adversarial losses, training", losses, "step", adversarial)] if adversarial else []
-    scores = list(metrics[0])[1:] if metrics else []
-    panels += [(f"{score}, validation", metrics, "epoch", [score]) for score in scores]
+    scores = [name for name in (metrics[0] if metrics else ()) if name.startswith("val_")]
+    panels += [(f"{score[4:].upper()}, validation", metrics, "epoch", [score]) for score in scores]
     if not panels:
         return
-    figure = Figure((4.2 * len(panels), 3.6), layout="constrained")
-    for axis, (title, rows, x, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+    columns = min(3, len(panels))
+    shape = math.ceil(len(panels) / columns), columns
+    figure = Figure((4.2 * columns, 3.4 * shape[0]), layout="constrained")
+    axes = figure.subplots(*shape, squeeze=False).flat
+    for (title, rows, x, names), axis in zip(panels, axes):
         for name in names:
             marker = "." if len(rows) < 40 else None
             axis.plot([r[x] for r in rows], [r[name] for r in rows], label=name, linewidth=1, marker=marker)
-        if names == adversarial:
-            if "d_wrong" not in names:  # with two kinds of fake, another number means not to know
-                axis.axhline(math.log(2), color="gray", linestyle=":", label="log 2: cannot tell")
-            axis.legend(fontsize=9)
+        level, label = None, "the condition itself"
+        if x == "epoch":
+            level = rows[0].get(names[0].replace("val_", "condition_"))
+        elif names == adversarial and "d_wrong" not in names:  # with two kinds of fake, it is another number
+            level, label = math.log(2), "log 2: cannot tell"
+        if level is not None:
+            axis.axhline(level, color="gray", linestyle=":", label=label)
+        axis.legend(fontsize=9)
         axis.set(title=title, xlabel=x)
         axis.grid(alpha=0.3)
+    for axis in axes:  # what is left of the last row
+        axis.set_axis_off()
     save_figure(figure, path)

