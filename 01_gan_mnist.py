@@ -12,8 +12,6 @@ samples/ after each epoch (always the same noise), the weights. Run again, it go
 where it stopped. Takes about a minute on 2 cores.
 """
 
-import functools
-
 import common
 from common import AdversarialModel, discriminator_losses, generator_loss, minimise
 
@@ -22,9 +20,9 @@ import tensorflow as tf
 from keras import layers
 
 LATENT = 100  # numbers of noise that a digit is made from
-LEARNING_RATE, BETA_1 = 2e-4, 0.5  # of both networks, as in DCGAN (Radford et al. 2016, section 4)
-GRID = 10  # rows and columns of the pictures
-STEPS_AT_ONCE = 39  # a twelfth of an epoch; a step alone is shorter than the way back to Python
+LEARNING_RATE, BETA_1 = 2e-4, 0.5  # for both networks, as in DCGAN (Radford et al. 2016, section 4)
+GRID = 10  # result.png has GRID x GRID digits
+STEPS_AT_ONCE = 39  # a twelfth of an epoch: one step takes less time than returning to Python does
 
 
 class Generator(keras.Model):
@@ -37,6 +35,7 @@ class Generator(keras.Model):
             layers.Dense(256, activation="relu"),  # (B, 256)
             layers.Dense(512, activation="relu"),  # (B, 512)
         ]
+        # float32 also under --precision mixed_...: pictures and losses need its accuracy.
         self.to_pixels = layers.Dense(784, activation="tanh", dtype="float32")  # (B, 784)
         self.to_picture = layers.Reshape((28, 28, 1), dtype="float32")  # (B, 28, 28, 1)
 
@@ -73,15 +72,16 @@ class GAN(AdversarialModel):
         super().__init__(**kwargs)
         self.generator = Generator(name="generator")
         self.discriminator = Discriminator(name="discriminator")
-        self.random = keras.random.SeedGenerator()  # of the noise; saved with the weights
+        self.random = keras.random.SeedGenerator()  # source of the noise; its state is in the checkpoints
         self.discriminator(self.generator(tf.zeros((1, LATENT))))  # the first call makes the weights
-        self.built = True
+        self.built = True  # Keras would ask for a call() that runs both
 
     def train_step(self, batch):
         # Algorithm 1 of the paper with k = 1: first the discriminator, then, with new noise,
         # the generator against the discriminator as it is now. Stages 2 and 5 use one
-        # generated batch for both updates, which is faster; here that drew no digits.
-        real, _ = batch  # (B, 28, 28, 1); what digit it is, a GAN does not ask
+        # generated batch for both updates, which is faster; with these networks it trained worse,
+        # and drew no digits after ten epochs.
+        real, _ = batch  # (B, 28, 28, 1); a GAN does not use the label
         losses = {}
 
         # Discriminator: minimise -log D(x) - log(1 - D(G(z))).
@@ -112,10 +112,11 @@ def main():
 
     # The game: two networks, an optimiser each, batches of real digits.
     model = GAN()
-    model.set_optimizers(*(common.adam(LEARNING_RATE, BETA_1) for _ in range(2)))
-    batches = functools.partial(
-        common.training_digits, digits, labels, batch_size=args.batch_size, seed=args.seed
-    )
+    model.set_optimizers(common.adam(LEARNING_RATE, BETA_1), common.adam(LEARNING_RATE, BETA_1))
+
+    def batches(first_step, last_step):
+        span = {"first_step": first_step, "last_step": last_step}
+        return common.training_digits(digits, labels, batch_size=args.batch_size, seed=args.seed, **span)
 
     def draw(path):
         noise = tf.random.stateless_normal((GRID * GRID, LATENT), seed=(args.seed, 0))  # always the same

@@ -7,7 +7,7 @@ discriminator asks "is this a real 7?" instead of "is this real?" (Mirza & Osind
     python 02_cgan_mnist.py --epochs 10
     python 02_cgan_mnist.py --digit 7
 
-Even when given the label, the networks can ignore it: it is one number beside 784
+Even when given the label, the networks can ignore it: it is ten numbers beside 784
 pixels, and a discriminator that judges the handwriting alone wins for a long time. With the
 plain recipe,
 
@@ -31,7 +31,6 @@ Takes 2 to 4 minutes on 2 cores.
 """
 
 import argparse
-import functools
 
 import common
 from common import AdversarialModel, adversarial_loss, discriminator_losses, generator_loss, minimise
@@ -42,7 +41,7 @@ from keras import layers
 
 LATENT = 100
 LABELS = 10
-COLUMNS = 10  # of the pictures: digits of one label
+COLUMNS = 10  # digits of one label, in a row of result.png
 STEPS_AT_ONCE = 39  # a twelfth of an epoch, as in stage 1
 
 
@@ -111,7 +110,7 @@ class ConditionalGAN(AdversarialModel):
         self.wrong_labels = wrong_labels
         self.generator = Generator(name="generator")
         self.discriminator = Discriminator(name="discriminator")
-        self.random = keras.random.SeedGenerator()  # of noise and wrong labels; saved with the weights
+        self.random = keras.random.SeedGenerator()  # source of noise and wrong labels
         label = tf.zeros((1, LABELS))
         self.discriminator(self.generator(tf.zeros((1, LATENT)), label), label, training=False)
         self.built = True
@@ -128,7 +127,7 @@ class ConditionalGAN(AdversarialModel):
             losses["g_adversarial"] = generator_loss(fake_logits)
             d_loss = losses["d_real"] + losses["d_fake"]
             if self.wrong_labels:
-                # Turning the one-hot label round by 1 to 9 places gives any label but the right one.
+                # Rolling the one-hot label by 1 to 9 places gives any label but the right one.
                 turn = keras.random.randint((), 1, LABELS, seed=self.random)
                 wrong_logits = self.discriminator(real, tf.roll(label, turn, axis=1), training=True)
                 losses["d_wrong"] = adversarial_loss(wrong_logits, real=False)
@@ -173,9 +172,19 @@ def draw_one_digit(args):
 def main():
     parser = common.trainer_arguments(__doc__, epochs=10, batch_size=128, out="02_cgan_mnist")
     add = parser.add_argument
-    add("--learning-rate", type=common.number(0, 1), default=5e-4, help="of both optimisers (5e-4)")
-    add("--beta-1", type=common.number(0, 0.999), default=0.5, help="of both optimisers (0.5)")
-    add("--wrong-labels", action=argparse.BooleanOptionalAction, default=True, help="see above (on)")
+    add(
+        "--learning-rate",
+        type=common.number(0, 1),
+        default=5e-4,
+        help="learning rate of both optimisers (5e-4)",
+    )
+    add("--beta-1", type=common.number(0, 0.999), default=0.5, help="beta_1 of both optimisers (0.5)")
+    add(
+        "--wrong-labels",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="show the discriminator real digits under wrong labels (yes)",
+    )
     add("--digit", type=common.number(0, 9, int), metavar="0..9", help="no training: draw this digit")
     args = parser.parse_args()
     common.set_devices(args)
@@ -189,10 +198,12 @@ def main():
 
     # The game: two networks, an optimiser each, batches of real digits with their labels.
     model = ConditionalGAN(args.wrong_labels)
-    model.set_optimizers(*(common.adam(args.learning_rate, args.beta_1) for _ in range(2)))
-    batches = functools.partial(
-        common.training_digits, digits, labels, batch_size=args.batch_size, seed=args.seed
-    )
+    rates = args.learning_rate, args.beta_1
+    model.set_optimizers(common.adam(*rates), common.adam(*rates))
+
+    def batches(first_step, last_step):
+        span = {"first_step": first_step, "last_step": last_step}
+        return common.training_digits(digits, labels, batch_size=args.batch_size, seed=args.seed, **span)
 
     def draw(path):
         draw_digits(path, model.generator, range(LABELS), args.seed)

@@ -1,7 +1,7 @@
 """Stage 3: look at paired data before training on them.
 
 A pair is one picture file: one half of it is the condition (a sketch, a label map), the
-other is the target (the coloured picture, the photograph). This is the way of a pair from
+other is the target (the coloured picture, the photograph). A pair travels like this from
 its file to the networks, with the paper's augmentation, which stage 5 calls `jitter`:
 
     the file, decoded                      (H, 2W, 3)       0 to 255
@@ -29,47 +29,55 @@ import shlex
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import common
-from common import AUGMENTATIONS, decode_pair, resize, split_stack, stack_pair
+from common import AUGMENTATIONS, decode_pair, read_stack, resize, split_stack, stack_pair
 
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-BINS = 64  # of a histogram
-PAIRS_SHOWN = 5  # in pairs.png
-DRAWS_SHOWN = 4  # of each augmentation, in augmentation.png
+BINS = 64  # bins of a histogram
+PAIRS_SHOWN = 5  # rows of pairs.png
+DRAWS_SHOWN = 4  # columns of augmentation.png
 MOVED_FLAGS = ["--download", "--pair", "--edges", "--import-cityscapes", "--url", "--val-share"]
 
 
 # === Measuring ==============================================================
 
 
+class Measures(NamedTuple):
+    """What `measure` finds out about the pairs of one split, resized to 256x256, in [-1, 1].
+
+    The six channels are R, G and B of the condition, then R, G and B of the target.
+    """
+
+    sizes: Counter  # how many pairs have halves of which "width x height", before they are resized
+    mean: tf.Tensor  # (6,), the mean of each channel over all pixels
+    spread: tf.Tensor  # (6,), the standard deviation of each channel over all pixels
+    counts: tf.Tensor  # (6, BINS), how many pixels of each channel have each value
+    ink: list  # for each pair, the fraction of the condition that is darker than middle gray
+    colours: tf.Tensor  # (2,), how many colours a condition has, and a target; means over the pairs
+
+
 def measure(paths, direction):
-    """Measures the pairs of one split, resized to 256x256.
+    """Returns the `Measures` of the pairs of one split.
 
     Args:
         paths: files of side-by-side pictures, all readable.
         direction: "AtoB" or "BtoA", as for `stack_pair`.
-
-    Returns:
-        sizes: Counter of the "width x height" of a half, before it is resized.
-        mean, spread: two lists of 6 numbers, the mean and the standard deviation over all
-            pixels, in [-1, 1]: of the condition's R, G, B, then of the target's.
-        counts: (6, BINS) float32, how many pixels of each channel have each value.
-        ink: for each pair, the fraction of the condition that is darker than middle gray.
-        colours: the number of colours in a condition, and in a target; means over the pairs.
     """
 
     def read(path):
-        left, right = decode_pair(path)
-        return tf.shape(left), resize(stack_pair(left, right, direction))
+        stack = read_stack(path, direction)
+        return tf.shape(stack), resize(stack)
 
     sizes, ink, colours = Counter(), [], tf.zeros(2)
     total, squares, counts = tf.zeros(6), tf.zeros(6), tf.zeros((6, BINS))
     files = tf.data.Dataset.from_tensor_slices(paths)
-    for size, stack in files.map(read, num_parallel_calls=tf.data.AUTOTUNE):
-        sizes[f"{int(size[1])}x{int(size[0])}"] += 1
+    for shape, stack in files.map(read, num_parallel_calls=tf.data.AUTOTUNE):
+        height, width, _ = (int(length) for length in shape)
+        sizes[f"{width}x{height}"] += 1
         total += tf.reduce_mean(stack, axis=(0, 1))
         squares += tf.reduce_mean(stack**2, axis=(0, 1))
         channels = tf.unstack(stack, axis=-1)
@@ -77,13 +85,11 @@ def measure(paths, direction):
         counts += tf.cast(tf.stack(histograms), tf.float32)
         condition, target = split_stack(stack)
         colours += [count_colours(condition), count_colours(target)]
-        ink.append(float(tf.reduce_mean(tf.cast(tf.reduce_mean(condition, axis=-1) < 0.0, tf.float32))))
+        dark = tf.reduce_mean(condition, axis=-1) < 0.0  # (256, 256)
+        ink.append(float(tf.reduce_mean(tf.cast(dark, tf.float32))))
     mean = total / len(paths)
     spread = tf.sqrt(tf.maximum(squares / len(paths) - mean**2, 0.0))
-    mean, spread, colours = (
-        [float(value) for value in values] for values in (mean, spread, colours / len(paths))
-    )
-    return sizes, mean, spread, counts, ink, colours
+    return Measures(sizes, mean, spread, counts, ink, colours / len(paths))
 
 
 def count_colours(picture):
@@ -94,29 +100,30 @@ def count_colours(picture):
 
 
 def print_table(measured, unreadable, direction):
-    """Prints what `measure` returned for each split, and a hint when the halves look exchanged.
+    """Prints the measures of each split, and a hint when the halves look exchanged.
 
     Args:
-        measured: {split: result of `measure`}.
+        measured: {split: its `Measures`}.
         unreadable: {split: files that cannot be used}.
     """
     print(f"{'split':6}{'pairs':>7}{'unreadable':>12}  size of a half (pairs)")
-    for split, (sizes, *_) in measured.items():
+    for split, measures in measured.items():
+        sizes = measures.sizes
         most_common = ", ".join(f"{size} ({count})" for size, count in sizes.most_common(4))
         more = f", and {len(sizes) - 4} more sizes" if len(sizes) > 4 else ""
         print(f"{split:6}{sizes.total():7}{len(unreadable[split]):12}  {most_common}{more}")
     heads = f"{'mean R':>8}{'G':>8}{'B':>8}{'spread R':>11}{'G':>8}{'B':>8}{'colours':>9}{'ink':>8}"
     print(f"\n{'in [-1, 1]':17}{heads}")
-    for split, (_, mean, spread, _, ink, colours) in measured.items():
-        halves = (("condition", slice(0, 3), colours[0]), ("target", slice(3, 6), colours[1]))
-        for half, channels, count in halves:
-            means = "".join(f"{value:8.3f}" for value in mean[channels])
-            spreads = "".join(f"{value:8.3f}" for value in spread[channels])
-            mean_ink = f"{sum(ink) / len(ink):8.1%}" if half == "condition" else ""
-            print(f"{split:7}{half:10}{means}   {spreads}{count:9.0f}{mean_ink}")
-    *_, (condition, target) = measured["train"]
+    for split, measures in measured.items():
+        halves = (("condition", slice(0, 3)), ("target", slice(3, 6)))
+        for (half, channels), colours in zip(halves, measures.colours):
+            means = "".join(f"{value:8.3f}" for value in measures.mean[channels])
+            spreads = "".join(f"{value:8.3f}" for value in measures.spread[channels])
+            ink = f"{sum(measures.ink) / len(measures.ink):8.1%}" if half == "condition" else ""
+            print(f"{split:7}{half:10}{means}   {spreads}{colours:9.0f}{ink}")
+    condition, target = measured["train"].colours
     if condition > 2 * target:
-        other = {"AtoB": "BtoA", "BtoA": "AtoB"}[direction]
+        other = "BtoA" if direction == "AtoB" else "AtoB"
         print(
             f"\nThe condition has {condition:.0f} colours and the target {target:.0f}: if you want to go "
             f"from the plain picture to the rich one, it is --direction {other}"
@@ -148,7 +155,7 @@ def draw_pairs(path, files, direction):
 
 def draw_augmentations(path, file, direction, seed):
     """Draws one pair under each augmentation, several times: a row for each, condition and target."""
-    stack = stack_pair(*decode_pair(file), direction)
+    stack = read_stack(file, direction)
     rows = []
     for augment in AUGMENTATIONS.values():
         draws = [augment(stack, tf.constant([seed, draw], tf.int64)) for draw in range(DRAWS_SHOWN)]
@@ -157,22 +164,19 @@ def draw_augmentations(path, file, direction, seed):
     common.save_grid(path, rows, titles=titles, row_titles=list(AUGMENTATIONS), scale=0.6)
 
 
-def draw_histograms(path, counts, ink):
-    """Draws which values the channels of both halves have, and how much ink the conditions have.
-
-    Args:
-        counts, ink: as `measure` returns them.
-    """
+def draw_histograms(path, measures):
+    """Draws which values the channels of both halves have, and how much ink the conditions have."""
     figure = Figure((13, 3.6), layout="constrained")
     axes = figure.subplots(1, 3)
     edges = [-1 + 2 * n / BINS for n in range(BINS + 1)]
-    for axis, half, title in zip(axes, (counts[:3], counts[3:]), ("condition", "target")):
+    halves = measures.counts[:3], measures.counts[3:]
+    for axis, half, title in zip(axes, halves, ("condition", "target")):
         for channel, colour, name in zip(half, ("tab:red", "tab:green", "tab:blue"), "RGB"):
             axis.stairs(channel / tf.reduce_sum(channel), edges, color=colour, label=name)
         axis.set(title=f"values of the {title}", xlabel="value in [-1, 1]", yscale="log")
         axis.set_ylabel("fraction of pixels")
         axis.legend()
-    axes[2].hist([100 * fraction for fraction in ink], bins=30, color="0.3")
+    axes[2].hist([100 * fraction for fraction in measures.ink], bins=30, color="0.3")
     axes[2].set(title="ink", xlabel="% of the condition darker than middle gray", ylabel="pairs")
     common.save_figure(figure, path)
 
@@ -192,14 +196,10 @@ def main():
     refuse_moved_flags(sys.argv[1:])
     parser = common.new_parser(__doc__)
     common.pair_arguments(parser)
-    parser.add_argument("--seed", type=common.number(0, 2**31 - 1, int), default=0, help="of the draws (0)")
-    parser.add_argument(
-        "--out",
-        type=common.file_path,
-        default=Path("runs/03_pix2pix_data"),
-        metavar="DIR",
-        help="folder of the figures (runs/03_pix2pix_data)",
-    )
+    add, folder = parser.add_argument, Path("runs/03_pix2pix_data")
+    add("--seed", type=common.number(0, 2**31 - 1, int), default=0, help="seed of the random draws (0)")
+    help_text = f"folder of the figures ({folder})"
+    add("--out", type=common.file_path, default=folder, metavar="DIR", help=help_text)
     args = parser.parse_args()
 
     direction = args.direction or common.usual_direction(args.dataset)
@@ -220,10 +220,9 @@ def main():
     print_table(measured, unreadable, direction)
     common.warn_of_shared(readable, common.file_hashes(readable["train"] + readable["val"]))
 
-    _, _, _, counts, ink, _ = measured["train"]
     draw_pairs(args.out / "pairs.png", readable["train"], direction)
     draw_augmentations(args.out / "augmentation.png", readable["train"][0], direction, args.seed)
-    draw_histograms(args.out / "histograms.png", counts, ink)
+    draw_histograms(args.out / "histograms.png", measured["train"])
     print(
         f"\n{args.out / 'pairs.png'}         some files, and the two halves of each\n"
         f"{args.out / 'augmentation.png'}  one pair under each --augment of stage 5\n"

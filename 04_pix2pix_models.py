@@ -29,34 +29,20 @@ import math
 from pathlib import Path
 
 import common
-from common import (
-    IMAGE_SIZE,
-    EncodeBlock,
-    PatchGAN,
-    UNet,
-    adam,
-    decoder_blocks,
-    discriminator_losses,
-    encoder_blocks,
-    find_pairs,
-    generate,
-    minimise,
-    to_picture,
-    training_pairs,
-)
+from common import EncodeBlock, PatchGAN, UNet, decoder_blocks, encoder_blocks, generate, minimise, to_picture
 
 import keras
 import tensorflow as tf
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-PICTURE = (IMAGE_SIZE, IMAGE_SIZE, 3)
+PICTURE = (common.IMAGE_SIZE, common.IMAGE_SIZE, 3)
 TRAINED_PAIRS = 4
 UNSEEN_PAIRS = 2
 
 
 class EncoderDecoder(keras.Model):
-    """The U-Net without its skips: all that is drawn has passed through 512 numbers.
+    """The U-Net without its skips: everything that it draws has passed through 512 numbers.
 
     Sketch (B, 256, 256, 3) -> picture (B, 256, 256, 3), both in [-1, 1].
     """
@@ -86,6 +72,7 @@ def print_layers(graph):
     """Prints a row for each layer of a graph, and the totals."""
     print(f"{graph.name:18}{'output shape':>19}{'parameters':>13}  input")
     for layer in graph.layers:
+        # `_keras_history` is Keras' private record of which layer made a tensor.
         sources = [tensor._keras_history.operation.name for tensor in tf.nest.flatten(layer.input)]
         shape = str(tuple(layer.output.shape[1:]))
         print(f"  {layer.name:16}{shape:>19}{layer.count_params():13,}  {', '.join(sources)}")
@@ -93,35 +80,27 @@ def print_layers(graph):
     print(f"  {'total':35}{graph.count_params():13,}  {trainable:,} of them trainable\n")
 
 
-def receptive_field_steps(discriminator):
-    """Works the receptive field out, from one logit back through the convolutions.
+def print_receptive_field(discriminator):
+    """Works the receptive field out, from one logit back through the convolutions, and prints the sum.
 
     `size` neighbouring outputs have their kernels `stride` apart, so from the first
     pixel under the first kernel to the last under the last it is
     (size - 1) * stride + kernel. Padding adds nothing: it is no part of the picture.
 
     Returns:
-        list of (name, stride, kernel, size): for each convolution, the last one first,
+        The sizes: 1 for the logit itself, then for each convolution, the last one first,
         how many of its inputs the logit sees in a row.
     """
+    print("Receptive field of one of the 30x30 logits: (size - 1) * stride + kernel, from the last layer")
     blocks = [*discriminator.blocks, discriminator.last_block]
     convolutions = [(block.name, block.conv) for block in blocks]
     convolutions.append((discriminator.to_logits.name, discriminator.to_logits))
-    steps, size = [], 1
+    sizes = [1]
     for name, convolution in reversed(convolutions):
         stride, kernel = convolution.strides[0], convolution.kernel_size[0]
-        size = (size - 1) * stride + kernel
-        steps.append((name, stride, kernel, size))
-    return steps
-
-
-def print_receptive_field(steps):
-    """Prints the sum that `receptive_field_steps` did, a line for each convolution."""
-    print("Receptive field of one of the 30x30 logits: (size - 1) * stride + kernel, from the last layer")
-    before = 1
-    for name, stride, kernel, size in steps:
-        print(f"  {name:12}({before:2} - 1) * {stride} + {kernel} = {size:2}")
-        before = size
+        sizes.append((sizes[-1] - 1) * stride + kernel)
+        print(f"  {name:12}({sizes[-2]:2} - 1) * {stride} + {kernel} = {sizes[-1]:2}")
+    return sizes
 
 
 def measure_receptive_field(discriminator, row, column):
@@ -162,87 +141,85 @@ def draw_receptive_field(path, gradient, box, picture):
     common.save_figure(figure, path)
 
 
-def bottleneck_batchnorm(batch_size, batchnorm, steps=500):
+def bottleneck_batchnorm(batch_size, batchnorm, passes=500):
     """Runs the encoder's last block, 2x2x512 -> 1x1x512, in training and in inference.
 
     Returns:
         Mean size of its output in training; mean size of the gradient that its
-        convolution gets; mean size of its output in inference after `steps` steps.
+        convolution gets; mean size of its output in inference. All three are taken after
+        so many forward passes, which move batchnorm's averages but train nothing.
     """
     keras.utils.set_random_seed(0)
     block = EncodeBlock(512, batchnorm=batchnorm)
-    for step in range(steps):
-        x = tf.random.stateless_normal((batch_size, 2, 2, 512), seed=(0, step))
-        with tf.GradientTape() as tape:
-            trained = block(x, training=True)  # (batch_size, 1, 1, 512)
-            # Any loss would do; this one pulls every channel another way.
-            loss = tf.reduce_sum(trained * tf.random.stateless_normal(trained.shape, seed=(1, step)))
+    for number in range(passes):
+        x = tf.random.stateless_normal((batch_size, 2, 2, 512), seed=(0, number))
+        block(x, training=True)
+    inferred = block(x, training=False)  # (batch_size, 1, 1, 512)
+    with tf.GradientTape() as tape:
+        trained = block(x, training=True)
+        # Any loss would do; this one pulls every channel another way.
+        loss = tf.reduce_sum(trained * tf.random.stateless_normal(trained.shape, seed=(1, number)))
     gradient = tape.gradient(loss, block.conv.kernel)
-    inferred = block(x, training=False)
     return [float(tf.reduce_mean(tf.abs(tensor))) for tensor in (trained, gradient, inferred)]
 
 
 def print_bottleneck():
-    """Prints what batchnorm does at the 1x1 bottleneck, of one picture and of four."""
-    print("Batchnorm on the 1x1 bottleneck: mean |value|, 500 steps")
+    """Prints what batchnorm does at the 1x1 bottleneck, in batches of one picture and of four."""
+    print("Batchnorm on the 1x1 bottleneck: mean |value| after 500 forward passes")
     print(f"{'batch':>7}{'batchnorm':>11}{'output, training':>18}{'gradient':>11}{'output, inference':>19}")
     for batch_size, batchnorm in [(1, False), (1, True), (4, True)]:
         trained, gradient, inferred = bottleneck_batchnorm(batch_size, batchnorm)
         name = "yes" if batchnorm else "no"
         print(f"{batch_size:7}{name:>11}{trained:18.4f}{gradient:11.4f}{inferred:19.4f}")
     print(
-        "Of one picture, each 1x1 channel is its own mean: batchnorm makes it zero, nothing\n"
-        "passes and nothing is learned. Its moving variance sinks to zero, and inference,\n"
-        "which divides by it, blows up. So the bottleneck has none.\n"
+        "In a batch of one picture, each 1x1 channel is its own mean: batchnorm makes it zero,\n"
+        "nothing passes and nothing is learned. Its moving variance sinks to zero, and\n"
+        "inference, which divides by it, blows up. So the bottleneck has none.\n"
     )
 
 
 def some_pairs(paths, count):
-    """Returns `count` pairs of either split: (sketch, real), each (1, 256, 256, 3) in [-1, 1]."""
-    return list(
-        training_pairs(
-            paths, batch_size=1, seed=0, direction="AtoB", augment="none", first_step=0, last_step=count
-        )
+    """Returns `count` pairs of one split: (sketch, real), each (1, 256, 256, 3) in [-1, 1]."""
+    pairs = common.training_pairs(
+        paths, batch_size=1, seed=0, direction="AtoB", augment="none", first_step=0, last_step=count
     )
+    return list(pairs)
 
 
-def fit_l1(generator, pairs, steps):
-    """Fits a generator to a handful of pairs with L1 alone, without a discriminator."""
-    optimizer = adam(1e-3, 0.5)
-    optimizer.build(generator.trainable_variables)
+def l1_loss(generator, sketch, real):
+    """A generator's loss by L1 alone, without a discriminator."""
+    return tf.reduce_mean(tf.abs(real - generator(sketch, training=True)))
+
+
+def real_or_fake_loss(discriminator, sketch, real, fake):
+    """The PatchGAN's loss: the real picture against a generator's, for the same sketch."""
+    real_logits = discriminator(sketch, real, training=True)
+    fake_logits = discriminator(sketch, fake, training=True)
+    return sum(common.discriminator_losses(real_logits, fake_logits))
+
+
+def fit(network, loss_of, examples, steps, learning_rate):
+    """Trains a network on a handful of examples, one at each step, over and over.
+
+    Its loss is `loss_of(network, *example)`, where an example is a tuple of tensors.
+    """
+    optimizer = common.adam(learning_rate, 0.5)
+    optimizer.build(network.trainable_variables)
 
     @tf.function
-    def train_step(sketch, real):
+    def train_step(*example):
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.abs(real - generator(sketch, training=True)))
-        minimise(loss, tape, generator, optimizer)
+            loss = loss_of(network, *example)
+        minimise(loss, tape, network, optimizer)
 
     for step in range(steps):
-        train_step(*pairs[step % len(pairs)])
+        train_step(*examples[step % len(examples)])
 
 
 def mean_l1(generator, pairs):
     """Returns the L1 of a generator's pictures: the mean distance to the real ones, from 0 to 2."""
     errors = [tf.reduce_mean(tf.abs(real - generate(generator, sketch))) for sketch, real in pairs]
     return float(tf.reduce_mean(errors))
-
-
-def fit_discriminator(discriminator, generator, pairs, steps):
-    """Trains the PatchGAN a little: the real picture against the generator's, same sketch."""
-    optimizer = adam(2e-4, 0.5)
-    optimizer.build(discriminator.trainable_variables)
-
-    @tf.function
-    def train_step(sketch, real, fake):
-        with tf.GradientTape() as tape:
-            real_logits = discriminator(sketch, real, training=True)
-            fake_logits = discriminator(sketch, fake, training=True)
-            loss = sum(discriminator_losses(real_logits, fake_logits))
-        minimise(loss, tape, discriminator, optimizer)
-
-    triples = [(sketch, real, generate(generator, sketch)) for sketch, real in pairs]
-    for step in range(steps):
-        train_step(*triples[step % len(triples)])
 
 
 def draw_skips(path, encoder_decoder, unet, trained, unseen):
@@ -265,15 +242,14 @@ def draw_patches(path, discriminator, generator, pair):
     axes = figure.subplots(2, 3)
     pictures = {"real picture": real, "Encoder-Decoder's picture": generate(generator, sketch)}
     for row, (name, picture) in zip(axes, pictures.items()):
-        # As in training: so soon, the moving averages are still near those it began with.
+        # As in training: after so few steps the moving averages are still near their initial values.
         logits = discriminator(sketch, picture, training=True)[0, :, :, 0]  # (30, 30)
         row[0].imshow(sketch[0] * 0.5 + 0.5)
         row[1].imshow(picture[0] * 0.5 + 0.5)
         image = row[2].imshow(logits, cmap="RdBu", vmin=-3, vmax=3)
-        row[0].set_title("sketch, the condition", fontsize=11)
-        row[1].set_title(name, fontsize=11)
-        row[2].set_title(f"30x30 logits, mean {float(tf.reduce_mean(logits)):+.2f}", fontsize=11)
-        for axis in row:
+        titles = ["sketch, the condition", name, f"30x30 logits, mean {tf.reduce_mean(logits):+.2f}"]
+        for axis, title in zip(row, titles):
+            axis.set_title(title, fontsize=11)
             axis.set(xticks=[], yticks=[])
     figure.colorbar(image, ax=axes[:, 2], label="fake < 0 < real", shrink=0.8, extend="both")
     common.save_figure(figure, path)
@@ -282,11 +258,11 @@ def draw_patches(path, discriminator, generator, pair):
 def main():
     parser = common.new_parser(__doc__)
     add, folder = parser.add_argument, Path("runs/04_pix2pix_models")
-    add("--out", type=common.file_path, default=folder, metavar="DIR", help=f"of the figures ({folder})")
+    add("--out", type=common.file_path, default=folder, metavar="DIR", help=f"folder of figures ({folder})")
     add("--steps", type=common.number(1, 10**6, int), default=100, help="steps of each generator (100)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    paths = find_pairs("openmoji")
+    paths = common.find_pairs("openmoji")
     trained, unseen = some_pairs(paths["train"], TRAINED_PAIRS), some_pairs(paths["val"], UNSEEN_PAIRS)
 
     keras.utils.set_random_seed(0)
@@ -297,7 +273,7 @@ def main():
     print_layers(layer_graph(unet, ["sketch"]))
     print_layers(layer_graph(patchgan, ["sketch", "picture"]))
 
-    print_receptive_field(receptive_field_steps(patchgan))
+    print_receptive_field(patchgan)
     gradient, box = measure_receptive_field(patchgan, row=15, column=15)
     print(f"  measured, by the logit's gradient: {box[2]}x{box[3]} pixels\n")
     draw_receptive_field(args.out / "receptive_field.png", gradient, box, trained[0][1][0])
@@ -307,16 +283,18 @@ def main():
     print(f"Fitted by L1 alone, {args.steps} steps on {len(trained)} pairs. Mean L1 of their pictures:")
     print(f"{'':18}{'trained on':>12}{'not seen':>12}")
     for name, generator in {"Encoder-Decoder": encoder_decoder, "U-Net": unet}.items():
-        fit_l1(generator, trained, args.steps)
+        fit(generator, l1_loss, trained, args.steps, 1e-3)
         print(f"  {name:16}{mean_l1(generator, trained):12.4f}{mean_l1(generator, unseen):12.4f}")
     print(
-        "In the Encoder-Decoder all has to pass through 512 numbers, and no line comes out of\n"
-        "them so soon. The U-Net's skips carry the lines past them, also of sketches not seen.\n"
+        "In the Encoder-Decoder everything has to pass through 512 numbers, and after so few steps\n"
+        "no lines come out of them. The U-Net's skips carry the lines past them, even those of\n"
+        "sketches that it has not seen.\n"
     )
     draw_skips(args.out / "skips.png", encoder_decoder, unet, trained, unseen)
 
     # Fewer steps: a discriminator that has long won is sure of every patch alike.
-    fit_discriminator(patchgan, encoder_decoder, trained, args.steps // 3 + 1)
+    triples = [(sketch, real, generate(encoder_decoder, sketch)) for sketch, real in trained]
+    fit(patchgan, real_or_fake_loss, triples, args.steps // 3 + 1, 2e-4)
     draw_patches(args.out / "patches.png", patchgan, encoder_decoder, trained[0])
     print(
         f"{args.out / 'receptive_field.png'}  what one logit sees\n"

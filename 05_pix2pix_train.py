@@ -16,7 +16,6 @@ weights, and 1.4 GB of checkpoints (2.1 GB while one is written). Run again, it 
 where it stopped. Ten epochs of the 200 pairs take 15 to 30 minutes on 2 cores.
 """
 
-import functools
 import html
 import urllib.parse
 from pathlib import Path
@@ -26,8 +25,8 @@ from common import AdversarialModel, PatchGAN, UNet, discriminator_losses, gener
 
 import tensorflow as tf
 
-# Of both networks (section 3.3). The section also halves the discriminator's loss, to slow it
-# down, but to Adam the size of a loss is nothing: half the loss makes the same steps.
+# For both networks (section 3.3). The section also halves the discriminator's loss, to slow it
+# down; but Adam divides a gradient by its average size, so half the loss makes the same steps.
 LEARNING_RATE, BETA_1 = 2e-4, 0.5
 LAMBDA_L1 = 100.0
 RESULT_ROWS = 6
@@ -100,9 +99,8 @@ def scores(picture, real):
 def validation_pairs(paths, direction):
     """Returns a dataset of (condition, target), each (1, 256, 256, 3): one pair at a time."""
     files = tf.data.Dataset.from_tensor_slices(paths)
-    stacks = files.map(lambda path: common.stack_pair(*common.decode_pair(path), direction))
-    pairs = stacks.map(lambda stack: common.split_stack(common.resize(stack)))
-    return pairs.batch(1).prefetch(tf.data.AUTOTUNE)
+    stacks = files.map(lambda path: common.resize(common.read_stack(path, direction)))
+    return stacks.map(common.split_stack).batch(1).prefetch(tf.data.AUTOTUNE)
 
 
 def spread(paths, count):
@@ -110,9 +108,70 @@ def spread(paths, count):
     return paths[:: max(1, len(paths) // count)][:count]
 
 
-# -----------------------------------------------------------------------------
-# The page of results
-# -----------------------------------------------------------------------------
+def main():
+    parser = common.trainer_arguments(__doc__, epochs=10, batch_size=1, out="05_pix2pix")
+    common.pair_arguments(parser)
+    add = parser.add_argument
+    add("--loss", choices=["l1+cgan", "cgan", "l1"], default="l1+cgan", help="(l1+cgan)")
+    lambda_type = common.number(0, 1e6)
+    add("--lambda-l1", type=lambda_type, default=LAMBDA_L1, help=f"of L1 in l1+cgan ({LAMBDA_L1:g})")
+    add("--augment", choices=list(common.AUGMENTATIONS), default="jitter", help="(jitter, the paper's)")
+    help_text = "no training: draw compare.png of finished runs, in --out (runs/05_compare)"
+    add("--compare", type=common.file_path, nargs="+", metavar="RUN", help=help_text)
+    args = parser.parse_args()
+    if args.compare:
+        default = args.out == parser.get_default("out")
+        compare(args.compare, Path("runs/05_compare") if default else args.out)
+        return
+    del args.compare  # it is no setting of a run
+    common.set_devices(args)
+
+    args.direction = args.direction or common.usual_direction(args.dataset)  # kept in options.json
+    pairs = common.find_pairs(args.dataset)
+    steps = common.epoch_steps(args, len(pairs["train"]))
+    files = pairs["train"] + pairs["val"]
+    common.refuse_unreadable(f"--dataset {args.dataset}", common.find_unreadable(files))
+    hashes = common.file_hashes(files)
+    common.warn_of_shared(pairs, hashes)
+    run = common.start_run(args, {name: len(paths) for name, paths in pairs.items()}, hashes)
+
+    # The game: U-Net and PatchGAN, an optimiser each, batches of augmented pairs.
+    model = Pix2Pix(args.loss, args.lambda_l1)
+    model.set_optimizers(common.adam(LEARNING_RATE, BETA_1), common.adam(LEARNING_RATE, BETA_1))
+
+    def batches(first_step, last_step):
+        span = {"first_step": first_step, "last_step": last_step, "batch_size": args.batch_size}
+        kind = {"seed": args.seed, "direction": args.direction, "augment": args.augment}
+        return common.training_pairs(pairs["train"], **span, **kind)
+
+    # Scores mean something beside those of doing nothing: the condition against the real picture.
+    validation = validation_pairs(pairs["val"], args.direction)
+    baseline = common.mean_scores([scores(*pair) for pair in validation], "condition_")
+
+    def draw(path, count=SAMPLE_ROWS):
+        chosen = validation_pairs(spread(pairs["val"], count), args.direction)
+        rows = [[sketch[0], generate(model.generator, sketch)[0], real[0]] for sketch, real in chosen]
+        common.save_grid(path, rows, titles=["sketch", "generated", "real"])
+
+    tests = {"validation": validation, "baseline": baseline}
+    metrics = common.train(model, run, batches, args, steps_per_epoch=steps, draw=draw, **tests)
+    draw(run / "result.png", RESULT_ROWS)
+    write_page(run, model, pairs["val"], args.direction)
+    last = metrics[-1]
+    print(f"Validation after epoch {last['epoch']:.0f} (and what the sketch itself scores):")
+    print(f"  L1 {last['val_l1']:.4f} ({last['condition_l1']:.4f})")
+    print(f"  PSNR {last['val_psnr']:.2f} dB ({last['condition_psnr']:.2f})")
+    print(f"  SSIM {last['val_ssim']:.4f} ({last['condition_ssim']:.4f})")
+    print(
+        f"{run / 'index.html'}  all results on one page, for a browser\n"
+        f"{run / 'result.png'}  sketch | generated | real, pairs never trained on\n"
+        f"{run / 'losses.png'}  from losses.csv and metrics.csv\n"
+        f"{run / 'samples'}  some of the same pairs after each epoch\n"
+        f"{run / 'generator.weights.h5'}"
+    )
+
+
+# === The page of results: from here on, nothing is about training ===========
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -160,7 +219,8 @@ def write_page(run, model, paths, direction):
         files = {Path(path).name: path for path in paths}
     for folder in ("condition", "generated", "real"):
         (run / "validation" / folder).mkdir(parents=True, exist_ok=True)
-    colour, rows = tf.function(functools.partial(generate, model.generator)), []
+    colour = tf.function(lambda condition: generate(model.generator, condition))
+    rows = []
     for name, (condition, real) in zip(files, validation_pairs(paths, direction)):
         pictures = {"condition": condition, "generated": colour(condition), "real": real}
         for folder, picture in pictures.items():
@@ -204,105 +264,39 @@ def html_table(rows):
     return "<table>\n" + "\n".join(lines) + "\n</table>"
 
 
-# -----------------------------------------------------------------------------
-# Runs compared
-# -----------------------------------------------------------------------------
+# === Runs compared ==========================================================
 
 
 def compare(runs, out):
     """Draws the same validation pairs by several runs, each column titled with its loss and scores.
 
     Raises:
-        UserError: a run is not finished, or of other data than the first.
+        UserError: a run is not finished, or was trained on other data than the first.
     """
-    opened = []
+    first, _ = common.read_run(runs[0])
+    data, direction = first["data"], first["flags"]["--direction"]
+    generators, titles = [], []
     for run in runs:
         options, metrics = common.read_run(run)
-        flags, data = options["flags"], options["data"]
-        if not metrics or metrics[-1]["epoch"] < flags["--epochs"]:
-            done = metrics[-1]["epoch"] if metrics else 0
+        flags, done = options["flags"], metrics[-1]["epoch"] if metrics else 0
+        if done < flags["--epochs"]:
             raise common.UserError(
                 f"--compare {run}: has {done:.0f} of {flags['--epochs']} epochs; finish it"
             )
-        if opened and (data, flags["--direction"]) != opened[0][1:3]:
+        if (options["data"], flags["--direction"]) != (data, direction):
             raise common.UserError(f"--compare {run}: was trained on other data than {runs[0]}")
-        opened.append((run, data, flags["--direction"], flags["--loss"], metrics[-1]))
-    generators = [common.load_generator(run)[0] for run in runs]
-    dataset, direction = common.read_run(runs[0])[0]["flags"]["--dataset"], opened[0][2]
-    chosen = validation_pairs(spread(common.find_pairs(dataset)["val"], RESULT_ROWS), direction)
-    rows = [[c[0], *(generate(g, c)[0] for g in generators), r[0]] for c, r in chosen]
-    titles = ["condition"]
-    for *_, loss, last in opened:
-        titles.append(
-            f"{loss}\nL1 {last['val_l1']:.3f}, PSNR {last['val_psnr']:.1f}\nSSIM {last['val_ssim']:.3f}"
-        )
+        last = metrics[-1]
+        numbers = f"L1 {last['val_l1']:.3f}, PSNR {last['val_psnr']:.1f}", f"SSIM {last['val_ssim']:.3f}"
+        titles.append("\n".join([flags["--loss"], *numbers]))
+        generators.append(common.load_generator(run)[0])
+    paths = spread(common.find_pairs(first["flags"]["--dataset"])["val"], RESULT_ROWS)
+    rows = [
+        [condition[0], *(generate(generator, condition)[0] for generator in generators), real[0]]
+        for condition, real in validation_pairs(paths, direction)
+    ]
     out.mkdir(parents=True, exist_ok=True)
-    common.save_grid(out / "compare.png", rows, titles=[*titles, "real"])
+    common.save_grid(out / "compare.png", rows, titles=["condition", *titles, "real"])
     print(out / "compare.png")
-
-
-def main():
-    parser = common.trainer_arguments(__doc__, epochs=10, batch_size=1, out="05_pix2pix")
-    common.pair_arguments(parser)
-    add = parser.add_argument
-    add("--loss", choices=["l1+cgan", "cgan", "l1"], default="l1+cgan", help="(l1+cgan)")
-    lambda_type = common.number(0, 1e6)
-    add("--lambda-l1", type=lambda_type, default=LAMBDA_L1, help=f"of L1 in l1+cgan ({LAMBDA_L1:g})")
-    add("--augment", choices=list(common.AUGMENTATIONS), default="jitter", help="(jitter, the paper's)")
-    help_text = "no training: draw compare.png of finished runs, in --out (runs/05_compare)"
-    add("--compare", type=common.file_path, nargs="+", metavar="RUN", help=help_text)
-    args = parser.parse_args()
-    if args.compare:
-        default = args.out == parser.get_default("out")
-        compare(args.compare, Path("runs/05_compare") if default else args.out)
-        return
-    del args.compare  # no setting of a run
-    common.set_devices(args)
-
-    args.direction = args.direction or common.usual_direction(args.dataset)
-    pairs = common.find_pairs(args.dataset)
-    steps = common.epoch_steps(args, len(pairs["train"]))
-    files = pairs["train"] + pairs["val"]
-    common.refuse_unreadable(f"--dataset {args.dataset}", common.find_unreadable(files))
-    hashes = common.file_hashes(files)
-    common.warn_of_shared(pairs, hashes)
-    run = common.start_run(args, {name: len(paths) for name, paths in pairs.items()}, hashes)
-
-    # The game: U-Net and PatchGAN, an optimiser each, batches of augmented pairs.
-    model = Pix2Pix(args.loss, args.lambda_l1)
-    model.set_optimizers(*(common.adam(LEARNING_RATE, BETA_1) for _ in range(2)))
-    batches = functools.partial(
-        common.training_pairs,
-        pairs["train"],
-        batch_size=args.batch_size,
-        seed=args.seed,
-        direction=args.direction,
-        augment=args.augment,
-    )
-    # Scores mean something beside those of doing nothing: the condition against the real picture.
-    validation = validation_pairs(pairs["val"], args.direction)
-    baseline = common.mean_scores([scores(*pair) for pair in validation], "condition_")
-
-    def draw(path, count=SAMPLE_ROWS):
-        chosen = validation_pairs(spread(pairs["val"], count), args.direction)
-        rows = [[c[0], generate(model.generator, c)[0], r[0]] for c, r in chosen]
-        common.save_grid(path, rows, titles=["sketch", "generated", "real"])
-
-    tests = {"validation": validation, "baseline": baseline}
-    last = common.train(model, run, batches, args, steps_per_epoch=steps, draw=draw, **tests)[-1]
-    draw(run / "result.png", RESULT_ROWS)
-    write_page(run, model, pairs["val"], args.direction)
-    print(f"Validation after epoch {last['epoch']:.0f} (and what the sketch itself scores):")
-    print(f"  L1 {last['val_l1']:.4f} ({last['condition_l1']:.4f})")
-    print(f"  PSNR {last['val_psnr']:.2f} dB ({last['condition_psnr']:.2f})")
-    print(f"  SSIM {last['val_ssim']:.4f} ({last['condition_ssim']:.4f})")
-    print(
-        f"{run / 'index.html'}  all results on one page, for a browser\n"
-        f"{run / 'result.png'}  sketch | generated | real, pairs never trained on\n"
-        f"{run / 'losses.png'}  from losses.csv and metrics.csv\n"
-        f"{run / 'samples'}  some of the same pairs after each epoch\n"
-        f"{run / 'generator.weights.h5'}"
-    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ The first half is the lesson:
 5. Pairs of pictures: split, stack, augment              (3 to 8)
 
 The second half, below the line "Machinery", keeps a training alive and its user
-informed. The course can be followed without it:
+informed. The course can be followed without it, and without `filtering_logs` below:
 
 6. The training loop        9. The run's folder         11. Command line
 7. Checkpoints and tables   10. Files of pairs          12. Figures
@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import csv
 import ctypes
+import errno
 import fcntl
 import functools
 import gzip
@@ -50,7 +51,8 @@ def filtering_logs():
     """
     notes = re.compile(
         r"I\d{4} |WARNING: All log messages before absl|INFO: Created TensorFlow Lite|\s*$"
-        r"|.*cuInit.*\(303\)|.*jpeg|.*JPEG|W\d{4} .*(op_kernel|local_rendezvous|tensor_slice_reader|tf_tfl)"
+        r"|.*cuInit.*\(303\)|.*jpeg_mem|.*(Corrupt JPEG|Premature end of JPEG)"
+        r"|W\d{4} .*(op_kernel|local_rendezvous|tensor_slice_reader|tf_tfl)"
     )
     try:
         log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
@@ -72,7 +74,9 @@ def filtering_logs():
 # This has to stand first: TensorFlow writes its notes while it is imported, and Python would
 # answer a Ctrl-C in these seconds with a traceback through TensorFlow's modules.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # 1: no notes after the import either
-interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
+sigint_handler = signal.getsignal(signal.SIGINT)
+if sigint_handler is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 with filtering_logs():
     import keras
     import matplotlib
@@ -82,7 +86,7 @@ with filtering_logs():
     from PIL import ExifTags, Image, UnidentifiedImageError
 
     tf.config.list_physical_devices()  # looks for a GPU, and writes notes about it
-signal.signal(signal.SIGINT, interrupt)
+signal.signal(signal.SIGINT, sigint_handler)
 
 HERE = Path(__file__).parent
 
@@ -90,16 +94,19 @@ HERE = Path(__file__).parent
 # === 1. Networks of Pix2Pix (stages 4, 5, 6 and 8) ==========================
 
 IMAGE_SIZE = 256  # height and width of the pictures that they take and give
-EPSILON = 1e-5  # of batchnorm, as in the authors' code; Keras' 1e-3 mutes the faint second layer
+EPSILON = 1e-5  # batchnorm's, as in the authors' code; Keras' 1e-3 mutes the faint second layer
 
 
 def paper_init():
-    """The paper's initialisation. Each layer needs its own: a shared one would repeat its values."""
+    """The paper's initialisation. A shared one would give layers of one shape the same weights."""
     return keras.initializers.RandomNormal(0.0, 0.02)
 
 
 class EncodeBlock(layers.Layer):
-    """4x4 convolution, batchnorm, LeakyReLU: C64, C128, ... of the paper's appendix 6.1."""
+    """4x4 convolution, batchnorm, LeakyReLU: C64, C128, ... of the paper's appendix 6.1.
+
+    No bias: batchnorm's shift takes its place, and the authors leave it out in all blocks.
+    """
 
     def __init__(self, filters, strides=2, padding="same", batchnorm=True, **kwargs):
         super().__init__(**kwargs)
@@ -190,6 +197,7 @@ class UNet(keras.Model):
         super().__init__(**kwargs)
         self.encoder = encoder_blocks()
         self.decoder = decoder_blocks()
+        # Layers and not tf.concat, so that stage 4's table can name them.
         self.joins = [layers.Concatenate(name=f"skip_{n}") for n in range(7, 0, -1)]
         self.to_picture = to_picture()
 
@@ -198,7 +206,7 @@ class UNet(keras.Model):
         for block in self.encoder:
             x = block(x, training=training)
             skips.append(x)
-        # The deepest map is the decoder's input; the others are met again on the way up.
+        # The deepest map is the decoder's input; the others are joined on the way up.
         for block, join, skip in zip(self.decoder, self.joins, reversed(skips[:-1])):
             x = join([block(x, training=training), skip])  # twice the block's channels
         return self.to_picture(x)
@@ -234,11 +242,11 @@ class PatchGAN(keras.Model):
 
 
 def generate(generator, condition, seed=0):
-    """Runs a Pix2Pix generator as at test time, leaving it as it was.
+    """Runs a Pix2Pix generator as at test time.
 
     The paper (section 3.3) tests with the network as it trains: batchnorm over the
-    picture itself, dropout on. So pass one picture at a time. Moving averages and
-    random state stay untouched, and the same seed drops the same values.
+    picture itself, dropout on. So pass one picture at a time. Keras' `stateless_call`
+    leaves moving averages and random state untouched, and the same seed drops the same values.
 
     Args:
         condition: (1, 256, 256, 3) in [-1, 1].
@@ -246,10 +254,10 @@ def generate(generator, condition, seed=0):
     Returns:
         (1, 256, 256, 3) in [-1, 1].
     """
-    state = [
-        tf.constant([seed, index], variable.dtype) if "seed_generator" in variable.path else variable
-        for index, variable in enumerate(generator.non_trainable_variables)
-    ]
+    state = list(generator.non_trainable_variables)
+    for index, variable in enumerate(state):
+        if "seed_generator" in variable.path:  # the random state of a dropout layer
+            state[index] = tf.constant([seed, index], variable.dtype)
     picture, _ = generator.stateless_call(generator.trainable_variables, state, condition, training=True)
     return picture
 
@@ -319,36 +327,10 @@ class AdversarialModel(keras.Model):
 def minimise(loss, tape, network, optimizer):
     """Moves the network's weights one step of its optimiser down the gradient of the loss."""
     variables = network.trainable_variables
-    # float16 cannot tell a gradient below 6e-8 from 0. There the optimiser asks for gradients
-    # of a loss many times as large, and divides them again; otherwise this is 1.
+    # float16 cannot tell a gradient below 6e-8 from 0. With float16 the optimiser scales the loss
+    # up before the gradient, and divides the gradient afterwards; otherwise the scale is 1.
     scale = optimizer.scale_loss(tf.ones_like(loss))
     optimizer.apply(tape.gradient(loss, variables, output_gradients=scale), variables)
-
-
-class CompiledAdam(keras.optimizers.Adam):
-    """Keras' Adam with its update compiled: one pass over the weights instead of a dozen.
-
-    On several devices it is Keras' own update, since they meet in it. Keras sums their
-    gradients there, and what is wanted is the gradient of the mean over the whole batch.
-    """
-
-    def apply(self, grads, trainable_variables=None):
-        if tf.distribute.has_strategy():
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            grads = [None if grad is None else grad / replicas for grad in grads]
-            return super().apply(grads, trainable_variables)
-        if not self.built:
-            self.build(trainable_variables)
-        update = tf.function(lambda grads: super(CompiledAdam, self).apply(grads), jit_compile=True)
-        return update(grads)  # without the variables: tf.function would copy them, `build` has them
-
-
-class LossScale(keras.optimizers.LossScaleOptimizer):
-    """Loss scaling on several devices: Keras 3.15 asks the first alone if its gradients are finite."""
-
-    def check_finite(self, grads):
-        finite = tf.cast(super().check_finite(grads), tf.float32)
-        return tf.distribute.get_replica_context().all_reduce("MEAN", finite) == 1.0
 
 
 def adam(learning_rate, beta_1):
@@ -420,15 +402,16 @@ def shuffled(positions, count, seed):
         count: number of examples.
 
     Returns:
-        (B,) int64, from 0 to count - 1; each once in `count` positions.
+        (B,) int64, from 0 to count - 1. The first `count` positions give every example once,
+        the next `count` in another order.
     """
 
-    def in_pass(number):
+    def shuffle_pass(number):
         seeds = tf.stack([tf.cast(seed, tf.int64), number])
         return tf.random.experimental.index_shuffle(positions % count, seeds, max_index=count - 1)
 
     passes = positions // count  # a batch reaches into the next pass at most
-    return tf.where(passes == passes[0], in_pass(passes[0]), in_pass(passes[-1]))
+    return tf.where(passes == passes[0], shuffle_pass(passes[0]), shuffle_pass(passes[-1]))
 
 
 # === 5. Pairs of pictures (stages 3 to 8) ===================================
@@ -449,9 +432,9 @@ def decode_picture(path):
     data = tf.io.read_file(path)
     if tf.io.is_jpeg(data):
         return tf.io.decode_jpeg(data, channels=3)
-    # A PNG can name one colour as transparent, in a tRNS chunk ahead of the pixels. TensorFlow 2.21
-    # heeds it when asked for 4 channels, but then makes other pictures of 1, 2 or 4 bits, as line
-    # drawings often are, nearly transparent.
+    # A PNG can name one colour as transparent, in a tRNS chunk ahead of the pixels; TensorFlow
+    # heeds it when asked for 4 channels. Always asking for 4 would be simpler, but TensorFlow 2.21
+    # then makes line drawings of 1, 2 or 4 bits without a tRNS chunk nearly transparent.
     header = tf.strings.split(data, "IDAT", maxsplit=1)[0]
     if tf.size(tf.strings.split(header, "tRNS", maxsplit=1)) > 1:
         picture = tf.io.decode_png(data, channels=4)
@@ -461,7 +444,7 @@ def decode_picture(path):
         alpha = tf.cast(picture[..., -1:], tf.float32) / 255.0
         on_white = tf.cast(picture, tf.float32) * alpha + 255.0 * (1.0 - alpha)
         picture = tf.cast(tf.round(on_white), tf.uint8)[..., :-1]
-    return picture + tf.zeros(3, tf.uint8)  # gray three times
+    return picture + tf.zeros(3, tf.uint8)  # (height, width, 1) becomes (height, width, 3)
 
 
 def decode_pair(path):
@@ -488,6 +471,12 @@ def stack_pair(left, right, direction):
     """
     halves = [left, right] if direction == "AtoB" else [right, left]
     return tf.cast(tf.concat(halves, axis=-1), tf.float32) / 127.5 - 1.0
+
+
+def read_stack(path, direction):
+    """Reads a side-by-side picture as one stack: `decode_pair` and `stack_pair`."""
+    left, right = decode_pair(path)
+    return stack_pair(left, right, direction)
 
 
 def split_stack(stack):
@@ -531,7 +520,8 @@ def course_augment(stack, seed):
     def chance(seed):
         return tf.random.stateless_uniform((), seed) < 0.5
 
-    stack, border = resize(stack), [[30, 30], [30, 30], [0, 0]]
+    stack = resize(stack)
+    border = [[30, 30], [30, 30], [0, 0]]
     white = tf.pad(stack, border, constant_values=1.0)
     stack = tf.where(chance(seeds[0]), tf.pad(stack, border, "REFLECT"), white)
     stack = random_crop(stack, seeds[1])
@@ -555,8 +545,8 @@ def training_pairs(paths, *, batch_size, seed, direction, augment, first_step, l
     files = tf.constant(paths)
 
     def example(position):
-        (chosen,) = tf.unstack(shuffled(position[tf.newaxis], len(paths), seed))
-        stack = stack_pair(*decode_pair(files[chosen]), direction)
+        chosen = shuffled(position[tf.newaxis], len(paths), seed)[0]
+        stack = read_stack(files[chosen], direction)
         return split_stack(AUGMENTATIONS[augment](stack, seed=tf.stack([seed, position])))
 
     positions = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
@@ -574,10 +564,10 @@ def training_pairs(paths, *, batch_size, seed, direction, augment, first_step, l
 def train(model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, validation=(), baseline=None):
     """Trains up to `args.epochs` epochs, from the run's last checkpoint if there is one.
 
-    Writes losses.csv, metrics.csv (with validation pairs), losses.png, samples/,
-    checkpoints/ and generator.weights.h5. Ctrl-C and SIGTERM end it after the step under
-    way, with a checkpoint and exit status 130 or 143; of several processes, send them to
-    the chief alone, and the others end with it.
+    Writes losses.csv (the losses of the last step before each row), metrics.csv (with
+    validation pairs), losses.png, samples/, checkpoints/ and generator.weights.h5. Ctrl-C,
+    SIGTERM and SIGHUP end it after the steps under way, with a checkpoint and exit status 130,
+    143 or 129; of several processes, send them to the chief alone, and the others end with it.
 
     Args:
         model: an AdversarialModel with its optimisers.
@@ -625,6 +615,7 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, 
                     metrics_table.append({"epoch": epoch + 1} | scores | (baseline or {}))
                 bar.update(steps_per_epoch, scores.items(), finalize=True)
                 draw(run / "samples" / f"epoch_{epoch + 1:04d}.png")
+                draw_curves(run / "losses.png", losses_table.rows(), metrics_table.rows())
                 save_weights(model.generator, run / "generator.weights.h5")
             checkpoints.save(step)  # last: what has a checkpoint is complete
             leave_if_asked(signals, step)
@@ -639,7 +630,7 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, 
 
 
 def make_train_function(model, batches):
-    """Returns a function that takes so many train steps, and returns the last one's losses."""
+    """Returns a function that runs so many train steps, and returns the last one's losses."""
     strategy = tf.distribute.get_strategy()
     options = tf.data.Options()  # each process reads all batches and takes its share of each
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
@@ -649,7 +640,7 @@ def make_train_function(model, batches):
         losses = strategy.run(model.train_step, [next(data)])
         return {name: strategy.reduce("MEAN", losses[name], axis=None) for name in sorted(losses)}
 
-    @tf.function
+    @tf.function  # apart, since tracing the step a second time would take seconds in stage 5
     def one_step():
         return take_step()
 
@@ -665,6 +656,29 @@ def make_train_function(model, batches):
         return {name: float(loss) for name, loss in losses.items()}
 
     return take_steps
+
+
+class CompiledAdam(keras.optimizers.Adam):
+    """Keras' Adam with its update compiled: one pass over the weights instead of a dozen.
+
+    On several devices it is Keras' own update, since they meet in it. Keras sums their
+    gradients there, and what is wanted is the gradient of the mean over the whole batch.
+    """
+
+    def apply(self, grads, trainable_variables=None):
+        if tf.distribute.has_strategy():
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            return super().apply([grad / replicas for grad in grads], trainable_variables)
+        update = tf.function(lambda grads: super(CompiledAdam, self).apply(grads), jit_compile=True)
+        return update(grads)  # without the variables: tf.function would copy them, `build` has them
+
+
+class LossScale(keras.optimizers.LossScaleOptimizer):
+    """Loss scaling on several devices: Keras 3.15 asks the first alone if its gradients are finite."""
+
+    def check_finite(self, grads):
+        finite = tf.cast(super().check_finite(grads), tf.float32)
+        return tf.distribute.get_replica_context().all_reduce("MEAN", finite) == 1.0
 
 
 def announce(run, step, last_step, steps_per_epoch):
@@ -695,7 +709,7 @@ def mean_scores(rows, prefix="val_"):
 def save_weights(network, path):
     """Writes a network's weights; an earlier file is replaced when the new one is complete."""
     if shutil.disk_usage(path.parent).free < 5 * network.count_params():
-        raise OSError("No space left for the weights")  # out of room, HDF5 would crash
+        raise OSError(errno.ENOSPC, "No space left on device")  # where HDF5 would crash
     with replacing(path) as temporary:
         network.save_weights(temporary)
 
@@ -818,6 +832,7 @@ class Checkpoints:
         finite = all(bool(tf.reduce_all(tf.math.is_finite(v))) for v in floats)
         refuse_not_finite({"a weight": 0.0 if finite else math.nan}, step, step, self)
         temporary, folder = self.folder / "unfinished", self.folder / f"step_{step:08d}"
+        shutil.rmtree(temporary, ignore_errors=True)  # what a killed process has left
         self.step.assign(step)
         try:
             with filtering_logs():
@@ -842,7 +857,7 @@ class Checkpoints:
             UserError: there is a run, but no whole checkpoint of it.
         """
         if is_chief():
-            self.read()
+            self.read_newest()
             for table in self.tables:
                 table.write()
         state = [self.step, *self.variables]
@@ -851,8 +866,7 @@ class Checkpoints:
                 variable.assign(value)
         return int(self.step.read_value())
 
-    def read(self):
-        """Reads the newest checkpoint that is whole, or makes the first one."""
+    def read_newest(self):
         names = self.names()
         for name in reversed(names):
             try:
@@ -904,6 +918,7 @@ def replacing(path):
     temporary = path.with_name(f".new.{path.name}")
     try:
         yield temporary
+        flush_to_disk(temporary)
         temporary.replace(path)
     except OSError as error:
         error.filename = error.filename and str(path)
@@ -997,10 +1012,25 @@ def broadcast_from_chief(tensors):
     return [strategy.experimental_local_results(t)[0] for t in strategy.run(collect)]
 
 
+def keep_memory():
+    """Has the C library keep freed memory for the next step, where it is glibc.
+
+    Left to itself it returns every large block to the system and fetches it again, page by
+    page: 50,000 to 80,000 page faults in a Pix2Pix step, which take a tenth of its time.
+    """
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # M_TRIM_THRESHOLD, ... of malloc.h
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(top_pad, 2**28)
+
+
 # === 9. The run's folder ====================================================
 
 FORMAT = 2  # of a run's folder; 1 had its tables outside of the checkpoints
 FREE_FLAGS = {"--out", "--fresh", "--checkpoint-minutes", "--devices"}  # may change on the way
+LOCK = ".lock"
 
 
 def start_run(args, data, hashes):
@@ -1090,16 +1120,13 @@ def refuse_changes(options_file, now):
     free = FREE_FLAGS | {"--epochs"}
     if was.get("contents of the data") == now["contents of the data"]:
         free.add("--dataset")  # the same data in another place
-    changes = [f"{k} {was.get(k)} -> {now.get(k)}" for k in was | now if was.get(k) != now.get(k)]
-    changes = [change for change in changes if change.split()[0] not in free]
-    if changes:
+    changed = [name for name in was | now if name not in free and was.get(name) != now.get(name)]
+    if changed:
+        changes = [f"{name} {was.get(name)} -> {now.get(name)}" for name in changed]
         raise UserError(
             f"{options_file.parent} holds a run with other settings ({', '.join(changes)}): "
             "use those, or give another --out, or start over with --fresh"
         )
-
-
-LOCK = ".lock"
 
 
 def lock(folder):
@@ -1109,12 +1136,6 @@ def lock(folder):
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UserError(f"{folder}: another process is at work in it; wait, or give another --out") from error
-
-
-def file_hashes(files):
-    """Returns {file: hash of its contents}."""
-    hashes = in_threads(lambda file: hashlib.sha256(Path(file).read_bytes()).hexdigest(), files)
-    return dict(zip(files, hashes))
 
 
 def read_run(run):
@@ -1133,11 +1154,13 @@ def read_run(run):
     try:
         options = json.loads(options_file.read_text())
         script = options["data"]["script"]
-        [str(options["flags"][name]) for name in ("--dataset", "--direction", "--epochs")]
+        if not {"--dataset", "--direction", "--epochs"} <= options["flags"].keys():
+            raise ValueError("flags are missing")
         if metrics.path.exists():
             metrics.text = metrics.path.read_text()
         rows = metrics.rows()
-        [row["epoch"] for row in rows]
+        if rows and not {"epoch", "val_l1"} <= rows[0].keys():
+            raise ValueError("columns are missing")
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(
             f"{run}: options.json or metrics.csv is damaged; the run's command, or --fresh"
@@ -1173,34 +1196,6 @@ def load_generator(run):
     if done < flags["--epochs"]:
         warn(f"{run} is not finished: {done} of {flags['--epochs']} epochs")
     return generator, flags
-
-
-def in_threads(function, items):
-    """Returns [function(item), ...] in order, with a bar if it takes over a second."""
-    started, bar = time.monotonic(), keras.utils.Progbar(len(items), interval=0.5, unit_name="file")
-    results, pool = [], ThreadPoolExecutor()
-    try:
-        for result in pool.map(function, items):
-            results.append(result)
-            if sys.stdout.isatty() and time.monotonic() - started > 1.0:
-                bar.update(len(results))
-    finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C, only what is under way is finished
-    return results
-
-
-def keep_memory():
-    """Has the C library keep freed memory for the next step, where it is glibc.
-
-    Left to itself it returns every large block to the system and fetches it again, page by
-    page: 50,000 to 80,000 page faults in a Pix2Pix step, which take a tenth of its time.
-    """
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # M_TRIM_THRESHOLD, ... of malloc.h
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(top_pad, 2**28)
 
 
 # === 10. Files of pairs: found and checked ==================================
@@ -1256,7 +1251,8 @@ def find_pairs(dataset):
         if not found:
             needed = "a folder with train/ and val/ (or test/), full of pairs"
             raise UserError(f"--dataset {dataset}: no {' or '.join(names)} in {folder}; give {needed}")
-        pairs[split] = next(filter(None, map(list_pictures, found)), [])
+        for candidate in reversed(found):  # an empty val/ does not hide test/
+            pairs[split] = list_pictures(candidate) or pairs.get(split)
         if not pairs[split]:
             raise UserError(f"--dataset {dataset}: no .jpg, .jpeg or .png in {found[0]}")
     return pairs
@@ -1323,6 +1319,26 @@ def warn_of_shared(pairs, hashes):
     if shared:
         first = f"{shared[0]} is {train[hashes[shared[0]]]}"
         warn(f"{len(shared)} validation pictures are also trained on, e.g. {first}")
+
+
+def file_hashes(files):
+    """Returns {file: hash of its contents}."""
+    hashes = in_threads(lambda file: hashlib.sha256(Path(file).read_bytes()).hexdigest(), files)
+    return dict(zip(files, hashes))
+
+
+def in_threads(function, items):
+    """Returns [function(item), ...] in order, with a bar if it takes over a second."""
+    started, bar = time.monotonic(), keras.utils.Progbar(len(items), interval=0.5, unit_name="file")
+    results, pool = [], ThreadPoolExecutor()
+    try:
+        for result in pool.map(function, items):
+            results.append(result)
+            if sys.stdout.isatty() and time.monotonic() - started > 1.0:
+                bar.update(len(results))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, only what is under way is finished
+    return results
 
 
 # === 11. Command line =======================================================
@@ -1410,7 +1426,7 @@ def number(low, high, kind=float):
             value = math.nan
         if not low <= value <= high:
             name = "whole number" if kind is int else "number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a {name} from {low} to {high}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {name} from {low:.10g} to {high:.10g}")
         return value
 
     return parse
@@ -1440,17 +1456,22 @@ def trainer_arguments(docstring, *, epochs, batch_size, out):
     parser = new_parser(docstring)
     add = parser.add_argument
     add("--epochs", type=number(1, 10**6, int), default=epochs, help=f"epochs wanted in all ({epochs})")
-    add("--batch-size", type=number(1, 10**5, int), default=batch_size, help=f"examples ({batch_size})")
+    add(
+        "--batch-size",
+        type=number(1, 10**5, int),
+        default=batch_size,
+        help=f"examples in a batch ({batch_size})",
+    )
     add("--steps-per-epoch", type=number(1, 10**9, int), metavar="N", help="cap, for a quick look")
-    add("--seed", type=number(0, 2**31 - 1, int), default=0, help="of weights, noise, order (0)")
+    add("--seed", type=number(0, 2**31 - 1, int), default=0, help="random seed (0)")
     precisions = ["float32", "mixed_bfloat16", "mixed_float16"]
-    add("--precision", choices=precisions, default="float32", help="of the arithmetic (float32)")
-    help_text = "GPUs, or parts of the processor (1); TF_CONFIG: machines"
+    add("--precision", choices=precisions, default="float32", help="floating-point precision (float32)")
+    help_text = "devices to train on: GPUs, or parts of the processor (1)"
     add("--devices", type=device_count, default=1, metavar="all|N", help=help_text)
     folder = Path("runs") / out
     add("--out", type=file_path, default=folder, metavar="DIR", help=f"folder of the run ({folder})")
     help_text = "how often to save within an epoch; after each one, too (10)"
-    add("--checkpoint-minutes", type=number(0, 1e4), default=10, metavar="N", help=help_text)
+    add("--checkpoint-minutes", type=number(0, 1e4), default=10.0, metavar="N", help=help_text)
     add("--fresh", action="store_true", help="start over; an earlier run in DIR is moved aside")
     return parser
 
@@ -1493,7 +1514,8 @@ def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
     tiles = [[tf.pad(picture, border, constant_values=0.6) for picture in row] for row in rows]
     page = tf.concat([tf.concat(row, axis=1) for row in tiles], axis=0)
     height, width = page.shape[:2]
-    titles_width = 0.3 + 0.09 * max(map(len, map(str, row_titles)), default=0)  # inches
+    longest = max((len(line) for title in row_titles for line in str(title).split("\n")), default=0)
+    titles_width = 0.3 + 0.09 * longest  # inches
     size = (scale * width / 100 + titles_width, scale * height / 100 + 0.4)
     figure = Figure(size, layout="constrained")
     axis = figure.subplots()
@@ -1513,32 +1535,33 @@ def write_picture(path, picture):
 
 def draw_curves(path, losses, metrics):
     """Draws the rows of losses.csv and metrics.csv, L1 and each score in a panel of its own."""
-    names = list(losses[0])[2:] if losses else []
-    adversarial = [name for name in names if name != "g_l1"]
-    panels = [("L1, training", losses, "step", ["g_l1"])] if "g_l1" in names else []
-    panels += [("adversarial losses, training", losses, "step", adversarial)] if adversarial else []
-    scores = [name for name in (metrics[0] if metrics else ()) if name.startswith("val_")]
-    panels += [(f"{score[4:].upper()}, validation", metrics, "epoch", [score]) for score in scores]
+    panels = []  # title, rows, column of the x axis, columns of the curves, and a level to compare with
+    first_losses, first_metrics = ((rows or [{}])[0] for rows in (losses, metrics))
+    if "g_l1" in first_losses:
+        panels.append(("L1, training", losses, "step", ["g_l1"], None))
+    adversarial = [name for name in first_losses if name not in {"epoch", "step", "g_l1"}]
+    if adversarial:
+        # With a second kind of fake, as in stage 2, the number of one that cannot tell is another.
+        level = None if "d_wrong" in adversarial else ("log 2: cannot tell", math.log(2))
+        panels.append(("adversarial losses, training", losses, "step", adversarial, level))
+    for name in [name for name in first_metrics if name.startswith("val_")]:
+        score = name.removeprefix("val_")
+        level = "the condition itself", first_metrics[f"condition_{score}"]
+        panels.append((f"{score.upper()}, validation", metrics, "epoch", [name], level))
     if not panels:
         return
     columns = min(3, len(panels))
-    shape = math.ceil(len(panels) / columns), columns
-    figure = Figure((4.2 * columns, 3.4 * shape[0]), layout="constrained")
-    axes = figure.subplots(*shape, squeeze=False).flat
-    for (title, rows, x, names), axis in zip(panels, axes):
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure((4.2 * columns, 3.4 * rows), layout="constrained")
+    for number, (title, rows_drawn, x, names, level) in enumerate(panels, start=1):
+        axis = figure.add_subplot(rows, columns, number)
         for name in names:
-            marker = "." if len(rows) < 40 else None
-            axis.plot([r[x] for r in rows], [r[name] for r in rows], label=name, linewidth=1, marker=marker)
-        level, label = None, "the condition itself"
-        if x == "epoch":
-            level = rows[0].get(names[0].replace("val_", "condition_"))
-        elif names == adversarial and "d_wrong" not in names:  # with two kinds of fake, it is another number
-            level, label = math.log(2), "log 2: cannot tell"
-        if level is not None:
-            axis.axhline(level, color="gray", linestyle=":", label=label)
+            marker = "." if len(rows_drawn) < 40 else None
+            points = [row[x] for row in rows_drawn], [row[name] for row in rows_drawn]
+            axis.plot(*points, label=name, linewidth=1, marker=marker)
+        if level:
+            axis.axhline(level[1], color="gray", linestyle=":", label=level[0])
         axis.legend(fontsize=9)
         axis.set(title=title, xlabel=x)
         axis.grid(alpha=0.3)
-    for axis in axes:  # what is left of the last row
-        axis.set_axis_off()
     save_figure(figure, path)

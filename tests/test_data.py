@@ -311,14 +311,15 @@ def test_measures_by_hand(tmp_path, stage3):
     red = tf.fill((256, 256, 3), 1.0) * tf.constant([255.0, 0.0, 0.0])
     path = str(tmp_path / "pair.png")
     tf.io.write_file(path, tf.io.encode_png(tf.cast(tf.concat([black_white, red], axis=1), tf.uint8)))
-    sizes, mean, spread, counts, ink, colours = stage3.measure([path], "AtoB")
-    assert dict(sizes) == {"256x256": 1}
-    assert mean == pytest.approx([0, 0, 0, 1, -1, -1], abs=1e-6)
-    assert spread == pytest.approx([1, 1, 1, 0, 0, 0], abs=1e-3)
-    assert ink == [0.5]
-    assert colours == [2, 1]
-    assert float(counts[0, 0]) == float(counts[0, -1]) == 256 * 128
-    assert float(counts[3, -1]) == 256 * 256
-    sizes, _, _, counts, _, _ = stage3.measure([write_pair(tmp_path / "b.png", RED, BLUE, (60, 100))], "AtoB")
-    assert dict(sizes) == {"100x60": 1}
-    assert float(counts[0, -1]) == float(counts[5, -1]) == 256 * 256, "a pair counts by its file's size"
+    measures = stage3.measure([path], "AtoB")
+    assert dict(measures.sizes) == {"256x256": 1}
+    assert measures.mean.numpy() == pytest.approx([0, 0, 0, 1, -1, -1], abs=1e-6)
+    assert measures.spread.numpy() == pytest.approx([1, 1, 1, 0, 0, 0], abs=1e-3)
+    assert measures.ink == [0.5]
+    assert list(measures.colours) == [2, 1]
+    assert float(measures.counts[0, 0]) == float(measures.counts[0, -1]) == 256 * 128
+    assert float(measures.counts[3, -1]) == 256 * 256
+    measures = stage3.measure([write_pair(tmp_path / "b.png", RED, BLUE, (60, 100))], "AtoB")
+    assert dict(measures.sizes) == {"100x60": 1}
+    first, last = measures.counts[0, -1], measures.counts[5, -1]
+    assert float(first) == float(last) == 256 * 256, "a pair counts by its file's size"

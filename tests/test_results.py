@@ -91,7 +91,7 @@ def test_what_doing_nothing_scores(trained, stage5, few_pairs, monkeypatch):
     assert f"L1 {row['val_l1']:.4f} ({row['condition_l1']:.4f})" in printed
     for score in ("l1", "psnr", "ssim"):
         assert row[f"condition_{score}"] != row[f"val_{score}"]
-    (curves,) = [figure for name, figure in drawn if name.startswith("losses.png")]
+    *_, curves = [figure for name, figure in drawn if name == "losses.png"]
     panels = {axis.get_title(): axis for axis in curves.axes if axis.get_title()}
     for score in ("l1", "psnr", "ssim"):
         level = panels[f"{score.upper()}, validation"].lines[-1]

@@ -52,7 +52,16 @@ def test_models(run_script, tmp_path):
     """Broken if stage 4 fails, or its tables or its measurements say something else."""
     done = run_script("04_pix2pix_models.py", "--steps", 2)
     assert done.returncode == 0, done.stderr
-    for fact in ("(34 - 1) * 2 + 4 = 70", "not seen", "54,423,811", "39,085,315", "2,770,433", "70x70 pixels", "(1, 1, 512)", "(30, 30, 1)"):
+    for fact in (
+        "(34 - 1) * 2 + 4 = 70",
+        "not seen",
+        "54,423,811",
+        "39,085,315",
+        "2,770,433",
+        "70x70 pixels",
+        "(1, 1, 512)",
+        "(30, 30, 1)",
+    ):
         assert fact in done.stdout
     one_with_batchnorm = done.stdout.split("yes")[1].split()
     assert one_with_batchnorm[:2] == ["0.0000", "0.0000"]
