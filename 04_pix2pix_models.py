@@ -146,8 +146,8 @@ def bottleneck_batchnorm(batch_size, batchnorm, passes=500):
 
     Returns:
         Mean size of its output in training; mean size of the gradient that its
-        convolution gets; mean size of its output in inference. All three are taken after
-        so many forward passes, which move batchnorm's averages but train nothing.
+        convolution gets; mean size of its output in inference. They are measured after
+        some forward passes, which move batchnorm's averages and train nothing.
     """
     keras.utils.set_random_seed(0)
     block = EncodeBlock(512, batchnorm=batchnorm)
@@ -199,10 +199,7 @@ def real_or_fake_loss(discriminator, sketch, real, fake):
 
 
 def fit(network, loss_of, examples, steps, learning_rate):
-    """Trains a network on a handful of examples, one at each step, over and over.
-
-    Its loss is `loss_of(network, *example)`, where an example is a tuple of tensors.
-    """
+    """Trains a network by `loss_of(network, *example)`, one example at each step, over and over."""
     optimizer = common.adam(learning_rate, 0.5)
     optimizer.build(network.trainable_variables)
 
@@ -234,9 +231,8 @@ def draw_skips(path, encoder_decoder, unet, trained, unseen):
     common.save_grid(path, rows, titles=titles, row_titles=row_titles, scale=0.75)
 
 
-def draw_patches(path, discriminator, generator, pair):
+def draw_patches(path, discriminator, generator, sketch, real):
     """Draws the 30x30 map of logits for a sketch with its real and its generated picture."""
-    sketch, real = pair
     figure = Figure((9.6, 6.4), layout="constrained")
     figure.suptitle("The PatchGAN, trained a little: one logit for each 70x70 patch")
     axes = figure.subplots(2, 3)
@@ -286,16 +282,15 @@ def main():
         fit(generator, l1_loss, trained, args.steps, 1e-3)
         print(f"  {name:16}{mean_l1(generator, trained):12.4f}{mean_l1(generator, unseen):12.4f}")
     print(
-        "In the Encoder-Decoder everything has to pass through 512 numbers, and after so few steps\n"
-        "no lines come out of them. The U-Net's skips carry the lines past them, even those of\n"
-        "sketches that it has not seen.\n"
+        "In the Encoder-Decoder everything passes through 512 numbers, and after so few steps no line\n"
+        "comes out of them. The U-Net's skips carry the lines past them, also of sketches not seen.\n"
     )
     draw_skips(args.out / "skips.png", encoder_decoder, unet, trained, unseen)
 
     # Fewer steps: a discriminator that has long won is sure of every patch alike.
     triples = [(sketch, real, generate(encoder_decoder, sketch)) for sketch, real in trained]
     fit(patchgan, real_or_fake_loss, triples, args.steps // 3 + 1, 2e-4)
-    draw_patches(args.out / "patches.png", patchgan, encoder_decoder, trained[0])
+    draw_patches(args.out / "patches.png", patchgan, encoder_decoder, *trained[0])
     print(
         f"{args.out / 'receptive_field.png'}  what one logit sees\n"
         f"{args.out / 'skips.png'}            both generators after the same training\n"
