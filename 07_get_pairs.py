@@ -56,7 +56,7 @@ DATASETS = {
 }
 TRIES = 5  # requests in a row that bring nothing, before a download is given up
 BACK_OFF = 1.0  # seconds to wait after the first of them; twice as long after each further one
-TIMEOUT = 60.0  # seconds without a byte
+TIMEOUT = 60.0  # seconds without a byte, before a request is given up
 CHUNK = 2**18  # bytes to read at once
 
 
@@ -112,17 +112,17 @@ def download_dataset(name, source, out):
         UserError: it cannot be fetched, or the archive is damaged, dangerous or no dataset.
     """
     direction, known_counts = DATASETS[name]
+    is_address = "://" in source
     with new_dataset(out, direction) as folder:
         fetched = out.with_name(f".{out.name}.tar.gz.part")
-        archive = fetched if "://" in source else Path(source)
-        if archive == fetched:
+        if is_address:
             print(f"Fetching {common.printable(source)}", flush=True)
             fetch(source, fetched)
         try:
-            unpack(archive, folder)
+            unpack(fetched if is_address else Path(source), folder)
             counts = check_dataset(folder)
         except UserError as error:
-            if archive == fetched:
+            if is_address:
                 fetched.unlink()  # the next try has to start over
             raise UserError(f"{source}: {error}") from error
     fetched.unlink(missing_ok=True)
@@ -134,21 +134,21 @@ def download_dataset(name, source, out):
 def fetch(url, file):
     """Downloads `url` to `file`, which may hold the first bytes of it from an earlier try.
 
-    Raises:
-        UserError: the server refuses, or a number of requests in a row brought nothing.
-        OSError: the disk is full.
+    Raises UserError if the server refuses, or some requests in a row brought nothing; OSError
+    if the disk is full.
     """
-    tries, problem = 0, ""
+    failures = 0  # requests that failed since one that brought something, that one included
     with file.open("ab") as output:
         try:
-            while tries < TRIES:
-                time.sleep(BACK_OFF * 2 ** (tries - 1) if tries else 0)
-                before = output.seek(0, os.SEEK_END)
-                problem = request(url, output)
-                if not problem:
-                    return
-                tries = 1 if output.seek(0, os.SEEK_END) > before else tries + 1
-            raise UserError(f"{url}: {problem}; run the command again to go on, or give a mirror with --url")
+            before = output.seek(0, os.SEEK_END)
+            while problem := request(url, output):
+                size = output.seek(0, os.SEEK_END)
+                failures = 1 if size > before else failures + 1
+                if failures == TRIES:
+                    cure = "run the command again to go on, or give a mirror with --url"
+                    raise UserError(f"{url}: {problem}; {cure}")
+                time.sleep(BACK_OFF * 2 ** (failures - 1))
+                before = size
         except BaseException:
             if not output.tell():
                 file.unlink()
@@ -166,8 +166,9 @@ def request(url, output):
         OSError: the disk is full.
     """
     start = output.tell()
+    headers = {"Range": f"bytes={start}-"} if start else {}
     try:
-        asked = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+        asked = urllib.request.Request(url, headers=headers)
         with urllib.request.urlopen(asked, timeout=TIMEOUT) as response:
             return receive(response, output)
     except urllib.error.HTTPError as error:
@@ -196,7 +197,7 @@ def receive(response, output):
     before = output.seek(0, os.SEEK_END)
     length = response.headers.get("Content-Length")
     total = before + int(length) if length else None
-    megabytes = total and max(1, round(total / 1e6))
+    megabytes = max(1, round(total / 1e6)) if total else None
     bar = keras.utils.Progbar(megabytes, unit_name="MB", stateful_metrics=["MB/s"], interval=0.5)
     started = time.monotonic()
     while chunk := response.read1(CHUNK):
@@ -204,7 +205,9 @@ def receive(response, output):
         if sys.stdout.isatty():
             rate = (output.tell() - before) / 1e6 / max(time.monotonic() - started, 1e-3)
             bar.update(round(output.tell() / 1e6), [("MB/s", rate)], finalize=output.tell() == total)
-    return f"{output.tell()} of {total} bytes came" if total not in {None, output.tell()} else ""
+    if total is not None and output.tell() != total:
+        return f"{output.tell()} of {total} bytes came"
+    return ""
 
 
 class Decompressed:
@@ -238,10 +241,8 @@ class Decompressed:
 def unpack(archive, folder):
     """Unpacks a .tar.gz with train/ in it, or in its one folder, so that `folder` holds train/.
 
-    Raises:
-        UserError: it is damaged, or far larger than pictures can be, or holds anything but
-            plain files and folders.
-        OSError: the disk is full.
+    Raises UserError if it is damaged, or far larger than pictures can be, or holds anything
+    but plain files and folders; OSError if the disk is full.
     """
     if not archive.is_file():
         raise UserError("no such file")
@@ -282,10 +283,8 @@ def unpack_member(tar, member, folder):
     outside = path.is_absolute() or ".." in path.parts or len(path.parts) > 10
     plain = (member.isfile() or member.isdir()) and not member.issparse()
     if outside or not plain:
-        raise UserError(
-            f"holds {member.name[:100]!r}, a link, a device, or a path that leads outside or too deep; "
-            "not unpacked"
-        )
+        kind = "a link, a device, or a path that leads outside or too deep"
+        raise UserError(f"holds {member.name[:100]!r}, {kind}; not unpacked")
     if member.isdir():
         (folder / path).mkdir(parents=True, exist_ok=True)
     else:
@@ -297,8 +296,7 @@ def unpack_member(tar, member, folder):
 def check_dataset(folder):
     """Decodes all pictures of an unpacked dataset, and returns {split: number of pictures}.
 
-    Raises:
-        UserError: a picture cannot be used, or a split is missing.
+    Raises UserError if a picture cannot be used, or a split is missing.
     """
     pictures = {path.name: common.list_pictures(path) for path in sorted(folder.iterdir()) if path.is_dir()}
     counts = {split: len(paths) for split, paths in pictures.items()}
@@ -317,8 +315,7 @@ def check_dataset(folder):
 def pictures_by_name(flag, folder):
     """Returns {name without extension: path} of the pictures in a folder.
 
-    Raises:
-        UserError: there is none, or one cannot be decoded, or two have the same name.
+    Raises UserError if there is none, or one cannot be decoded, or two have the same name.
     """
     if not folder.is_dir():
         raise UserError(f"{flag} {folder}: no such folder")
@@ -332,12 +329,13 @@ def pictures_by_name(flag, folder):
     return {Path(path).stem: path for path in paths}
 
 
-def write_pairs(folder, makers):
+def write_pairs(folder, names, make):
     """Writes one split of a dataset.
 
     Args:
-        makers: {name: function of no argument that returns the left and the right half,
-            both (height, width, 3) uint8}.
+        names: what its files are to be called, without the extension.
+        make: function that returns the left and the right half of the pair of such a name,
+            both (height, width, 3) uint8.
 
     Raises:
         UserError: names the pairs whose halves are not of one size.
@@ -345,43 +343,48 @@ def write_pairs(folder, makers):
     folder.mkdir()
 
     def write(name):
-        left, right = makers[name]()
+        left, right = make(name)
         if left.shape != right.shape:
             sizes = ", ".join(f"{half.shape[1]}x{half.shape[0]}" for half in (left, right))
             return f"{name} ({sizes})"
         tf.io.write_file(str(folder / f"{name}.png"), tf.io.encode_png(tf.concat([left, right], axis=1)))
         return None
 
-    unequal = [problem for problem in common.in_threads(write, sorted(makers)) if problem]
+    unequal = [problem for problem in common.in_threads(write, sorted(names)) if problem]
     if unequal:
         raise UserError(f"the two halves must have one size; they have not in {', '.join(unequal)}")
 
 
-def write_splits(folder, makers, val_share, seed):
+def write_splits(folder, names, make, val_share, seed):
     """Writes train/ and val/ in `folder`; the seed decides which pairs are in val/.
 
     Args:
-        makers: of all pairs, as for `write_pairs`.
+        names, make: as for `write_pairs`, but for all pairs.
         val_share: how many of them are to be in val/, from 0 to 1.
 
     Raises:
         UserError: one of the two would be empty.
     """
-    count = round(val_share * len(makers))
-    if not 0 < count < len(makers):
-        raise UserError(f"--val-share {val_share:g}: {count} of {len(makers)} pairs would be in val")
-    chosen = random.Random(seed).sample(sorted(makers), count)
-    write_pairs(folder / "val", {name: makers[name] for name in chosen})
-    write_pairs(folder / "train", {name: makers[name] for name in makers.keys() - set(chosen)})
+    count = round(val_share * len(names))
+    if not 0 < count < len(names):
+        raise UserError(f"--val-share {val_share:g}: {count} of {len(names)} pairs would be in val")
+    val = random.Random(seed).sample(sorted(names), count)
+    write_pairs(folder / "val", val, make)
+    write_pairs(folder / "train", set(names) - set(val), make)
+
+
+def warn_of_unmatched(paths, others, other_folder):
+    """Warns of the files in {name: path} that have no partner among the others."""
+    unmatched = [paths[name] for name in sorted(paths.keys() - others.keys())]
+    if unmatched:
+        common.warn(f"left out, without a partner in {other_folder}: {', '.join(unmatched)}")
 
 
 def join_folders(conditions, targets, folder, val_share, seed):
     """Joins the pictures of two folders that have the same name, the condition on the left."""
     left, right = pictures_by_name("--pair", conditions), pictures_by_name("--pair", targets)
-    for paths, others, other_folder in ((left, right, targets), (right, left, conditions)):
-        unmatched = [paths[name] for name in sorted(paths.keys() - others.keys())]
-        if unmatched:
-            common.warn(f"left out, without a partner in {other_folder}: {', '.join(unmatched)}")
+    warn_of_unmatched(left, right, targets)
+    warn_of_unmatched(right, left, conditions)
     names = left.keys() & right.keys()
     if not names:
         raise UserError(f"--pair: no file in {conditions} has the name of one in {targets}")
@@ -389,7 +392,7 @@ def join_folders(conditions, targets, folder, val_share, seed):
     def make(name):
         return decode_picture(left[name]), decode_picture(right[name])
 
-    write_splits(folder, {name: functools.partial(make, name) for name in names}, val_share, seed)
+    write_splits(folder, names, make, val_share, seed)
 
 
 def read_resized(path, method="bilinear"):
@@ -419,14 +422,13 @@ def draw_edges(picture):
 
 def sketch_folder(photographs, folder, val_share, seed):
     """Makes pairs of a folder of photographs: edges on the left, the photograph on the right."""
+    paths = pictures_by_name("--edges", photographs)
 
-    def make(path):
-        picture = read_resized(path)
+    def make(name):
+        picture = read_resized(paths[name])
         return draw_edges(picture), picture
 
-    paths = pictures_by_name("--edges", photographs)
-    makers = {name: functools.partial(make, path) for name, path in paths.items()}
-    write_splits(folder, makers, val_share, seed)
+    write_splits(folder, paths, make, val_share, seed)
 
 
 def import_cityscapes(source, folder):
@@ -435,28 +437,28 @@ def import_cityscapes(source, folder):
     Args:
         source: the folder that holds leftImg8bit/ and gtFine/ of cityscapes-dataset.com.
     """
-    found = {}
+    pairs = {}  # of each split: {name: (photograph, label map)}
     for split in ("train", "val"):
-        endings = {"leftImg8bit": "_leftImg8bit.png", "gtFine": "_gtFine_color.png"}
-        photos, labels = (
-            {path.name.removesuffix(end): str(path) for path in source.glob(f"{kind}/{split}/*/*{end}")}
-            for kind, end in endings.items()
-        )
-        unmatched = sorted(photos.keys() ^ labels.keys())
-        if unmatched:
-            common.warn(f"left out of {split}, without a partner: {', '.join(unmatched)}")
-        found[split] = {name: (photos[name], labels[name]) for name in photos.keys() & labels.keys()}
-        if not found[split]:
+        photos = source.glob(f"leftImg8bit/{split}/*/*_leftImg8bit.png")
+        labels = source.glob(f"gtFine/{split}/*/*_gtFine_color.png")
+        photos = {path.name.removesuffix("_leftImg8bit.png"): str(path) for path in photos}
+        labels = {path.name.removesuffix("_gtFine_color.png"): str(path) for path in labels}
+        warn_of_unmatched(photos, labels, source / "gtFine" / split)
+        warn_of_unmatched(labels, photos, source / "leftImg8bit" / split)
+        names = sorted(photos.keys() & labels.keys())
+        pairs[split] = {name: (photos[name], labels[name]) for name in names}
+        if not pairs[split]:
             wanted = f"leftImg8bit/{split}/CITY/*.png with a gtFine/{split}/CITY/*_color.png"
             raise UserError(f"--import-cityscapes {source}: no {wanted}")
-    paths = sorted(path for pairs in found.values() for pair in pairs.values() for path in pair)
+    paths = [path for halves in pairs.values() for pair in halves.values() for path in pair]
     common.refuse_unreadable(f"--import-cityscapes {source}", common.find_unreadable(paths))
 
-    def make(photo, labels):
+    def make(split, name):
+        photo, labels = pairs[split][name]
         return read_resized(photo), read_resized(labels, "nearest")  # a mixed colour would be no class
 
-    for split, pairs in found.items():
-        write_pairs(folder / split, {name: functools.partial(make, *pair) for name, pair in pairs.items()})
+    for split, names in pairs.items():
+        write_pairs(folder / split, names, functools.partial(make, split))
 
 
 # === Command line ===========================================================
@@ -464,10 +466,10 @@ def import_cityscapes(source, folder):
 
 def get_pairs(args):
     """Makes the dataset that the flags ask for, and returns its folder."""
-    name = args.download or (args.import_cityscapes and "cityscapes")
-    out = args.out or (name and HERE / "data" / name)
-    if not out:
+    name = "cityscapes" if args.import_cityscapes else args.download
+    if not args.out and not name:
         raise UserError("--out: name the folder of the new dataset, e.g. --out data/mine")
+    out = args.out or HERE / "data" / name
     if args.download and (out / "train").is_dir():
         print(f"{out} is already there; remove it to download it again.")
     elif args.download:
@@ -512,11 +514,18 @@ def main():
     add = parser.add_argument
     add("--out", metavar="DIR", help="folder of the new dataset (data/NAME, where it has a name)", **path)
     add("--url", metavar="URL|FILE", help="with --download: a mirror, or an archive on this machine")
-    add("--val-share", type=common.number(0, 1), default=0.2, help="with --pair, --edges: part in val (0.2)")
-    add("--seed", type=common.number(0, 2**31 - 1, int), default=0, help="of the choice of that part (0)")
+    add("--val-share", type=common.number(0, 1), help="with --pair, --edges: part in val (0.2)")
+    add("--seed", type=common.number(0, 2**31 - 1, int), help="with --pair, --edges: random seed (0)")
     args = parser.parse_args()
     if args.url and not args.download:
         raise UserError("--url: goes with --download only")
+    for flag, value in {"--val-share": args.val_share, "--seed": args.seed}.items():
+        if value is not None and not (args.pair or args.edges):
+            raise UserError(f"{flag}: goes with --pair and --edges only")
+    if args.val_share is None:
+        args.val_share = 0.2
+    if args.seed is None:
+        args.seed = 0
     out = get_pairs(args)
     print_summary(out, args.out or out.name)
 

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import common
@@ -14,6 +16,7 @@ import common
 import pytest
 import tensorflow as tf
 
+HERE = Path(__file__).parent.parent
 SCRIPT = "05_pix2pix_train.py"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
@@ -168,6 +171,22 @@ def test_an_unfinished_run_can_be_used(trained, capsys):
     (run / "options.json").write_text(json.dumps(options))
     common.load_generator(run)
     assert "is not finished: 1 of 10 epochs" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_killed_run_can_be_used(few_pairs, run_script, tmp_path):
+    """Broken if kill -9 in the third epoch leaves no weights that stage 6 can colour a file with."""
+    flags = ["--dataset", few_pairs, "--steps-per-epoch", "1", "--epochs", "50", "--out", "run"]
+    command = [sys.executable, HERE / SCRIPT, *flags]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (tmp_path / "run/checkpoints/step_00000002").exists():
+            time.sleep(0.05)
+        process.kill()
+    sketch = common.find_pairs(few_pairs)["val"][0]
+    done = run_script("06_sketch_pad.py", "--run", "run", "--sketch", sketch, "--out", "coloured")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"is not finished: \d+ of 50 epochs", done.stderr)
+    assert (tmp_path / "coloured" / Path(sketch).name).exists()
 
 
 STRANGE = ["<b>bold & 'so'.png", "100%#?.png", "그림.png", "a.png", "a.jpg"]

@@ -43,7 +43,7 @@ def test_data(run_script, tmp_path):
     assert ["val", "51", "0", "256x256", "(51)"] in words
     (condition,) = [w for w in words if w[:2] == ["train", "condition"]]
     assert condition[2] == condition[3] == condition[4], "a sketch is gray"
-    assert condition[-1] == "9.6%"
+    assert condition[-1] == "10.8%"
     for name in ("pairs", "augmentation", "histograms"):
         picture(tmp_path / "runs" / "03_pix2pix_data" / f"{name}.png")
 

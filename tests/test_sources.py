@@ -531,6 +531,22 @@ def test_pair(call_main, tmp_path):
     assert done.returncode == 2 and "data/mine: already exists" in done.stderr
 
 
+def test_the_seed_chooses(call_main, tmp_path):
+    """Broken if the pairs in val/ are not those of the seed, or without flags not those of 0 and 0.2."""
+    write(tmp_path / "sketches", {f"{n}.png": png() for n in range(20)})
+    chosen = {}
+    for out, flags in {
+        "default": [],
+        "same": ["--seed", 0, "--val-share", 0.2],
+        "other": ["--seed", 1],
+    }.items():
+        done = call_main("07_get_pairs.py", "--pair", "sketches", "sketches", "--out", out, *flags)
+        assert done.returncode == 0, done.stderr
+        chosen[out] = {path.name for path in (tmp_path / out / "val").iterdir()}
+        assert len(chosen[out]) == 4
+    assert chosen["default"] == chosen["same"] != chosen["other"]
+
+
 MISMATCHES = {
     "other size": ({"a.png": png(RED, (8, 8))}, {}, "must have one size; they have not in a (8x8, 8x4)"),
     "a name twice": ({"a.jpg": png(RED)}, {}, "sketches: more than one file is named a"),
@@ -611,10 +627,14 @@ def test_cityscapes(call_main, tmp_path):
             )
             files[f"gtFine/{split}/{city}/{frame}_gtFine_labelIds.png"] = png(RED, (64, 32))
     del files["gtFine/val/bonn/bonn_2_gtFine_color.png"]
+    files["gtFine/train/bonn/bonn_9_gtFine_color.png"] = png(RED)
     write(tmp_path / "licensed", files)
     done = call_main("07_get_pairs.py", "--import-cityscapes", "licensed", "--out", "data/city")
     assert done.returncode == 0, done.stderr
-    assert "left out of val, without a partner: bonn_2" in done.stderr
+    left_out = "licensed/leftImg8bit/val/bonn/bonn_2_leftImg8bit.png"
+    assert f"left out, without a partner in licensed/gtFine/val: {left_out}" in done.stderr
+    left_out = "licensed/gtFine/train/bonn/bonn_9_gtFine_color.png"
+    assert f"left out, without a partner in licensed/leftImg8bit/train: {left_out}" in done.stderr
     assert "BtoA: condition = right half, target = left half" in done.stdout
     pairs = common.find_pairs(tmp_path / "data" / "city")
     assert [Path(path).name for path in pairs["train"]] == ["bonn_0.png", "ulm_0.png", "ulm_1.png"]
@@ -640,6 +660,9 @@ def test_one_source_at_a_time(call_main, tmp_path):
         (["--edges", "x", "--download", "maps"], "not allowed with"),
         (["--edges", "x"], "--out: name the folder of the new dataset"),
         (["--edges", "x", "--url", "x", "--out", "x"], "--url: goes with --download"),
+        (["--download", "maps", "--seed", 0], "--seed: goes with --pair and --edges only"),
+        (["--download", "maps", "--val-share", 0], "--val-share: goes with --pair and --edges only"),
+        (["--import-cityscapes", "x", "--seed", 1], "--seed: goes with --pair and --edges only"),
         (["--pair", "x"], "--pair: expected 2 arguments"),
         ([], "one of the arguments --download --pair --edges --import-cityscapes is required"),
     ):
