@@ -389,7 +389,7 @@ class Request(BaseHTTPRequestHandler):
         path = paths[self.number("n") % len(paths)]
         common.refuse_unreadable("example", common.find_unreadable([path]))
         pair = split_stack(resize(common.read_stack(path, flags["--direction"])))
-        return to_png(common.to_uint8(tf.concat([pair], axis=2))), "image/png"
+        return to_png(common.to_uint8(tf.concat(pair, axis=1)[tf.newaxis])), "image/png"
 
     def colour(self):
         """The generator's picture for a sheet, PNG to PNG: what --sketch --as-is makes of it."""
