@@ -1,27 +1,25 @@
 """Stage 6: draw, and see it coloured.
 
 A page to draw on, and beside the sheet what a generator trained by stage 5 makes of it,
-while the lines are drawn. The generator runs as at test time, with the statistics of the
-picture itself (Isola et al. 2017, section 3.4); another dropout seed gives another picture.
+while one draws. The generator runs as at test time, with the statistics of the picture
+itself (Isola et al. 2017, section 3.4).
 
     python 06_sketch_pad.py                               # opens the page in the browser
-    python 06_sketch_pad.py --run runs/l1 runs/l1_cgan    # several runs on one drawing
+    python 06_sketch_pad.py --run runs/l1 runs/cgan       # several runs on one drawing
     python 06_sketch_pad.py --sketch drawing.jpg photos/  # no page: files and folders
 
-Needs a trained run, --run (runs/05_pix2pix). The page (06_sketch_pad.html) is served to
-this computer alone, under an address with a secret in it; what is drawn or opened there
-stays in memory. --sketch writes under runs/06_sketch_pad, or --out, a picture by each
-sketch's name. The first picture is there after 5 seconds, a stroke is coloured in 0.15 s
-(2 cores). A file that is exactly twice as wide as high is taken for a pair, and the half
-that the run colours is used; others are taken for a drawing or the photograph of one,
-and cleaned.
+Needs a trained run, --run (runs/05_pix2pix). The page, 06_sketch_pad.html, is for this
+computer alone, and what is drawn or opened there stays in memory. --sketch writes under
+runs/06_sketch_pad, or --out, a picture by each sketch's name. The first picture is there
+after 5 seconds, a stroke is coloured in 0.15 s (2 cores). A file that is exactly twice as
+wide as high is taken for a pair, and the half that the run colours is used; others are
+taken for a drawing or the photograph of one, and cleaned.
 """
 
 import argparse
 import contextlib
 import io
 import json
-import math
 import os
 import re
 import secrets
@@ -31,9 +29,9 @@ import tempfile
 import threading
 import time
 import webbrowser
+from collections import namedtuple
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 import common
@@ -49,12 +47,12 @@ SHEET = tf.TensorSpec((1, IMAGE_SIZE, IMAGE_SIZE, 3), name="sheet")
 PAGE = common.HERE / "06_sketch_pad.html"
 MAX_BODY = 20 * 2**20  # bytes of a request
 CONNECTIONS = 64  # that may wait without having shown the secret
-PATIENCE = 10.0  # seconds for a request to come, and for each piece of its body
+PATIENCE = 10.0  # seconds to wait for the next piece of a request
+HEADERS = {"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+HEADERS |= {"Referrer-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin"}
 
 
-# =============================================================================
-# Files: read, cleaned and coloured
-# =============================================================================
+# === Files: read, cleaned and coloured =======================================
 
 
 def read_sketch(path, direction, as_is):
@@ -209,18 +207,7 @@ def colour_files(plan, colour, direction, as_is):
         print(result, flush=True)
 
 
-# =============================================================================
-# The pad: a page that only the owner of this process reaches
-# =============================================================================
-
-
-class Run(NamedTuple):
-    """A trained run, its generator traced, what it was told and what its conditions are."""
-
-    folder: str
-    colour: callable
-    flags: dict
-    condition: dict
+# === The pad: a page that its owner alone reaches ============================
 
 
 def condition_of(options):
@@ -235,11 +222,14 @@ def condition_of(options):
     return {name: found.get(name) or value for name, value in usual.items()}
 
 
+Run = namedtuple("Run", ["folder", "colour", "flags", "condition"])  # colour: its generator, traced
+
+
 def load_run(folder):
-    """Loads a run for the pad, and traces its generator, lest the first stroke waits for that."""
+    """Loads a run for the pad."""
     generator, flags = common.load_generator(folder)
     colour = make_colour_function(generator)
-    colour(tf.ones(SHEET.shape))
+    colour(tf.ones(SHEET.shape))  # traces it, lest the first stroke waits for that
     return Run(str(folder), colour, flags, condition_of(common.read_run(folder)[0]))
 
 
@@ -251,19 +241,13 @@ def to_png(picture):
 
 
 class Pad(ThreadingHTTPServer):
-    """Serves the page and colours what it sends, at 127.0.0.1 alone.
-
-    Args:
-        runs: a list of `Run`, with conditions of one kind.
-        port: to listen on; 0 takes any that is free.
-        clean: whether the page begins with the cleaning of photographs switched on.
-    """
+    """Serves the page and colours what it sends, at 127.0.0.1 alone; port 0 is any that is free."""
 
     daemon_threads, block_on_close = True, False  # Ctrl-C waits for nobody
     request_queue_size = 256
 
-    def __init__(self, runs, port=0, clean=True):
-        self.runs, self.clean = runs, clean
+    def __init__(self, runs, port=0):
+        self.runs = runs
         self.network = threading.Lock()  # one picture at a time
         self.secret = secrets.token_urlsafe(24)
         self.strangers = {}  # connections that have not shown the secret, the oldest first
@@ -305,25 +289,23 @@ class Request(BaseHTTPRequestHandler):
 
     timeout = PATIENCE
 
-    def do_GET(self):
-        self.reply({"": self.page, "about": self.about, "example": self.example})
-
-    def do_POST(self):
-        self.reply({"colour": self.colour, "open": self.open})
-
-    def reply(self, routes):
+    def reply(self):
         """Answers with what the route's function returns: body, type and further headers."""
+        routes = {"GET ": self.page, "GET about": self.about, "GET example": self.example}
+        routes |= {"POST colour": self.colour, "POST open": self.open}
         try:
-            route = self.admit()
+            route = f"{self.command} {self.admit()}"
             if route not in routes:
                 raise Refused(404, "nothing is here")
             self.answer(200, *routes[route]())
         except Refused as refused:
-            self.answer(*refused.args)
+            self.answer(refused.args[0], refused.args[1].encode())
         except common.UserError as error:
-            self.answer(422, str(error))
+            self.answer(422, str(error).encode())
         except TimeoutError:
-            self.answer(408, "too slow")
+            self.answer(408, b"too slow")
+
+    do_GET = do_POST = reply
 
     def admit(self):
         """Lets the owner's page pass, and nobody else; returns the route."""
@@ -340,17 +322,12 @@ class Request(BaseHTTPRequestHandler):
         self.query = dict(parse_qsl(query))
         return route
 
-    def number(self, name):
-        """Returns a whole number of the query; 0 if it is missing."""
+    def number(self, name, limit=10**9):
+        """Returns a whole number of the query, below a limit; 0 if it is missing."""
         value = self.query.get(name, "0")
-        if not re.fullmatch("[0-9]{1,9}", value):
-            raise Refused(400, f"{name}: not a number")
+        if not re.fullmatch("[0-9]{1,9}", value) or int(value) >= limit:
+            raise Refused(400, f"{name}: a whole number below {limit}")
         return int(value)
-
-    def run(self):
-        if self.number("run") >= len(self.server.runs):
-            raise Refused(404, "no such run")
-        return self.server.runs[self.number("run")]
 
     def picture(self):
         """Reads the picture that is sent: (height, width, 3) uint8, upright."""
@@ -362,12 +339,12 @@ class Request(BaseHTTPRequestHandler):
         body = self.rfile.read(int(length))
         try:
             with Image.open(io.BytesIO(body), formats=["PNG", "JPEG"]) as image:  # reads the header alone
-                if math.prod(image.size) > common.MAX_PIXELS:
-                    raise Refused(413, f"more than {common.MAX_PIXELS:,} pixels")
-                turn = common.orientation(image)
-            return turn_upright(common.decode_data(body), turn)
-        except (OSError, SyntaxError, ValueError, tf.errors.InvalidArgumentError) as error:
+                small, turn = image.width * image.height <= common.MAX_PIXELS, common.orientation(image)
+            if small:
+                return turn_upright(common.decode_data(body), turn)
+        except Exception as error:  # Pillow and TensorFlow know many kinds of damage
             raise Refused(415, "not a PNG or JPEG picture, or damaged") from error
+        raise Refused(413, f"more than {common.MAX_PIXELS:,} pixels")
 
     def page(self):
         nonce = secrets.token_urlsafe(16)  # names the page's own style and script: no others run
@@ -379,8 +356,7 @@ class Request(BaseHTTPRequestHandler):
     def about(self):
         """What the page has to know: the runs, and what their conditions are."""
         runs = [{"name": run.folder, "loss": run.flags.get("--loss", "")} for run in self.server.runs]
-        about = self.server.runs[0].condition | {"runs": runs, "clean": self.server.clean}
-        return json.dumps(about).encode(), "application/json"
+        return json.dumps(self.server.runs[0].condition | {"runs": runs}).encode(), "application/json"
 
     def example(self):
         """A validation pair as one PNG, 512x256: the condition, then the real picture."""
@@ -393,7 +369,8 @@ class Request(BaseHTTPRequestHandler):
 
     def colour(self):
         """The generator's picture for a sheet, PNG to PNG: what --sketch --as-is makes of it."""
-        run, seed, picture = self.run(), self.number("seed"), self.picture()
+        run = self.server.runs[self.number("run", len(self.server.runs))]
+        seed, picture = self.number("seed"), self.picture()
         if picture.shape != SHEET.shape[1:]:
             raise Refused(400, f"a sheet is {IMAGE_SIZE}x{IMAGE_SIZE}")
         sheet = to_sheet(picture, run.flags["--direction"], as_is=True)
@@ -411,19 +388,13 @@ class Request(BaseHTTPRequestHandler):
         as_is = run.condition["kind"] != "sketch" or not self.number("clean")
         return to_png(common.to_uint8(to_sheet(picture, run.flags["--direction"], as_is))), "image/png"
 
-    def answer(self, status, body=b"", kind="text/plain; charset=utf-8", headers=()):
-        body = body if isinstance(body, bytes) else body.encode()
-        fixed = {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": "no-store"}
-        fixed |= {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"}
-        fixed |= {"Referrer-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin"}
+    def answer(self, status, body, kind="text/plain; charset=utf-8", headers=()):
+        headers = HEADERS | {"Content-Type": kind, "Content-Length": str(len(body))} | dict(headers)
         self.send_response(status)
-        for name, value in (fixed | dict(headers)).items():
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
-
-    def send_error(self, code, message=None, explain=None):  # http.server's, for what is not HTTP
-        self.answer(code, message or "")
 
     def log_message(self, *arguments):  # the terminal is for what the owner has to know
         pass
@@ -431,27 +402,20 @@ class Request(BaseHTTPRequestHandler):
 
 def serve(pad, out, open_browser):
     """Prints the pad's address, opens it in a browser where there is one, and serves until Ctrl-C."""
-    port, display = pad.server_port, sys.platform == "darwin" or "DISPLAY" in os.environ
-    print(f"{pad.address}\nWho has this address can draw here. Ctrl-C ends it.")
-    print(f"From another computer, first: ssh -N -L {port}:127.0.0.1:{port} NAME_OF_THIS_ONE")
-    print("From outside of a container: start it with --network host.", flush=True)
+    print(f"{pad.address}\nWhoever has this address can draw here; Ctrl-C ends it. From another computer:")
+    print(f"ssh -N -L {pad.server_port}:127.0.0.1:{pad.server_port} THIS_COMPUTER, then open it there.")
+    print("From outside of a container: start that with --network host.", flush=True)
     with contextlib.ExitStack() as stack:
-        if open_browser and display and "SSH_CONNECTION" not in os.environ:
-            # All who use this computer can read a browser's command line, but not this file.
+        if open_browser and (sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()):
+            # All who use this computer see a browser's command line. Only the owner reads this file.
             out.mkdir(parents=True, exist_ok=True)
             lead = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".html", dir=out))
-            lead.write(f'<meta http-equiv="refresh" content="0; url={pad.address}">')
-            lead.flush()
-            threading.Thread(
-                target=webbrowser.open, args=[Path(lead.name).resolve().as_uri()], daemon=True
-            ).start()
-        try:
-            pad.serve_forever()
-        except KeyboardInterrupt:
-            print()
-        finally:
-            pad.network.acquire(timeout=1.0)  # kept, so that no thread computes while Python ends
-            pad.server_close()
+            print(f'<meta http-equiv="refresh" content="0; url={pad.address}">', file=lead, flush=True)
+            url = Path(lead.name).resolve().as_uri()
+            threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
+        stack.callback(pad.network.acquire, timeout=1.0)  # then no thread computes while Python ends
+        stack.enter_context(contextlib.suppress(KeyboardInterrupt))
+        pad.serve_forever()
 
 
 def main():
@@ -463,7 +427,7 @@ def main():
     add("--no-browser", action="store_true", help="print the page's address, and open nothing")
     add("--sketch", type=file_path, nargs="+", metavar="FILE", help="colour files, without the page")
     add("--out", type=file_path, default=out, metavar="DIR", help=f"folder for --sketch ({out})")
-    add("--as-is", action="store_true", help="do not clean pictures")
+    add("--as-is", action="store_true", help="do not clean them")
     add("--force", action="store_true", help="let --sketch overwrite earlier results")
     add("--export", type=file_path, help=argparse.SUPPRESS)  # what it did has become stage 8
     args = parser.parse_args()
@@ -479,10 +443,10 @@ def main():
         colour_files(plan, make_colour_function(generator), flags["--direction"], args.as_is)
         return
     runs = [load_run(folder) for folder in args.run]
-    if any(run.condition != runs[0].condition for run in runs):
-        raise common.UserError(f"--run {runs[-1].folder}: colours other things than {runs[0].folder}")
+    if any(run.condition | {"line_width": 0} != runs[0].condition | {"line_width": 0} for run in runs):
+        raise common.UserError(f"--run {' '.join(run.folder for run in runs)}: they colour different things")
     try:
-        pad = Pad(runs, args.port, clean=not args.as_is)
+        pad = Pad(runs, args.port)
     except OSError as error:
         raise common.UserError(f"--port {args.port}: taken, or not allowed; --port 0 finds one") from error
     serve(pad, args.out, not args.no_browser)

@@ -62,7 +62,9 @@ class WebSocket:
             first, length = self.file.read(2)
             last = first & 0x80
             if length > 125:
-                (length,) = struct.unpack(*(("!H", self.file.read(2)) if length == 126 else ("!Q", self.file.read(8))))
+                (length,) = struct.unpack(
+                    *(("!H", self.file.read(2)) if length == 126 else ("!Q", self.file.read(8)))
+                )
             data += self.file.read(length)
         return data.decode()
 
@@ -153,7 +155,11 @@ class Page:
 
     def touch(self, *fingers):
         """Draws with one finger, or more at once: each a list of as many points."""
-        for kind, n in (("touchStart", 0), *(("touchMove", n) for n in range(1, len(fingers[0]))), ("touchEnd", None)):
+        for kind, n in (
+            ("touchStart", 0),
+            *(("touchMove", n) for n in range(1, len(fingers[0]))),
+            ("touchEnd", None),
+        ):
             places = [] if n is None else [self.at(*finger[n]) for finger in fingers]
             points = [{"x": x, "y": y, "id": id} for id, (x, y) in enumerate(places)]
             self.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
@@ -164,7 +170,11 @@ class Page:
 
     def settle(self):
         """Waits until all pictures are those of the sheet."""
-        until(lambda: self.run("typeof steps !== 'undefined' && steps.length && !following && coloured === version"))
+        until(
+            lambda: self.run(
+                "typeof steps !== 'undefined' && steps.length && !following && coloured === version"
+            )
+        )
 
     def screenshot(self, path=None):
         data = base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"])
