@@ -86,7 +86,8 @@ class Page:
             flags += ["--disable-component-update", "--hide-scrollbars"]
             flags += ["--no-sandbox"] if os.geteuid() == 0 else []  # root cannot have one
             silence = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            process = subprocess.Popen([BROWSER, *flags, "about:blank"], **silence)
+            env = os.environ | {"TMPDIR": folder}  # where it would leave folders of its own
+            process = subprocess.Popen([BROWSER, *flags, "about:blank"], env=env, **silence)
             try:
                 file = Path(folder) / "DevToolsActivePort"
                 until(lambda: file.exists() and len(file.read_text().splitlines()) == 2)
