@@ -38,24 +38,22 @@ def photograph(sketch, thinner, seed):
     return tf.cast(tf.clip_by_value(picture, 0, 1) * 255.0, tf.uint8)
 
 
-# Notes when the last ink was drawn before the pen was lifted, and when its picture is there.
+# Notes when a dot was made, and when its picture is there. For a longer stroke the last piece
+# counts, which reaches the page when the pen is lifted at the latest; most of it is coloured by then.
 WATCH = """globalThis.inked = globalThis.painted = 0;
-$("sheet").addEventListener("pointermove", (event) => { if (event.buttons) inked = event.timeStamp; });
+$("sheet").addEventListener("pointerdown", (event) => { inked = event.timeStamp; }, true);
 const { show } = pictures[0];
 pictures[0].show = async (blob) => { await show(blob); painted = performance.now(); };"""
 NETWORK = "performance.getEntriesByType('resource').at(-1).serverTiming[0].duration"
 
 
-def lift_to_picture(run, strokes=30):
-    """Returns, for each stroke, the milliseconds from its end to its picture, and the network's share."""
+def lift_to_picture(run, dots=30):
+    """Returns, for each of some dots, the milliseconds to its picture, and the network's share of them."""
     times = []
     with serving(stage6.Pad([stage6.load_run(run)])) as pad, Page.opened(pad.address) as page:
         page.run(WATCH)
-        for n in range(strokes):
-            page.mouse("mousePressed", 20, 5 + 8 * n)
-            page.settle()  # of the sheets before the last one none is under way
-            page.mouse("mouseMoved", 200, 5 + 8 * n)
-            page.mouse("mouseReleased", 200, 5 + 8 * n)
+        for n in range(dots):
+            page.draw((128, 5 + 8 * n))
             page.settle()
             times.append((page.run("painted - inked"), page.run(NETWORK)))
             page.run("performance.clearResourceTimings()")  # a page keeps the first 250 alone
