@@ -153,6 +153,8 @@ def test_colour(pad, call_main, run, tmp_path):
     assert done.returncode == 0, done.stderr
     written = common.decode_picture(str(tmp_path / "out" / "sheet.png"))
     first, again, other = (ask(pad, f"colour?seed={seed}", SHEET) for seed in (0, 0, 1))
+    direct = pad.runs[0].colour(tf.cast(common.decode_data(SHEET)[tf.newaxis], tf.float32) / 127.5 - 1)
+    assert bool(tf.reduce_all(common.to_uint8(direct) == written))
     assert bool(tf.reduce_all(common.decode_data(first[2]) == written)) and first[2] == again[2] != other[2]
     assert re.fullmatch(r"network;dur=[0-9.]+", first[1]["Server-Timing"])
     small = png(tf.zeros((256, 128, 3), tf.uint8))
@@ -355,12 +357,15 @@ def test_ends_at_once(pad, stage6, monkeypatch, tmp_path):
 
     def interrupted():
         calls.append(send_raw(pad, start_of(pad, 1000)))
+        time.sleep(0.3)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pad, "serve_forever", interrupted)
     started = time.monotonic()
     stage6.serve(pad, tmp_path, open_browser=False)
     assert calls and time.monotonic() - started < 1.5 and pad.network.locked()
+    waiting = [thread for thread in threading.enumerate() if "process_request" in thread.name]
+    assert waiting and all(thread.daemon for thread in waiting), "Python would wait for them"
     pad.network.release()
 
 
