@@ -519,7 +519,7 @@ def face():
 
 def main():
     run, picture = Path(sys.argv[1]), Path(sys.argv[2])
-    with serving(stage6.Pad([stage6.load_run(run)])) as pad, Page.opened(pad.address, (1100, 640)) as page:
+    with serving(stage6.Pad([stage6.load_run(run)])) as pad, Page.opened(pad.address, (1100, 600)) as page:
         for stroke in face():
             page.draw(*stroke)
         page.mouse("mouseMoved", 230, 300)
