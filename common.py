@@ -250,6 +250,7 @@ def generate(generator, condition, seed=0):
 
     Args:
         condition: (1, 256, 256, 3) in [-1, 1].
+        seed: whole number, or a scalar int32 tensor.
 
     Returns:
         (1, 256, 256, 3) in [-1, 1].
@@ -257,7 +258,7 @@ def generate(generator, condition, seed=0):
     state = list(generator.non_trainable_variables)
     for index, variable in enumerate(state):
         if "seed_generator" in variable.path:  # the random state of a dropout layer
-            state[index] = tf.constant([seed, index], variable.dtype)
+            state[index] = tf.cast(tf.stack([seed, index]), variable.dtype)
     picture, _ = generator.stateless_call(generator.trainable_variables, state, condition, training=True)
     return picture
 
@@ -418,10 +419,15 @@ def shuffled(positions, count, seed):
 
 
 def decode_picture(path):
-    """Reads a picture; what is transparent becomes white.
+    """Reads a picture file (path: scalar string tensor); see `decode_data`."""
+    return decode_data(tf.io.read_file(path))
+
+
+def decode_data(data):
+    """Decodes a picture; what is transparent becomes white.
 
     Args:
-        path: scalar string tensor; a JPEG or PNG file of any size.
+        data: scalar string tensor; the bytes of a JPEG or PNG file of any size.
 
     Returns:
         (height, width, 3) uint8, 0 to 255.
@@ -429,7 +435,6 @@ def decode_picture(path):
     Raises:
         tf.errors.InvalidArgumentError: not a readable picture.
     """
-    data = tf.io.read_file(path)
     if tf.io.is_jpeg(data):
         return tf.io.decode_jpeg(data, channels=3)
     # A PNG can name one colour as transparent, in a tRNS chunk ahead of the pixels; TensorFlow
@@ -1529,9 +1534,14 @@ def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
     save_figure(figure, path)
 
 
+def to_uint8(picture):
+    """Returns (1, height, width, 3) in [-1, 1] as (height, width, 3) uint8, 0 to 255."""
+    return tf.cast(tf.round((picture[0] + 1.0) * 127.5), tf.uint8)
+
+
 def write_picture(path, picture):
     """Writes (1, 256, 256, 3) in [-1, 1] as PNG."""
-    tf.io.write_file(str(path), tf.io.encode_png(tf.cast(tf.round((picture[0] + 1.0) * 127.5), tf.uint8)))
+    tf.io.write_file(str(path), tf.io.encode_png(to_uint8(picture)))
 
 
 def draw_curves(path, losses, metrics):
