@@ -29,7 +29,7 @@ import tensorflow as tf
 # down; but Adam divides a gradient by its average size, so half the loss makes the same steps.
 LEARNING_RATE, BETA_1 = 2e-4, 0.5
 LAMBDA_L1 = 100.0
-RESULT_ROWS = 8
+RESULT_ROWS = 6
 SAMPLE_ROWS = 4
 
 
@@ -105,7 +105,8 @@ def validation_pairs(paths, direction):
 
 def spread(paths, count):
     """Returns `count` of the paths, spread evenly: the same ones each time."""
-    return paths[:: max(1, len(paths) // count)][:count]
+    every = max(1, len(paths) // count)
+    return paths[every // 2 :: every][:count]
 
 
 def main():
