@@ -1375,8 +1375,8 @@ def run_main(main):
 def explain(error):
     """Returns what the user can do about an error, or None if it is a fault of the code."""
     text = str(error)
-    if "No space left" in text or "Disk quota" in text:
-        return "the disk is full: make room, and go on by the same command, without --fresh"
+    if any(words in text for words in ("No space left", "Disk quota", "File too large")):
+        return "the disk is full: make room, and run the same command again, without --fresh"
     if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
         return "out of memory: close other programs, or give a smaller --batch-size"
     if isinstance(error, OSError):
