@@ -1285,6 +1285,11 @@ def condition_kind(dataset, paths, direction):
     about = describe_dataset(dataset)
     if "condition" in about and about["direction"] == direction:
         return about["condition"]
+    return look_at_conditions(paths, direction)
+
+
+def look_at_conditions(paths, direction):
+    """Returns "sketch" if most of some conditions are dark on white without colour, else "picture"."""
     drawn = [is_drawing(split_stack(read_stack(path, direction))[0]) for path in spread(paths, 20)]
     return "sketch" if sum(drawn) > len(drawn) / 2 else "picture"
 
@@ -1419,7 +1424,7 @@ def refuse_unreadable(flag, problems):
 
 # What people bring, whatever its format: read by Pillow (stages 6 and 7)
 
-FORMATS = ["JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM"]
+FORMATS = ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM"]
 MOST_PIXELS = 2**28  # of a file that is made smaller while it is read: a phone has 200 million
 ENOUGH = 2 * 286  # of the shorter side: what training cannot see (it takes 286) need not be kept
 ONE_AT_A_TIME = threading.Lock()  # for pictures that take much memory until they are smaller
@@ -1440,7 +1445,8 @@ def opening(path):
     except (UserError, MemoryError):
         raise
     except Exception as error:  # Pillow knows many kinds of damage
-        raise UnreadableError(path, getattr(error, "strerror", None) or "damaged") from error
+        problem = getattr(error, "strerror", None) or f"damaged ({error})"
+        raise UnreadableError(path, problem) from error
 
 
 def name_other_format(path):
@@ -1529,27 +1535,37 @@ def to_tensor(image):
     return tf.reshape(tf.io.decode_raw(image.tobytes(), kind), (image.height, image.width, -1))
 
 
+@contextlib.contextmanager
+def opening_labels(path, numbers=False, size=()):
+    """Opens a label map, upright, as a Pillow image of mode "L", "P" or "I": class numbers; or RGB: colours.
+
+    Args:
+        numbers: whether a palette file's numbers count, and not its colours.
+    """
+    with opening_upright(path, size or picture_size(path)) as image:
+        palette = image.getpalette("RGB") if image.mode == "P" else None
+        if palette and (numbers or palette[::3] == palette[1::3] == palette[2::3]):
+            yield image
+        elif image.mode in {"1", "L", "LA"}:
+            yield image.convert("L")
+        elif image.mode[0] in "IF":
+            yield image.convert("I")
+        else:
+            yield to_rgb(image)
+
+
 def read_label_map(path, size=None, numbers=False):
     """Reads a label map: class numbers (gray), or colours (a palette of its own, or RGB).
 
     Args:
         size: as for `read_picture`; pixels are picked, never mixed.
-        numbers: whether a palette file's numbers count, and not its colours.
+        numbers: as for `opening_labels`.
 
     Returns:
         (height, width) int32 class numbers, or colours as 0xrrggbb; and whether it is colours.
     """
     size = size or kept_size(picture_size(path))
-    with opening_upright(path, size) as image:
-        palette = image.getpalette("RGB") if image.mode == "P" else None
-        if palette and (numbers or palette[::3] == palette[1::3] == palette[2::3]):
-            labels = image
-        elif image.mode in {"1", "L", "LA"}:
-            labels = image.convert("L")
-        elif image.mode[0] in "IF":
-            labels = image.convert("I")
-        else:
-            labels = to_rgb(image)
+    with opening_labels(path, numbers, size) as labels:
         codes = tf.cast(to_tensor(labels.resize(size, Image.Resampling.NEAREST)), tf.int32)
     is_colours = codes.shape[-1] == 3
     weights = tf.constant([65536, 256, 1] if is_colours else [1])
