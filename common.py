@@ -1212,7 +1212,8 @@ def load_generator(run):
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise  # the file is not to blame
     except Exception as error:  # HDF5 and Keras know many kinds of damage
-        raise UserError(f"{weights}: damaged; the command of its training writes it again") from error
+        cure = "the command of its training writes it again"
+        raise UserError(f"{weights}: damaged, or of another architecture; {cure}") from error
     done = int(metrics[-1]["epoch"]) if metrics else 0
     if done < flags["--epochs"]:
         warn(f"{run} is not finished: {done} of {flags['--epochs']} epochs")
