@@ -6,18 +6,22 @@ statistics of the picture itself (Isola et al. 2017, section 3.4).
 
     python 06_sketch_pad.py                               # a window
     python 06_sketch_pad.py --web                         # http://127.0.0.1:8988
-    python 06_sketch_pad.py --sketch drawing.jpg photos/  # no window: files and folders
+    python 06_sketch_pad.py --colour drawing.jpg photos/  # no window: files and folders
 
 Needs a trained run, --run (runs/05_pix2pix). Writes under runs/06_sketch_pad, or --out:
-sketch_001.png and result_001.png, ... by Save; with --sketch, a picture by each
-sketch's name. The first picture is there after 5 seconds, a stroke is coloured in 0.15 s
-(2 cores). A file that is exactly twice as wide as high is taken for a pair, and the half
-that the run colours is used; others are taken for a drawing or the photograph of one,
-and cleaned. The web page can be opened by all who use this computer.
+sketch_001.png and result_001.png, ... by Save; with --colour, a picture by each
+file's name. The first picture is there after 5 seconds, a stroke is coloured in 0.15 s
+(2 cores). A file is treated as the run's training treated its conditions: squashed to a
+square (the result has the file's own proportions), label maps without mixing colours. For a
+run on sketches it is taken for a drawing or the photograph of one, and cleaned. --pairs says
+that the files are pairs, of which the half is used that the run colours.
+The web page can be opened by all who use this computer.
 """
 
 import argparse
 import collections
+import functools
+import math
 import os
 import sys
 from pathlib import Path
@@ -25,6 +29,7 @@ from pathlib import Path
 import common
 from common import IMAGE_SIZE, decode_pair, decode_picture, generate, resize, split_stack, stack_pair
 
+import keras
 import matplotlib
 import tensorflow as tf
 from matplotlib import pyplot as plt
@@ -33,7 +38,7 @@ from matplotlib.widgets import Button, TextBox
 from PIL import Image
 
 FIGURE = (9.6, 6.4)  # of the pad, in units of 100 pixels
-BRUSH = 7.0  # width of a stroke in pixels of 256, as in the training sketches
+BRUSH = 7.0  # width of a stroke in pixels of 256, where the run does not say
 UNDO = 100  # steps
 WORK = 512  # longest side of a picture while it is cleaned
 SHEET = tf.TensorSpec((1, IMAGE_SIZE, IMAGE_SIZE, 3), name="sheet")
@@ -69,7 +74,7 @@ def draw_line(sheet, start, end):
 
 
 def read_sketch(path, direction, as_is):
-    """Reads a sketch from a picture file of any size: (1, 256, 256, 3) in [-1, 1].
+    """Reads a sketch for the pad from a picture file of any size: (1, 256, 256, 3) in [-1, 1].
 
     Of a pair (exactly twice as wide as high), it is the half that the direction starts from.
     Other pictures are taken for a drawing or the photograph of one, put on a white square
@@ -87,7 +92,7 @@ def read_sketch(path, direction, as_is):
         stack = resize(stack_pair(picture[:, :height], picture[:, height:], direction))
         return split_stack(stack)[0][tf.newaxis]
     picture = limit_size(picture) / 255.0
-    picture = pad_to_square(picture) if as_is else clean_photograph(picture)
+    picture = pad_to_square(picture if as_is else clean_photograph(picture, BRUSH))
     return resize(picture)[tf.newaxis] * 2.0 - 1.0
 
 
@@ -122,14 +127,15 @@ def pool(picture, size, kind="AVG"):
     return tf.nn.pool(picture, (size, size), kind, padding="SAME")
 
 
-def clean_photograph(picture):
+def clean_photograph(picture, line_width):
     """Turns gray or unevenly lit paper to white and ink to black; no ink, all white.
 
     Args:
         picture: (height, width, 3) in [0, 1], at most WORK high and wide.
+        line_width: of the run's sketches, in pixels of 256.
 
     Returns:
-        (side, side, 3) in [0, 1].
+        The same shape, in [0, 1].
     """
     size = picture.shape[:2]
     gray = tf.image.rgb_to_grayscale(picture)[tf.newaxis]
@@ -140,62 +146,160 @@ def clean_photograph(picture):
     gray = tf.clip_by_value(gray / tf.maximum(tf.image.resize(paper, size), 0.05), 0.0, 1.0)
 
     if float(tf.reduce_min(pool(gray, 5) - pool(gray, 25))) > -0.08:  # the paper's grain alone
-        return tf.ones((IMAGE_SIZE, IMAGE_SIZE, 3))
+        return tf.ones_like(picture)
     ink = tf.reduce_mean(gray[gray < (1.0 + tf.reduce_min(pool(gray, 3))) / 2.0])
     gray = tf.clip_by_value(((gray - ink) / (1.0 - ink) - 0.15) / 0.7, 0.0, 1.0)
-    return tf.image.grayscale_to_rgb(thicken(pad_to_square(gray[0])))
+    return tf.image.grayscale_to_rgb(thicken(gray[0], line_width))
 
 
-def thicken(gray):
-    """Widens lines that are thinner than the training sketches' to BRUSH.
-
-    A line that is w wide has w + 2 after one pixel was added on either side; so the
-    two areas tell w.
+def thicken(gray, line_width):
+    """Widens lines that are thinner than the training sketches'.
 
     Args:
-        gray: (side, side, 1) in [0, 1], black on white.
+        gray: (height, width, 1) in [0, 1], black on white.
+        line_width: of the run's sketches, in pixels of 256.
     """
     # Steeper, lest what is left of the paper's grain grows with the lines.
-    ink = tf.clip_by_value((0.75 - gray[tf.newaxis]) / 0.5, 0.0, 1.0)
-    area = tf.reduce_sum(ink)
-    width = float(2.0 * area / (tf.reduce_sum(pool(ink, 3, "MAX")) - area + 1.0))
-    wanted = BRUSH * gray.shape[0] / IMAGE_SIZE
+    ink = tf.clip_by_value((0.75 - gray) / 0.5, 0.0, 1.0)
+    width = common.line_width([1.0 - ink])
+    wanted = line_width * math.sqrt(gray.shape[0] * gray.shape[1]) / IMAGE_SIZE
     if width > 0.6 * wanted:
         return gray
     radius = round((wanted - width) / 2.0)
     axis = tf.range(-radius, radius + 1)
     disk = tf.where(axis[:, tf.newaxis] ** 2 + axis**2 <= radius**2, 0.0, -1.0)[..., tf.newaxis]
-    return 1.0 - tf.nn.dilation2d(ink, disk, [1] * 4, "SAME", "NHWC", [1] * 4)[0]
+    return 1.0 - tf.nn.dilation2d(ink[tf.newaxis], disk, [1] * 4, "SAME", "NHWC", [1] * 4)[0]
 
 
-def plan_results(sources, out, force):
-    """Decides where the result of each file, and of each picture in a folder, is written.
+def conditions_of(run):
+    """Returns what a run says of its conditions (see stage 5); an older one had sketches."""
+    options, _ = common.read_run(run)
+    return {"kind": "sketch", "line_width": BRUSH, "colours": []} | options["data"].get("condition", {})
+
+
+def read_condition(path, conditions, as_is):
+    """Reads a picture file as training read the conditions of a run.
+
+    Args:
+        conditions: as `conditions_of` returns them.
+        as_is: whether sketches are not cleaned.
 
     Returns:
-        {result: sketch}, paths: a result has its sketch's name.
+        (1, 256, 256, 3) in [-1, 1], and the file's own (width, height).
+
+    Raises:
+        UnreadableError: no picture, or a label map with classes that the run does not know.
+    """
+    picture = read_labels(path, conditions) if conditions["kind"] == "labels" else common.read_picture(path)
+    return treat(picture, conditions, as_is), common.picture_size(path)
+
+
+def read_labels(path, conditions):
+    """Reads a label map in the run's colours, (height, width, 3) uint8; warns of colours it does not know."""
+    classes, colours = conditions.get("classes"), [colour for colour, _ in conditions["colours"]]
+    codes, is_colours = common.read_label_map(path, numbers=classes is not None)
+    found = [int(code) for code in tf.unique(tf.reshape(codes, [-1])).y[:1000]]
+    known = {int(colour[1:], 16) for colour in colours}
+    if is_colours and not known.issuperset(found) and all(code == code % 256 * 0x010101 for code in found):
+        codes, found, is_colours = codes % 256, [code % 256 for code in found], False  # three equal channels
+    if is_colours:
+        picture = common.paint(codes)
+        far = tf.reduce_min(
+            [distance(picture, colour) for colour in colours] or [tf.zeros(codes.shape)], axis=0
+        )
+        strange = float(tf.reduce_mean(tf.cast(far > 48.0, tf.float32)))
+        if strange > 0.01:
+            common.warn(
+                f"{path}: {strange:.0%} of it has no colour of the label maps that the run was trained on"
+            )
+        return picture
+    if classes is None:
+        raise common.UnreadableError(path, "holds class numbers, where the run knows colours alone")
+    if unknown := sorted(set(found) - set(classes)):
+        names = ", ".join(str(number) for number in unknown[:10])
+        raise common.UnreadableError(path, f"holds classes that the run was not trained on: {names}")
+    return common.paint(codes, classes, colours)
+
+
+def distance(picture, colour):
+    """Returns how far each pixel of (height, width, 3) uint8 is from "#rrggbb", in its farthest channel."""
+    rgb = tf.constant(list(bytes.fromhex(colour[1:])), tf.float32)
+    return tf.reduce_max(tf.abs(tf.cast(picture, tf.float32) - rgb), axis=-1)
+
+
+def treat(picture, conditions, as_is):
+    """Does with a picture what training did with conditions; of sketches, cleans it first.
+
+    Args:
+        picture: (height, width, 3) uint8, of any height and width.
+
+    Returns:
+        (1, 256, 256, 3) in [-1, 1].
+    """
+    picture = tf.cast(picture, tf.float32) / 255.0
+    if conditions["kind"] == "labels":
+        picture = tf.image.resize(picture, (IMAGE_SIZE, IMAGE_SIZE), "nearest")
+    elif conditions["kind"] == "sketch" and not as_is:
+        picture = clean_photograph(limit_size(picture), conditions["line_width"] or BRUSH)
+    return resize(picture)[tf.newaxis] * 2.0 - 1.0
+
+
+def read_half(path, conditions, direction):
+    """Reads the half of a pair that the direction starts from; returns what `read_condition` does."""
+    for problem in common.find_unreadable([path]).values():
+        raise common.UnreadableError(path, problem)
+    stack = common.read_stack(path, direction)
+    size = stack.shape[1], stack.shape[0]
+    return split_stack(resize(stack, labels=conditions["kind"] == "labels"))[0][tf.newaxis], size
+
+
+def to_proportions(picture, size):
+    """Enlarges one side of a result, (1, 256, 256, 3), so that it has the proportions of (width, height)."""
+    scale = min(IMAGE_SIZE / min(size), 16 * IMAGE_SIZE / max(size))
+    width, height = (max(1, round(scale * side)) for side in size)
+    if width == height:
+        return picture
+    return tf.clip_by_value(tf.image.resize(picture, (height, width), "bicubic"), -1.0, 1.0)
+
+
+def plan_results(sources, out, force, left_out):
+    """Decides where the result of each file, and of each picture in a folder, is written.
+
+    Args:
+        left_out: a LeftOut, for what is no picture in a folder.
+
+    Returns:
+        {result: file}, paths: a result has its file's name, and its place in the folder.
 
     Raises:
         UserError: a file is unreadable, its result exists (without `force`), or two
             would have the same.
     """
-    paths = []
+    files = {}  # of each, where its result is, in `out`
     for source in sources:
         if not source.exists():
-            raise common.UserError(f"--sketch {source}: no such file or folder")
-        paths += common.list_pictures(source) if source.is_dir() else [str(source)]
-        if not paths:
-            raise common.UserError(f"--sketch {source}: no .jpg, .jpeg or .png in it")
-    paths = list(dict.fromkeys(paths))
-    common.refuse_unreadable("--sketch", common.find_unreadable(paths, upright=False))
+            raise common.UserError(f"--colour {source}: no such file or folder")
+        if source.is_dir():
+            found = {file: file.relative_to(source) for file in common.find_pictures(source, left_out)}
+            if not found:
+                left_out.tell("0 pictures coloured")
+                raise common.UserError(f"--colour {source}: no picture in it that can be read")
+            files = found | files
+        else:
+            try:
+                common.read_picture(source)
+            except common.UnreadableError as error:
+                raise common.UserError(f"--colour {error}") from error
+            files[source] = Path(source.name)
     plan = {}
-    for path in paths:
-        result = out / f"{Path(path).stem}.png"
+    for path, place in files.items():
+        result = (out / place).with_suffix(".png")
         if result in plan:
-            raise common.UserError(f"--sketch {path}: {plan[result]} would have the same result, {result}")
+            raise common.UserError(f"--colour {path}: {plan[result]} would have the same result, {result}")
         if result.exists() and (not force or result.samefile(path)):
             cure = "give another --out, or --force if it is no sketch"
             raise common.UserError(f"{result}: is there already; {cure}")
-        plan[result] = path
+        plan[result] = str(path)
     return plan
 
 
@@ -204,14 +308,34 @@ def make_colour_function(generator):
     return tf.function(lambda sheet: generate(generator, sheet), input_signature=[SHEET])
 
 
-def colour_files(plan, colour, direction, as_is):
-    """Colours the files of a plan, one after the other."""
-    for result, path in plan.items():
-        picture = colour(read_sketch(path, direction, as_is))
+def colour_files(plan, colour, read, left_out):
+    """Colours the files of a plan, one after the other.
+
+    Args:
+        read: function of a path, `read_condition` or `read_half`.
+        left_out: a LeftOut, for those that turn out damaged.
+    """
+    bar = keras.utils.Progbar(len(plan), unit_name="file") if sys.stdout.isatty() else None
+    done = 0
+    for count, (result, path) in enumerate(plan.items(), start=1):
+        try:
+            sheet, size = read(path)
+        except common.UnreadableError as error:
+            if len(plan) == 1:
+                raise common.UserError(f"--colour {error}") from error
+            left_out.add(path, error.problem)
+            continue
         result.parent.mkdir(parents=True, exist_ok=True)
         with common.replacing(result) as temporary:
-            common.write_picture(temporary, picture)
-        print(result, flush=True)
+            common.write_picture(temporary, to_proportions(colour(sheet), size))
+        done += 1
+        if bar:
+            bar.update(count)
+        else:
+            print(result, flush=True)
+    left_out.tell(f"{done} pictures coloured")
+    if not done:
+        raise common.UserError("--colour: none of the files can be read")
 
 
 # =============================================================================
@@ -434,22 +558,30 @@ def main():
     add("--port", type=common.number(1, 65535, int), default=8988, help="of the web page (8988)")
     add("--load", type=file_path, metavar="FILE", help="a picture to begin with")
     add("--as-is", action="store_true", help="do not clean pictures")
-    add("--sketch", type=file_path, nargs="+", metavar="FILE", help="colour files, without the pad")
-    add("--force", action="store_true", help="let --sketch overwrite earlier results")
+    help_text = "colour files and folders, without the pad"
+    add("--colour", "--sketch", dest="sketch", type=file_path, nargs="+", metavar="FILE", help=help_text)
+    add("--pairs", action="store_true", help="with --colour: the files are pairs; colour their conditions")
+    add("--force", action="store_true", help="let --colour overwrite earlier results")
     add("--export", type=file_path, help=argparse.SUPPRESS)  # what it did has become stage 8
     args = parser.parse_args()
     if args.export:
         command = f"python 08_export.py --run {args.run} --out {args.export}"
         raise common.UserError(f"--export: this is now the work of stage 8: {command}")
     if args.sketch and (args.load or args.web):
-        parser.error("--load and --web belong to the pad: they cannot be given with --sketch")
+        parser.error("--load and --web belong to the pad: they cannot be given with --colour")
+    if args.pairs and not args.sketch:
+        parser.error("--pairs: goes with --colour only")
 
     if args.sketch:
-        plan = plan_results(args.sketch, args.out, args.force)  # mistakes first: loading takes a while
+        left_out = common.LeftOut()
+        conditions = conditions_of(args.run)  # mistakes first: loading takes a while
+        plan = plan_results(args.sketch, args.out, args.force, left_out)
     generator, flags = common.load_generator(args.run)
     colour = make_colour_function(generator)
     if args.sketch:
-        colour_files(plan, colour, flags["--direction"], args.as_is)
+        kind = {"as_is": args.as_is} if not args.pairs else {"direction": flags["--direction"]}
+        read = functools.partial(read_half if args.pairs else read_condition, conditions=conditions, **kind)
+        colour_files(plan, colour, read, left_out)
     else:
         open_pad(colour, flags, args)
 

@@ -335,23 +335,6 @@ def check_dataset(folder):
 # === Pairs of your own: join two folders, draw edges, import Cityscapes =====
 
 
-class LeftOut:
-    """The files that cannot be used, and why; told when all are known."""
-
-    def __init__(self):
-        self.paths = {}  # of each reason
-
-    def add(self, path, reason):
-        self.paths.setdefault(reason, []).append(str(path))
-
-    def tell(self, made):
-        """Names the files, a line for each reason, and counts them beside the pairs that were made."""
-        for reason, paths in self.paths.items():
-            common.warn(f"left out, {reason}: {', '.join(sorted(paths))}")
-        count = sum(len(paths) for paths in self.paths.values())
-        print(f"{made} pairs made, {count} files left out{' (named above)' if count else ''}.")
-
-
 def files_by_name(flag, folder, left_out):
     """Returns {name: path} of the pictures in a folder and its sub-folders.
 
@@ -363,39 +346,12 @@ def files_by_name(flag, folder, left_out):
     """
     if not folder.is_dir():
         raise UserError(f"{flag} {folder}: no such folder")
-    files, seen = [], set()
-    for path, folders, names in os.walk(folder, followlinks=True):
-        for name in folders:
-            if name[0] == ".":
-                left_out.add(Path(path) / name, "hidden")
-        folders[:] = sorted(name for name in folders if name[0] != ".")
-        if os.path.realpath(path) in seen:  # a link to a folder above it
-            folders.clear()
-            continue
-        seen.add(os.path.realpath(path))
-        files += [Path(path) / name for name in sorted(names)]
-
-    def check(path):
-        try:
-            str(path).encode()
-            if path.name[0] == ".":
-                return "hidden"
-            picture_size(path)
-        except UnreadableError as error:
-            return error.problem
-        except UnicodeError:
-            return "TensorFlow cannot take a name that is not UTF-8: rename it"
-        return None
-
     paths = {}
-    for file, problem in zip(files, common.in_threads(check, files)):
-        if problem:
-            left_out.add(file, problem)
-            continue
+    for file in common.find_pictures(folder, left_out):
         name = unicodedata.normalize("NFC", file.relative_to(folder).with_suffix("").as_posix())
         paths.setdefault(name, []).append(file)
     if not paths:
-        left_out.tell(0)
+        left_out.tell("0 pairs made")
         raise UserError(f"{flag} {folder}: no picture in it that can be read")
     repeated = [str(file) for same in paths.values() if len(same) > 1 for file in same]
     if repeated:
@@ -469,14 +425,14 @@ def write_splits(folder, names, make, args, left_out):
     for split, files in splits.items():
         done = write_pairs(folder / split, files, make, left_out)
         if not done and keep:
-            left_out.tell(0)
+            left_out.tell("0 pairs made")
             raise UserError(f"no pair of {split}/ can be used")
         written += done
     if not keep:
         share = 0.2 if args.val_share is None else args.val_share
         count = round(share * len(written))
         if not 0 < count < len(written):
-            left_out.tell(len(written))
+            left_out.tell(f"{len(written)} pairs made")
             raise UserError(f"--val-share {share:g}: {count} of {len(written)} pairs would be in val")
         (folder / "val").mkdir()
         for name in random.Random(args.seed or 0).sample(sorted(written), count):
@@ -654,7 +610,7 @@ def make_legend(paths, palette, left_out):
         raise UserError(f"--labels: {kinds[False]} has class numbers, {kinds[True]} has colours: {cure}")
     classes = sorted(set().union(*present.values()))
     if not 0 < len(classes) <= MOST_CLASSES:
-        left_out.tell(0)
+        left_out.tell("0 pairs made")
         count = f"{len(classes)} classes in {len(present)} label maps"
         raise UserError(f"--labels: {count} that can be used; from 1 to {MOST_CLASSES} can be")
     is_colours = True in kinds
@@ -781,7 +737,7 @@ def get_pairs(args):
     if args.download:
         download_dataset(args.download, args.url or URL.format(name=args.download), out)
         return out
-    left_out = LeftOut()
+    left_out = common.LeftOut()
     direction = "BtoA" if args.import_cityscapes else "AtoB"
     about = {"direction": direction, "condition": "sketch", "origin": shlex.join(sys.argv[1:])}
     with new_dataset(out, about) as folder:
@@ -791,7 +747,7 @@ def get_pairs(args):
             made = join_folders(args, folder, about, left_out)
         else:
             made = sketch_folder(args, folder, left_out)
-    left_out.tell(made)
+    left_out.tell(f"{made} pairs made")
     return out
 
 

@@ -1476,6 +1476,56 @@ def image_turn(image):
     return 1
 
 
+class LeftOut:
+    """The files that cannot be used, and why; told when all are known."""
+
+    def __init__(self):
+        self.paths = {}  # of each reason
+
+    def add(self, path, reason):
+        self.paths.setdefault(reason, []).append(str(path))
+
+    def tell(self, done):
+        """Names the files, a line for each reason, and counts them beside what was done."""
+        for reason, paths in self.paths.items():
+            warn(f"left out, {reason}: {', '.join(sorted(paths))}")
+        count = sum(len(paths) for paths in self.paths.values())
+        print(f"{done}, {count} files left out{' (named above)' if count else ''}.")
+
+
+def find_pictures(folder, left_out):
+    """Returns the paths of all files in a folder and its sub-folders that begin like a picture.
+
+    All others, hidden ones too, are added to `left_out`.
+    """
+    files, seen = [], set()
+    for path, folders, names in os.walk(folder, followlinks=True):
+        for name in [name for name in [*folders, *names] if name[0] == "."]:
+            left_out.add(Path(path, name), "hidden")
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        if os.path.realpath(path) in seen:  # a link to a folder above it
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(path))
+        files += [Path(path, name) for name in sorted(names) if name[0] != "."]
+
+    def check(path):
+        try:
+            str(path).encode()
+            picture_size(path)
+        except UnreadableError as error:
+            return error.problem
+        except UnicodeError:
+            return "TensorFlow cannot take a name that is not UTF-8: rename it"
+        return None
+
+    problems = in_threads(check, files)
+    for file, problem in zip(files, problems):
+        if problem:
+            left_out.add(file, problem)
+    return [file for file, problem in zip(files, problems) if not problem]
+
+
 def kept_size(size):
     """Returns (width, height) divided by the whole number that leaves at least ENOUGH of either."""
     factor = max(1, min(size) // ENOUGH)

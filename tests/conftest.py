@@ -126,7 +126,7 @@ def make_run(few_pairs):
         generator(tf.zeros((1, 256, 256, 3)), training=False)
         folder.mkdir(parents=True)
         generator.save_weights(folder / "generator.weights.h5")
-        flags = {"--dataset": str(few_pairs), "--direction": direction}
+        flags = {"--dataset": str(few_pairs), "--direction": direction, "--epochs": 1}
         options = {"flags": flags, "data": {"script": "05_pix2pix_train.py"}}
         (folder / "options.json").write_text(json.dumps(options))
         return folder

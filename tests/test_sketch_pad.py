@@ -223,17 +223,19 @@ def test_cleaning(stage6, few_pairs):
     """Broken if paper does not come out white and ink black, lines too thin, or a clean sketch changed."""
     left, _ = common.decode_pair(common.find_pairs(few_pairs)["val"][0])
     sketch = tf.cast(left, tf.float32) / 255
-    assert float(tf.reduce_mean(tf.abs(stage6.clean_photograph(sketch) - sketch))) < 0.01
+    assert float(tf.reduce_mean(tf.abs(stage6.clean_photograph(sketch, 7.0) - sketch))) < 0.01
     wanted = tf.image.resize(
         stage6.pad_to_square(tf.image.resize(sketch, (600, 800))), (256, 256), antialias=True
     )
     for thinner in (0, 4):  # of lines that are about 16 wide
-        cleaned = stage6.clean_photograph(stage6.limit_size(photograph(sketch, thinner)))
+        cleaned = stage6.pad_to_square(
+            stage6.clean_photograph(stage6.limit_size(photograph(sketch, thinner)), 7.0)
+        )
         assert cleaned.shape == (512, 512, 3)
         cleaned = tf.image.resize(cleaned, (256, 256), antialias=True)
         assert float(tf.reduce_mean(tf.abs(cleaned - wanted))) < 0.02
         assert float(tf.reduce_mean(cleaned[wanted > 0.99])) > 0.99
-    blank = stage6.clean_photograph(stage6.limit_size(photograph(tf.ones((256, 256, 3)), noise=0.03)))
+    blank = stage6.clean_photograph(stage6.limit_size(photograph(tf.ones((256, 256, 3)), noise=0.03)), 7.0)
     assert float(tf.reduce_min(blank)) == 1, "grain was taken for ink"
 
 
@@ -250,11 +252,14 @@ def test_files(stage6, call_main, run, tmp_path, few_pairs):
     assert float(sheet[128, 60]) == pytest.approx(117 / 127.5 - 1, abs=0.02)
 
     pair = common.find_pairs(few_pairs)["val"][0]
-    flags = ["--run", run, "--out", "out", "--sketch", "in", pair]
+    flags = ["--run", run, "--out", "out", "--sketch", "in"]
+    done = call_main(SCRIPT, "--run", run, "--out", "out", "--colour", pair, "--pairs")
+    assert done.returncode == 0, done.stderr
     done = call_main(SCRIPT, *flags)
     assert done.returncode == 0, done.stderr
     names = ["gray.png", "phone.png", Path(pair).name]
-    assert done.stdout.split() == [f"out/{name}" for name in names]
+    assert done.stdout.splitlines()[:2] == [f"out/{name}" for name in names[:2]]
+    assert done.stdout.splitlines()[2] == "2 pictures coloured, 0 files left out."
     generator, _ = common.load_generator(run)
     condition = read_condition(pair)[tf.newaxis]
     result = tf.cast(common.decode_picture(str(tmp_path / "out" / names[-1])), tf.float32) / 127.5 - 1
@@ -266,15 +271,16 @@ def test_files(stage6, call_main, run, tmp_path, few_pairs):
     assert done.returncode == 2 and "out/phone.png: is there already" in done.stderr
     assert not (tmp_path / "out" / "gray.png").exists(), "coloured some before it refused"
     assert call_main(SCRIPT, *flags, "--force").returncode == 0
-    assert common.decode_picture(str(tmp_path / "out" / "phone.png")).shape == (256, 256, 3)
+    assert common.decode_picture(str(tmp_path / "out" / "phone.png")).shape == (384, 256, 3)
     shutil.copy(tmp_path / "in" / "gray.png", tmp_path / "gray.jpg")
     (tmp_path / "bad.png").write_text("no picture")
+    (tmp_path / "empty").mkdir()
     mistakes = {
         "would have the same result": ["--sketch", "in", "gray.jpg"],
         "in/gray.png: is there already": ["--sketch", "in", "--out", "in", "--force"],
-        "bad.png (not PNG or JPEG)": ["--sketch", "in", "bad.png"],
-        "--sketch none.png: no such file": ["--sketch", "none.png"],
-        f"--sketch {run}: no .jpg": ["--sketch", run],
+        "--colour bad.png: not a picture": ["--sketch", "in", "bad.png"],
+        "--colour none.png: no such file": ["--sketch", "none.png"],
+        "--colour empty: no picture in it": ["--sketch", "empty"],
         "--load and --web belong to the pad": ["--sketch", "in", "--web"],
     }
     for message, wrong in mistakes.items():
