@@ -639,8 +639,9 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, 
             checkpoints.save(step)  # last: what has a checkpoint is complete
             leave_if_asked(signals, step)
 
-    if is_chief():
+    if is_chief():  # once more, for a run that had all its epochs
         draw_curves(run / "losses.png", losses_table.rows(), metrics_table.rows())
+        save_weights(model.generator, run / "generator.weights.h5")
     broadcast_from_chief([tf.constant(0)])  # the others wait until all is saved
     if not is_chief():
         print("This process has done its part. The chief has the run.")

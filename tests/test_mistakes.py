@@ -99,7 +99,7 @@ FLAGS = {
     "epochs without end": (["--epochs", "1e9"], "--epochs"),
     "epochs in words": (["--epochs", "ten"], "--epochs"),
     "batch of none": (["--batch-size", "0"], "--batch-size"),
-    "batch larger than the data": (["--batch-size", "201"], "--batch-size 201"),
+    "batch larger than the data": (["--batch-size", "214"], "--batch-size 214"),
     "seed below 0": (["--seed", "-1"], "--seed"),
     "seed too large": (["--seed", "99999999999999999999"], "--seed"),
     "steps 0": (["--steps-per-epoch", "0"], "--steps-per-epoch"),

@@ -39,7 +39,7 @@ def test_data(run_script, tmp_path):
     assert done.returncode == 0, done.stderr
     assert not done.stderr, "TensorFlow's start-up notes are on the screen"
     words = [line.split() for line in done.stdout.splitlines()]
-    assert ["train", "200", "0", "256x256", "(200)"] in words
+    assert ["train", "213", "0", "256x256", "(213)"] in words
     assert ["val", "51", "0", "256x256", "(51)"] in words
     (condition,) = [w for w in words if w[:2] == ["train", "condition"]]
     assert condition[2] == condition[3] == condition[4], "a sketch is gray"
