@@ -573,6 +573,7 @@ def main():
         parser.error("--pairs: goes with --colour only")
 
     if args.sketch:
+        common.return_memory()
         left_out = common.LeftOut()
         conditions = conditions_of(args.run)  # mistakes first: loading takes a while
         plan = plan_results(args.sketch, args.out, args.force, left_out)

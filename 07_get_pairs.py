@@ -737,6 +737,7 @@ def get_pairs(args):
     if args.download:
         download_dataset(args.download, args.url or URL.format(name=args.download), out)
         return out
+    common.return_memory()
     left_out = common.LeftOut()
     direction = "BtoA" if args.import_cityscapes else "AtoB"
     about = {"direction": direction, "condition": "sketch", "origin": shlex.join(sys.argv[1:])}

@@ -1046,6 +1046,16 @@ def keep_memory():
         mallopt(top_pad, 2**28)
 
 
+def return_memory():
+    """Has the C library return large blocks to the system at once, where it is glibc.
+
+    Left to itself it keeps those of 50-megapixel pictures, for each thread that has read one.
+    """
+    mmap_threshold = -3  # M_MMAP_THRESHOLD of malloc.h
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).mallopt(mmap_threshold, 2**20)
+
+
 # === 9. The run's folder ====================================================
 
 FORMAT = 2  # of a run's folder; 1 had its tables outside of the checkpoints
@@ -1473,7 +1483,8 @@ def picture_size(path):
 def image_turn(image):
     """Returns a Pillow image's EXIF orientation, 1 to 8; a damaged EXIF block turns nothing."""
     with contextlib.suppress(Exception):
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+        # Not image.getexif(), which decodes a whole PNG to look for a block behind the picture.
+        return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     return 1
 
 
@@ -1542,8 +1553,9 @@ def opening_upright(path, size):
         if not image.info.get("progressive"):
             pixels = math.prod(image.size)
         with ONE_AT_A_TIME if pixels > 2**22 else contextlib.nullcontext():
+            turn = image_turn(image) if image.format != "TIFF" else 1
             image.load()
-            if image_turn(image) != 1:
+            if turn != 1:
                 ImageOps.exif_transpose(image, in_place=True)
             yield image
 

@@ -301,8 +301,8 @@ def test_runs(call_main, run, tmp_path, few_pairs):
         "a run of 01_gan_mnist.py": lambda: edit(data={"script": "01_gan_mnist.py"}),
         "its first epoch has not ended": (tmp_path / "run" / "generator.weights.h5").unlink,
         "generator.weights.h5: damaged": lambda: (tmp_path / "run" / "generator.weights.h5").write_text("x"),
-        "options.json: damaged": lambda: (tmp_path / "run" / "options.json").write_text("{"),
-        "options.json: damaged; give": lambda: edit(flags=[]),
+        "options.json or metrics.csv is damaged": lambda: (tmp_path / "run" / "options.json").write_text("{"),
+        "metrics.csv is damaged; the run's command": lambda: edit(flags={}),
     }
     for message, damage in mistakes.items():
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
