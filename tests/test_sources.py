@@ -561,7 +561,7 @@ MISMATCHES = {
     "all of other proportions": (
         {f"{n}.png": png(RED, (8, 8)) for n in "abc"},
         {},
-        "left out, of other proportions than its partner (8x8, 8x4): crop one: sketches/a.png, sketches/b.png",
+        "of other proportions than its partner (8x8, 8x4): crop one: sketches/a.png, sketches/b.png",
     ),
     "no name in common": (None, {}, "no file in sketches has the name of one in photos"),
     "too few to share": ({}, None, "--val-share 0.2: 0 of 1 pairs would be in val"),
