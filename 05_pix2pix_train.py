@@ -31,7 +31,7 @@ import tensorflow as tf
 # down; but Adam divides a gradient by its average size, so half the loss makes the same steps.
 LEARNING_RATE, BETA_1 = 2e-4, 0.5
 LAMBDA_L1 = 100.0
-RESULT_ROWS = 8
+RESULT_ROWS = 6
 SAMPLE_ROWS = 4
 
 

@@ -1,110 +1,62 @@
 """Stage 6: draw, and see it coloured.
 
-A sheet to draw on at the left, and at the right what a generator trained by stage 5
-makes of it, each time the pen is lifted. The generator runs as at test time, with the
-statistics of the picture itself (Isola et al. 2017, section 3.4).
+A page to draw on, and beside the sheet what a generator trained by stage 5 makes of it,
+while one draws. The generator runs as at test time, with the statistics of the picture
+itself (Isola et al. 2017, section 3.4).
 
-    python 06_sketch_pad.py                               # a window
-    python 06_sketch_pad.py --web                         # http://127.0.0.1:8988
-    python 06_sketch_pad.py --colour drawing.jpg photos/  # no window: files and folders
+    python 06_sketch_pad.py                               # opens the page in the browser
+    python 06_sketch_pad.py --run runs/l1 runs/cgan       # several runs on one drawing
+    python 06_sketch_pad.py --colour drawing.jpg photos/  # no page: files and folders
 
-Needs a trained run, --run (runs/05_pix2pix). Writes under runs/06_sketch_pad, or --out:
-sketch_001.png and result_001.png, ... by Save; with --colour, a picture by each
-file's name. The first picture is there after 5 seconds, a stroke is coloured in 0.15 s
-(2 cores). A file is treated as the run's training treated its conditions: squashed to a
-square (the result has the file's own proportions), label maps without mixing colours. For a
-run on sketches it is taken for a drawing or the photograph of one, and cleaned. --pairs says
-that the files are pairs, of which the half is used that the run colours.
-The web page can be opened by all who use this computer.
+Needs a trained run, --run (runs/05_pix2pix). The page, 06_sketch_pad.html, is for this
+computer alone, and what is drawn or opened there stays in memory. --colour writes under
+runs/06_sketch_pad, or --out, a picture by each file's name. A file is treated as the run's
+training treated its conditions: squashed to a square (the result has the file's own
+proportions), label maps without mixing colours. For a run on sketches it is taken for a
+drawing or the photograph of one, and cleaned. --pairs says that the files are pairs, of
+which the half is used that the run colours. 5 s to start, 0.15 s a picture.
 """
 
 import argparse
-import collections
+import contextlib
 import functools
+import io
+import json
 import math
 import os
+import re
+import secrets
+import socket
 import sys
+import tempfile
+import threading
+import time
+import webbrowser
+from collections import namedtuple
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import common
-from common import IMAGE_SIZE, decode_pair, decode_picture, generate, resize, split_stack, stack_pair
+from common import IMAGE_SIZE, generate, resize, split_stack
 
 import keras
-import matplotlib
 import tensorflow as tf
-from matplotlib import pyplot as plt
-from matplotlib.backends import BackendFilter, backend_registry
-from matplotlib.widgets import Button, TextBox
 from PIL import Image
 
-FIGURE = (9.6, 6.4)  # of the pad, in units of 100 pixels
 BRUSH = 7.0  # width of a stroke in pixels of 256, where the run does not say
-UNDO = 100  # steps
 WORK = 512  # longest side of a picture while it is cleaned
 SHEET = tf.TensorSpec((1, IMAGE_SIZE, IMAGE_SIZE, 3), name="sheet")
 
-
-# =============================================================================
-# Sketches: drawn, read from files, and coloured
-# =============================================================================
-
-
-def blank():
-    """Returns a white sheet, (1, 256, 256, 3)."""
-    return tf.ones(SHEET.shape)
+PAGE = common.HERE / "06_sketch_pad.html"
+MAX_BODY = 20 * 2**20  # bytes of a request
+CONNECTIONS = 64  # that may wait without having shown the secret
+PATIENCE = 10.0  # seconds to wait for the next piece of a request
+HEADERS = {"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+HEADERS |= {"Referrer-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin"}
 
 
-@tf.function(input_signature=[SHEET, tf.TensorSpec((2,)), tf.TensorSpec((2,))])
-def draw_line(sheet, start, end):
-    """Draws a black line with round ends, BRUSH wide, its edge smooth over one pixel.
-
-    Args:
-        sheet: (1, 256, 256, 3) in [-1, 1].
-        start, end: (2,) x and y; whole numbers are the middles of pixels.
-    """
-    axis = tf.range(IMAGE_SIZE, dtype=tf.float32)
-    x, y = tf.meshgrid(axis - start[0], axis - start[1])  # (256, 256) each
-    along = end - start
-    # How far along the line the nearest point lies, from 0 (start) to 1 (end).
-    share = tf.math.divide_no_nan(x * along[0] + y * along[1], tf.reduce_sum(along**2))
-    share = tf.clip_by_value(share, 0.0, 1.0)
-    distance = tf.sqrt((x - share * along[0]) ** 2 + (y - share * along[1]) ** 2)
-    white = tf.clip_by_value(distance - (BRUSH - 1.0) / 2.0, 0.0, 1.0)
-    return tf.minimum(sheet, white[tf.newaxis, :, :, tf.newaxis] * 2.0 - 1.0)
-
-
-def read_sketch(path, direction, as_is):
-    """Reads a sketch for the pad from a picture file of any size: (1, 256, 256, 3) in [-1, 1].
-
-    Of a pair (exactly twice as wide as high), it is the half that the direction starts from.
-    Other pictures are taken for a drawing or the photograph of one, put on a white square
-    and cleaned, unless they are to stay `as_is`.
-
-    Raises:
-        UserError: not a readable picture.
-    """
-    for problem in common.find_unreadable([path], upright=False).values():
-        raise common.UserError(f"{path}: {problem}")
-    with Image.open(path) as image:
-        picture = turn_upright(decode_picture(path), common.orientation(image))
-    height, width = picture.shape[:2]
-    if width == 2 * height:
-        stack = resize(stack_pair(picture[:, :height], picture[:, height:], direction))
-        return split_stack(stack)[0][tf.newaxis]
-    picture = limit_size(picture) / 255.0
-    picture = pad_to_square(picture if as_is else clean_photograph(picture, BRUSH))
-    return resize(picture)[tf.newaxis] * 2.0 - 1.0
-
-
-def turn_upright(picture, orientation):
-    """Turns (height, width, 3) upright by its EXIF orientation, 1 to 8."""
-    if 5 <= orientation <= 8:
-        picture = tf.transpose(picture, (1, 0, 2))
-    if orientation in {2, 3, 6, 7}:
-        picture = picture[:, ::-1]
-    if orientation in {3, 4, 7, 8}:
-        picture = picture[::-1]
-    return picture
+# === Files: read, cleaned and coloured =======================================
 
 
 def limit_size(picture):
@@ -112,14 +64,6 @@ def limit_size(picture):
     scale = min(1.0, WORK / max(picture.shape))
     size = [max(1, round(side * scale)) for side in picture.shape[:2]]
     return tf.image.resize(picture, size, antialias=True)
-
-
-def pad_to_square(picture):
-    """Puts (height, width, channels) in [0, 1] in the middle of a white square."""
-    height, width = picture.shape[:2]
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    return 1.0 - tf.image.pad_to_bounding_box(1.0 - picture, top, left, side, side)
 
 
 def pool(picture, size, kind="AVG"):
@@ -171,17 +115,26 @@ def thicken(gray, line_width):
     return 1.0 - tf.nn.dilation2d(ink[tf.newaxis], disk, [1] * 4, "SAME", "NHWC", [1] * 4)[0]
 
 
-def conditions_of(run):
-    """Returns what a run says of its conditions (see stage 5); an older one had sketches."""
+def condition_of(run):
+    """Returns what a run's options.json says of its conditions; a run that does not say has sketches.
+
+    Returns:
+        {"kind": "sketch", "labels" or "picture", "line_width": pixels of 256,
+        "colours": [["#rrggbb", the class's name or nothing], ...]}, and where label maps had
+        class numbers, "classes"; see stage 5.
+    """
     options, _ = common.read_run(run)
-    return {"kind": "sketch", "line_width": BRUSH, "colours": []} | options["data"].get("condition", {})
+    found = options["data"].get("condition", {})
+    usual = {"kind": "sketch", "line_width": BRUSH, "colours": []}
+    return usual | {name: value for name, value in found.items() if value}
 
 
 def read_condition(path, conditions, as_is):
     """Reads a picture file as training read the conditions of a run.
 
     Args:
-        conditions: as `conditions_of` returns them.
+        path: of the file, or a Sent.
+        conditions: as `condition_of` returns them.
         as_is: whether sketches are not cleaned.
 
     Returns:
@@ -240,7 +193,7 @@ def treat(picture, conditions, as_is):
     if conditions["kind"] == "labels":
         picture = tf.image.resize(picture, (IMAGE_SIZE, IMAGE_SIZE), "nearest")
     elif conditions["kind"] == "sketch" and not as_is:
-        picture = clean_photograph(limit_size(picture), conditions["line_width"] or BRUSH)
+        picture = clean_photograph(limit_size(picture), conditions["line_width"])
     return resize(picture)[tf.newaxis] * 2.0 - 1.0
 
 
@@ -304,8 +257,9 @@ def plan_results(sources, out, force, left_out):
 
 
 def make_colour_function(generator):
-    """Returns the forward pass, traced: (1, 256, 256, 3) in [-1, 1] to the same."""
-    return tf.function(lambda sheet: generate(generator, sheet), input_signature=[SHEET])
+    """Returns the forward pass, traced: (1, 256, 256, 3) in [-1, 1], and dropout's seed, to the same."""
+    signature = [SHEET, tf.TensorSpec((), tf.int32)]
+    return tf.function(lambda sheet, seed=0: generate(generator, sheet, seed), input_signature=signature)
 
 
 def colour_files(plan, colour, read, left_out):
@@ -338,253 +292,263 @@ def colour_files(plan, colour, read, left_out):
         raise common.UserError("--colour: none of the files can be read")
 
 
-# =============================================================================
-# The pad
-# =============================================================================
+# === The pad: a page that its owner alone reaches ============================
 
 
-class SketchPad:
-    """A sheet to draw on, the coloured picture beside it, buttons and keys.
-
-    Args:
-        figure: an empty figure of any Matplotlib backend.
-        colour: (1, 256, 256, 3) in [-1, 1] to the same: the generator.
-        flags: of the run, for the direction and the dataset of the examples.
-        out: folder to save in.
-        as_is: whether loaded pictures stay as they are.
-    """
-
-    def __init__(self, figure, colour, flags, out, as_is=False):
-        self.figure, self.colour, self.flags, self.out, self.as_is = figure, colour, flags, out, as_is
-        self.sheets = collections.deque([blank()], maxlen=UNDO + 1)  # the last one is shown
-        self.stroke = None  # while the pen is down: the sheet with the stroke so far
-        self.pen = None  # its position while it is down, (2,)
-        self.examples = 0  # shown so far
-
-        left, right = (figure.add_axes((x, 0.24, 0.45, 0.68)) for x in (0.035, 0.515))
-        for axis, title in ((left, "draw here"), (right, "coloured")):
-            axis.set(xticks=[], yticks=[])
-            axis.set_title(title, fontsize=11)
-        self.sketch, self.picture = (axis.imshow(to_rgb(blank())) for axis in (left, right))
-        actions = {"Undo (z)": self.undo, "Clear (c)": self.clear}
-        actions |= {"Next example (n)": self.next_example, "Save (s)": self.save}
-        self.keys = {name[-2]: action for name, action in actions.items()}
-        self.buttons = []  # a button that is not kept does nothing
-        for index, (name, action) in enumerate(actions.items()):
-            button = Button(figure.add_axes((0.035 + 0.2367 * index, 0.135, 0.22, 0.065)), name)
-            button.on_clicked(lambda event, action=action: action())
-            self.buttons.append(button)
-        self.path = TextBox(figure.add_axes((0.135, 0.075, 0.83, 0.045)), "Load file ")
-        self.path.on_submit(self.load)
-        self.message = figure.text(0.035, 0.035, "", fontsize=9, va="center", wrap=True, parse_math=False)
-
-        events = {"button_press": self.press, "motion_notify": self.move, "button_release": self.release}
-        events |= {"key_press": self.key}
-        for name, action in events.items():
-            figure.canvas.mpl_connect(f"{name}_event", action)
-        self.show(blank())
-
-    def show_message(self, message):
-        self.message.set_text(common.printable(message))
-        self.figure.canvas.draw_idle()
-
-    def show(self, sheet, message=""):
-        """Puts a sheet on the left and what the generator makes of it on the right."""
-        self.sketch.set_data(to_rgb(sheet))
-        self.coloured = self.colour(sheet)
-        self.picture.set_data(to_rgb(self.coloured))
-        self.show_message(message)
-
-    def add_sheet(self, sheet, message=""):
-        """Shows a new sheet, from which Undo goes back. One that equals the last adds nothing to undo."""
-        if bool(tf.reduce_any(sheet != self.sheets[-1])):
-            self.sheets.append(sheet)
-        self.show(self.sheets[-1], message)
-
-    def press(self, event):
-        if event.button == 1 and event.inaxes is self.sketch.axes:
-            self.stroke, self.pen = self.sheets[-1], self.position(event)
-            self.draw_to(self.pen)  # a click makes a dot
-
-    def move(self, event):
-        if self.stroke is None:
-            return
-        if 1 in event.buttons:
-            self.draw_to(self.position(event))
-        else:  # the button was let go outside of the window
-            self.lift_pen()
-
-    def release(self, event):
-        if self.stroke is not None and event.button == 1:
-            self.draw_to(self.position(event))
-            self.lift_pen()
-
-    def position(self, event):
-        """Returns where the mouse is, (2,) in pixels of the sheet; it may be off the sheet."""
-        x, y = self.sketch.axes.transData.inverted().transform((event.x, event.y))
-        return tf.constant([x, y], tf.float32)
-
-    def draw_to(self, point):
-        """Goes on with the stroke. The sheet alone is shown: colouring waits until the pen is lifted."""
-        self.stroke = draw_line(self.stroke, self.pen, point)
-        self.pen = point
-        self.sketch.set_data(to_rgb(self.stroke))
-        self.figure.canvas.draw_idle()
-
-    def lift_pen(self):
-        sheet, self.stroke = self.stroke, None
-        self.add_sheet(sheet)
-
-    def key(self, event):
-        if event.key in self.keys and not self.path.capturekeystrokes and self.stroke is None:
-            self.keys[event.key]()
-
-    def undo(self):
-        if len(self.sheets) > 1:
-            self.sheets.pop()
-        self.show(self.sheets[-1])
-
-    def clear(self):
-        self.add_sheet(blank())
-
-    def load(self, path):
-        """Takes a file's picture for the sheet; called by the text box, also when it is left."""
-        if not path.strip():
-            return
-        try:
-            path = os.path.expanduser(common.file_path(path.strip()))  # leaves a user it does not know
-            sheet = read_sketch(path, self.flags["--direction"], self.as_is)
-        except (common.UserError, OSError, argparse.ArgumentTypeError) as error:
-            self.show_message(str(error))
-            return
-        self.path.set_val("")
-        self.path.stop_typing()
-        self.add_sheet(sheet, f"{path}: loaded")
-
-    def next_example(self):
-        """Takes the condition of the dataset's next validation pair."""
-        try:
-            paths = common.find_pairs(self.flags["--dataset"])["val"]
-            path = paths[self.examples % len(paths)]
-            common.refuse_unreadable(f"--dataset {self.flags['--dataset']}", common.find_unreadable([path]))
-            stack = resize(stack_pair(*decode_pair(path), self.flags["--direction"]))
-        except (common.UserError, OSError) as error:
-            self.show_message(f"No example: {error}")
-            return
-        self.examples += 1
-        self.add_sheet(split_stack(stack)[0][tf.newaxis], f"{path}, {self.examples} of {len(paths)}")
-
-    def save(self):
-        """Writes sketch_001.png and result_001.png, or with the first number that is free."""
-        count = 1
-        while any((self.out / f"{name}_{count:03d}.png").exists() for name in ("sketch", "result")):
-            count += 1
-        sketch, result = (self.out / f"{name}_{count:03d}.png" for name in ("sketch", "result"))
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            with common.replacing(sketch) as new_sketch, common.replacing(result) as new_result:
-                common.write_picture(new_sketch, self.sheets[-1])
-                common.write_picture(new_result, self.coloured)
-        except (OSError, tf.errors.OpError) as error:
-            self.show_message(f"Not saved: {error}")
-            return
-        print(f"{sketch}\n{result}", flush=True)
-        self.show_message(f"Saved: {sketch}, {result}")
+decode_data = tf.function(common.decode_data, input_signature=[tf.TensorSpec((), tf.string)])  # 10x faster
+Run = namedtuple("Run", ["folder", "colour", "flags", "condition"])  # colour: its generator, traced
 
 
-def to_rgb(picture):
-    """Returns (1, 256, 256, 3) in [-1, 1] as Matplotlib takes it, (256, 256, 3) in [0, 1]."""
-    return tf.clip_by_value(picture[0] * 0.5 + 0.5, 0.0, 1.0)
+def load_run(folder):
+    generator, flags = common.load_generator(folder)
+    colour = make_colour_function(generator)
+    colour(tf.ones(SHEET.shape))  # traces it, lest the first stroke waits for that
+    return Run(str(folder), colour, flags, condition_of(folder))
 
 
-def use_web(port):
-    """Has Matplotlib serve its figure as a web page, at 127.0.0.1 alone.
+class Sent(io.BytesIO):
+    """A file that the page has sent."""
 
-    Returns:
-        The function that waits until the page's server is stopped.
+    def __str__(self):
+        return "the opened file"
 
-    Raises:
-        UserError: tornado is missing, or the port is taken.
-    """
-    address = {"webagg.address": "127.0.0.1", "webagg.port": port, "webagg.port_retries": 1}
-    matplotlib.rcParams.update(address)
+
+def to_png(picture):
+    """Returns (height, width, 3) uint8 as the bytes of a PNG."""
+    file, (height, width, _) = io.BytesIO(), picture.shape
+    Image.frombytes("RGB", (width, height), memoryview(picture)).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+class Pad(ThreadingHTTPServer):
+    """Serves the page and colours what it sends, at 127.0.0.1 alone. Port 0 is any that is free."""
+
+    daemon_threads, block_on_close = True, False  # Ctrl-C waits for nobody
+    request_queue_size = 256
+
+    def __init__(self, runs, port=0):
+        self.runs = runs
+        self.network = threading.Lock()  # one picture at a time
+        self.secret = secrets.token_urlsafe(24)
+        self.strangers = {}  # connections that have not shown the secret, the oldest first
+        super().__init__(("127.0.0.1", port), Request)
+        self.hosts = [f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")]
+        self.address = f"http://{self.hosts[0]}/{self.secret}/"
+
+    def process_request(self, request, client_address):
+        self.strangers[request] = True
+        for oldest in list(self.strangers)[:-CONNECTIONS]:  # the owner always finds a place
+            self.strangers.pop(oldest, None)
+            with contextlib.suppress(OSError):
+                oldest.send(b"HTTP/1.0 503 Too many connections\r\n\r\n")
+                oldest.shutdown(socket.SHUT_RDWR)  # its thread reads the end, and ends
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request):
+        # Closing a connection with unread bytes resets it, and the answer may be lost on the way.
+        with contextlib.suppress(OSError):
+            request.shutdown(socket.SHUT_WR)
+            request.settimeout(1.0)
+            end = time.monotonic() + 2.0
+            while time.monotonic() < end and request.recv(2**16):
+                pass
+        self.strangers.pop(request, None)
+        self.close_request(request)
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], OSError):  # one who hangs up early is no news
+            super().handle_error(request, client_address)
+
+
+class Refused(Exception):
+    """A request that gets a status of HTTP and a reason."""
+
+
+@contextlib.contextmanager
+def refusing_damage():
+    """Refuses the request if a picture cannot be read in the block."""
     try:
-        plt.switch_backend("webagg")
-    except (ImportError, RuntimeError) as error:
-        cure = f"{sys.executable} -m pip install -r requirements-web.txt"
-        raise common.UserError(f"--web: needs the package tornado: {cure}") from error
-    from matplotlib.backends.backend_webagg import WebAggApplication, core  # noqa: PLC0415
-
-    core.NavigationToolbar2WebAgg.toolitems = []  # nothing to pan or zoom
-    try:
-        WebAggApplication.initialize()
-    except (OSError, SystemExit) as error:
-        raise common.UserError(f"--port {port}: taken, or not allowed; give another --port") from error
-    print(f"http://127.0.0.1:{port}", flush=True)
-    return WebAggApplication.start
+        yield
+    except common.UnreadableError as error:
+        raise Refused(415, error.problem) from error
+    except Exception as error:  # Pillow and TensorFlow know many kinds of damage
+        raise Refused(415, "not a PNG or JPEG picture, or damaged") from error
 
 
-def open_pad(colour, flags, args):
-    """Opens the pad in a window, or in the browser where there is none; returns when it is closed."""
-    if args.load:
-        sheet = read_sketch(str(args.load), flags["--direction"], args.as_is)
-    matplotlib.rcParams["toolbar"] = "None"
-    windows = set(backend_registry.list_builtin(BackendFilter.INTERACTIVE)) - {"webagg", "nbagg"}
-    wait = plt.show
-    if args.web or plt.get_backend().lower() not in windows:
-        if not args.web:
-            print("No display, or no toolkit for windows (tkinter): open this in a web browser.")
-        wait = use_web(args.port)
-    figure = plt.figure("Sketch pad", figsize=FIGURE, dpi=100)
-    # Matplotlib's own keys would save, zoom and quit.
-    figure.canvas.mpl_disconnect(figure.canvas.manager.key_press_handler_id)
-    if wait is not plt.show:
-        # WebAgg sends what changed alone, and browsers skip a frame when the next one is there, so
-        # that pieces of lines would be missing. A figure that is not opaque is sent whole each time.
-        figure.patch.set_alpha(0.99)
-    pad = SketchPad(figure, colour, flags, args.out, args.as_is)
-    if args.load:
-        pad.add_sheet(sheet)
-    wait()
+class Request(BaseHTTPRequestHandler):
+    """One request; the connection ends with its answer."""
+
+    timeout = PATIENCE
+
+    def reply(self):
+        """Answers with what the route's function returns: body, type and further headers."""
+        routes = {"GET ": self.page, "GET about": self.about, "GET example": self.example}
+        routes |= {"POST colour": self.colour, "POST open": self.open}
+        try:
+            route = f"{self.command} {self.admit()}"
+            if route not in routes:
+                raise Refused(404, "nothing is here")
+            self.answer(200, *routes[route]())
+        except Refused as refused:
+            self.answer(refused.args[0], refused.args[1].encode())
+        except common.UserError as error:
+            self.answer(422, str(error).encode())
+        except TimeoutError:
+            self.answer(408, b"too slow")
+
+    do_GET = do_POST = reply
+
+    def admit(self):
+        """Lets the owner's page pass, and nobody else; returns the route."""
+        hosts, origins = self.headers.get_all("Host", []), self.headers.get_all("Origin", [])
+        if len(hosts) != 1 or hosts[0] not in self.server.hosts:  # a foreign name that leads to here
+            raise Refused(403, "this host is not served")
+        path, _, query = self.path.partition("?")
+        secret, _, route = path.removeprefix("/").partition("/")
+        if not secrets.compare_digest(secret.encode(), self.server.secret.encode()):
+            raise Refused(403, "open the address that was printed: it holds a secret")
+        if origins != [f"http://{hosts[0]}"] and (origins or self.command == "POST"):
+            raise Refused(403, "not the pad's own page")
+        self.server.strangers.pop(self.connection, None)
+        self.query = dict(parse_qsl(query))
+        return route
+
+    def number(self, name, limit=10**9):
+        """Returns a whole number of the query, below a limit; 0 if it is missing."""
+        value = self.query.get(name, "0")
+        if not re.fullmatch("[0-9]{1,9}", value) or int(value) >= limit:
+            raise Refused(400, f"{name}: a whole number below {limit}")
+        return int(value)
+
+    def body(self):
+        """Returns the picture file that is sent, a Sent; only its header has been looked at."""
+        length = self.headers.get("Content-Length", "")
+        if "Transfer-Encoding" in self.headers or not re.fullmatch("[0-9]{1,20}", length):
+            raise Refused(411, "say how long it is")
+        if int(length) > MAX_BODY:
+            raise Refused(413, f"more than {MAX_BODY // 2**20} MB")
+        body = Sent(self.rfile.read(int(length)))
+        with refusing_damage(), Image.open(body, formats=["PNG", "JPEG"]) as image:
+            pixels = image.width * image.height
+        if pixels > common.MAX_PIXELS:
+            raise Refused(413, f"more than {common.MAX_PIXELS:,} pixels")
+        return body
+
+    def page(self):
+        nonce = secrets.token_urlsafe(16)  # names the page's own style and script: no others run
+        policy = f"style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; img-src data:"
+        policy += "; default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        page = PAGE.read_text(encoding="utf-8").replace("NONCE", nonce)
+        return page.encode(), "text/html; charset=utf-8", {"Content-Security-Policy": policy}
+
+    def about(self):
+        """What the page has to know: the runs, and what their conditions are."""
+        runs = [{"name": run.folder, "loss": run.flags.get("--loss", "")} for run in self.server.runs]
+        return json.dumps(self.server.runs[0].condition | {"runs": runs}).encode(), "application/json"
+
+    def example(self):
+        """A validation pair as one PNG, 512x256: the condition, then the real picture."""
+        _, _, flags, condition = self.server.runs[0]
+        paths = common.find_pairs(flags["--dataset"])["val"]
+        path = paths[self.number("n") % len(paths)]
+        common.refuse_unreadable("example", common.find_unreadable([path]))
+        stack = common.read_stack(path, flags["--direction"])
+        pair = split_stack(resize(stack, labels=condition["kind"] == "labels"))
+        return to_png(common.to_uint8(tf.concat(pair, axis=1)[tf.newaxis])), "image/png"
+
+    def colour(self):
+        """The generator's picture for a sheet, PNG to PNG: what --colour --as-is makes of it."""
+        run = self.server.runs[self.number("run", len(self.server.runs))]
+        seed, body = self.number("seed"), self.body()
+        with refusing_damage():
+            picture = decode_data(body.getvalue())
+        if picture.shape != SHEET.shape[1:]:
+            raise Refused(400, f"a sheet is {IMAGE_SIZE}x{IMAGE_SIZE}")
+        sheet = treat(picture, run.condition, as_is=True)
+        with self.server.network:
+            started = time.perf_counter()
+            picture = common.to_uint8(run.colour(sheet, seed))
+            took = 1000.0 * (time.perf_counter() - started)
+        return to_png(picture), "image/png", {"Server-Timing": f"network;dur={took:.1f}"}
+
+    def open(self):
+        """The sheet that a picture file becomes, as PNG: the treatment of --colour."""
+        as_is, body = not self.number("clean"), self.body()
+        with refusing_damage():
+            sheet, _ = read_condition(body, self.server.runs[0].condition, as_is)
+        return to_png(common.to_uint8(sheet)), "image/png"
+
+    def answer(self, status, body, kind="text/plain; charset=utf-8", headers=()):
+        headers = HEADERS | {"Content-Type": kind, "Content-Length": str(len(body))} | dict(headers)
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):  # the terminal is for what the owner has to know
+        pass
+
+
+def serve(pad, out, open_browser):
+    """Prints the pad's address, opens it in a browser where there is one, and serves until Ctrl-C."""
+    forward = f"{pad.server_port}:127.0.0.1:{pad.server_port}"
+    print(f"{pad.address}\nWhoever has this address can draw here; Ctrl-C ends the pad.")
+    print(f"To open it on another computer, first run there: ssh -N -L {forward} NAME_OF_THIS_COMPUTER")
+    print("To open it outside of a container: start that with --network host", flush=True)
+    with contextlib.ExitStack() as stack:
+        if open_browser and (sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()):
+            # All who use this computer see a browser's command line. Only the owner reads this file.
+            out.mkdir(parents=True, exist_ok=True)
+            lead = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".html", dir=out))
+            print(f'<meta http-equiv="refresh" content="0; url={pad.address}">', file=lead, flush=True)
+            url = Path(lead.name).resolve().as_uri()
+            threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()  # some wait
+        stack.callback(pad.network.acquire, timeout=1.0)  # then no thread computes while Python ends
+        stack.enter_context(contextlib.suppress(KeyboardInterrupt))
+        pad.serve_forever()
 
 
 def main():
     parser = common.new_parser(__doc__)
     add, file_path = parser.add_argument, common.file_path
     run, out = Path("runs", "05_pix2pix"), Path("runs", "06_sketch_pad")
-    add("--run", type=file_path, default=run, metavar="DIR", help=f"a trained run ({run})")
-    add("--out", type=file_path, default=out, metavar="DIR", help=f"folder of what is written ({out})")
-    add("--web", action="store_true", help="in a web browser, also where there is a display")
-    add("--port", type=common.number(1, 65535, int), default=8988, help="of the web page (8988)")
-    add("--load", type=file_path, metavar="FILE", help="a picture to begin with")
-    add("--as-is", action="store_true", help="do not clean pictures")
-    help_text = "colour files and folders, without the pad"
+    add("--run", type=file_path, nargs="+", default=[run], metavar="DIR", help=f"trained runs ({run})")
+    add("--port", type=common.number(0, 65535, int), default=8988, help="of the page (8988); 0: any")
+    add("--no-browser", action="store_true", help="print the page's address, and open nothing")
+    help_text = "colour files and folders, without the page"
     add("--colour", "--sketch", dest="sketch", type=file_path, nargs="+", metavar="FILE", help=help_text)
+    add("--out", type=file_path, default=out, metavar="DIR", help=f"folder for --colour ({out})")
+    add("--as-is", action="store_true", help="do not clean them")
     add("--pairs", action="store_true", help="with --colour: the files are pairs; colour their conditions")
     add("--force", action="store_true", help="let --colour overwrite earlier results")
     add("--export", type=file_path, help=argparse.SUPPRESS)  # what it did has become stage 8
     args = parser.parse_args()
     if args.export:
-        command = f"python 08_export.py --run {args.run} --out {args.export}"
-        raise common.UserError(f"--export: this is now the work of stage 8: {command}")
-    if args.sketch and (args.load or args.web):
-        parser.error("--load and --web belong to the pad: they cannot be given with --colour")
+        stage8 = f"python 08_export.py --run {args.run[0]} --out {args.export}"
+        raise common.UserError(f"--export: this is now the work of stage 8: {stage8}")
     if args.pairs and not args.sketch:
         parser.error("--pairs: goes with --colour only")
-
     if args.sketch:
+        if len(args.run) > 1:
+            parser.error("--colour takes one --run")
         common.return_memory()
         left_out = common.LeftOut()
-        conditions = conditions_of(args.run)  # mistakes first: loading takes a while
+        conditions = condition_of(args.run[0])  # mistakes first: loading takes a while
         plan = plan_results(args.sketch, args.out, args.force, left_out)
-    generator, flags = common.load_generator(args.run)
-    colour = make_colour_function(generator)
-    if args.sketch:
+        generator, flags = common.load_generator(args.run[0])
         kind = {"as_is": args.as_is} if not args.pairs else {"direction": flags["--direction"]}
         read = functools.partial(read_half if args.pairs else read_condition, conditions=conditions, **kind)
-        colour_files(plan, colour, read, left_out)
-    else:
-        open_pad(colour, flags, args)
+        colour_files(plan, make_colour_function(generator), read, left_out)
+        return
+    runs = [load_run(folder) for folder in args.run]
+    if len({f"{run.condition['kind']} {run.condition['colours']}" for run in runs}) > 1:
+        raise common.UserError(f"--run {' '.join(run.folder for run in runs)}: they colour different things")
+    try:
+        pad = Pad(runs, args.port)
+    except OSError as error:
+        raise common.UserError(f"--port {args.port}: taken, or not allowed; --port 0 finds one") from error
+    serve(pad, args.out, not args.no_browser)
 
 
 if __name__ == "__main__":

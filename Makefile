@@ -2,7 +2,6 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/ready
-WEB_READY := .venv/ready-web
 
 # Passed on when given, e.g. make pix2pix EPOCHS=50 DATASET=my/folder
 TRAIN_FLAGS := $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(BATCH_SIZE),--batch-size $(BATCH_SIZE)) \
@@ -18,7 +17,7 @@ help:
 	@echo "make data      stage 3  look at the paired data"
 	@echo "make models    stage 4  the networks, looked inside"
 	@echo "make pix2pix   stage 5  train and test Pix2Pix"
-	@echo "make demo      stage 6  draw, and see it coloured: RUN=runs/mine, WEB=1, PORT=9000"
+	@echo "make demo      stage 6  draw on a page, and see it coloured: RUN=runs/mine, PORT=9000"
 	@echo "make download  stage 7  fetch a dataset of the paper: make download DATASET=facades"
 	@echo "make export    stage 8  take the network elsewhere, as SavedModel and TFLite: RUN=runs/mine"
 	@echo "make test      run the tests"
@@ -55,9 +54,8 @@ models: $(READY)
 pix2pix: $(READY)
 	$(PY) 05_pix2pix_train.py $(TRAIN_FLAGS) $(DATA_FLAGS)
 
-# Without a window, which needs a display, the pad is a web page; that takes one more package.
-demo: $(READY) $(if $(WEB)$(if $(DISPLAY)$(WAYLAND_DISPLAY),,1),$(WEB_READY))
-	$(PY) 06_sketch_pad.py $(if $(RUN),--run "$(RUN)") $(if $(WEB),--web) $(if $(PORT),--port $(PORT))
+demo: $(READY)
+	$(PY) 06_sketch_pad.py $(if $(RUN),--run $(RUN)) $(if $(PORT),--port $(PORT))
 
 export: $(READY)
 	$(PY) 08_export.py $(if $(RUN),--run "$(RUN)")
@@ -85,10 +83,6 @@ $(READY): requirements.txt
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $(READY)
-
-$(WEB_READY): requirements-web.txt $(READY)
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-web.txt
-	@touch $(WEB_READY)
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache __pycache__ tests/__pycache__

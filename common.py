@@ -22,7 +22,6 @@ import csv
 import ctypes
 import errno
 import fcntl
-import functools
 import gzip
 import hashlib
 import io
@@ -251,6 +250,7 @@ def generate(generator, condition, seed=0):
 
     Args:
         condition: (1, 256, 256, 3) in [-1, 1].
+        seed: whole number, or a scalar int32 tensor.
 
     Returns:
         (1, 256, 256, 3) in [-1, 1].
@@ -258,7 +258,7 @@ def generate(generator, condition, seed=0):
     state = list(generator.non_trainable_variables)
     for index, variable in enumerate(state):
         if "seed_generator" in variable.path:  # the random state of a dropout layer
-            state[index] = tf.constant([seed, index], variable.dtype)
+            state[index] = tf.cast(tf.stack([seed, index]), variable.dtype)
     picture, _ = generator.stateless_call(generator.trainable_variables, state, condition, training=True)
     return picture
 
@@ -419,10 +419,15 @@ def shuffled(positions, count, seed):
 
 
 def decode_picture(path):
-    """Reads a picture; what is transparent becomes white.
+    """Reads a picture file (path: scalar string tensor); see `decode_data`."""
+    return decode_data(tf.io.read_file(path))
+
+
+def decode_data(data):
+    """Decodes a picture; what is transparent becomes white.
 
     Args:
-        path: scalar string tensor; a JPEG or PNG file of any size.
+        data: scalar string tensor; the bytes of a JPEG or PNG file of any size.
 
     Returns:
         (height, width, 3) uint8, 0 to 255.
@@ -430,7 +435,6 @@ def decode_picture(path):
     Raises:
         tf.errors.InvalidArgumentError: not a readable picture.
     """
-    data = tf.io.read_file(path)
     if tf.io.is_jpeg(data):
         return tf.io.decode_jpeg(data, channels=3)
     # A PNG can name one colour as transparent, in a tRNS chunk ahead of the pixels; TensorFlow
@@ -1316,7 +1320,8 @@ def is_drawing(picture):
 
 def spread(paths, count):
     """Returns `count` of the paths, spread evenly: the same ones each time."""
-    return paths[:: max(1, len(paths) // count)][:count]
+    every = max(1, len(paths) // count)
+    return paths[every // 2 :: every][:count]
 
 
 def line_width(pictures):
@@ -1384,7 +1389,7 @@ def find_pairs(dataset):
     return pairs
 
 
-def find_problem(path, upright=True):
+def find_problem(path):
     """Returns what makes a picture file unusable as a pair, or None."""
     try:
         path.encode()
@@ -1393,7 +1398,7 @@ def find_problem(path, upright=True):
         with Image.open(path, formats=["PNG", "JPEG"]) as image:
             if math.prod(image.size) > MAX_PIXELS:
                 return f"more than {MAX_PIXELS:,} pixels"
-            if upright and orientation(image) != 1:
+            if orientation(image) != 1:
                 return "turned by an EXIF tag: save it upright"
         left, _ = decode_pair(path)
     except UnidentifiedImageError:
@@ -1413,17 +1418,14 @@ def orientation(image):
     return turn if turn in range(2, 9) else 1
 
 
-def find_unreadable(paths, upright=True):
+def find_unreadable(paths):
     """Decodes every picture, so that none ends a long training.
-
-    Args:
-        upright: whether one that its EXIF tag turns cannot be used.
 
     Returns:
         dict: path -> what is wrong with it, of those that cannot be used.
     """
     with filtering_logs():
-        problems = in_threads(functools.partial(find_problem, upright=upright), paths)
+        problems = in_threads(find_problem, paths)
     return {path: problem for path, problem in zip(paths, problems) if problem}
 
 
@@ -1444,9 +1446,13 @@ ONE_AT_A_TIME = threading.Lock()  # for pictures that take much memory until the
 
 @contextlib.contextmanager
 def opening(path):
-    """Opens a file as a Pillow image; whatever fails in the block is told as UnreadableError."""
+    """Opens a file as a Pillow image; whatever fails in the block is told as UnreadableError.
+
+    Args:
+        path: of the file, or its bytes as an io.BytesIO.
+    """
     try:
-        if Path(path).exists() and not Path(path).is_file():
+        if not isinstance(path, io.BytesIO) and Path(path).exists() and not Path(path).is_file():
             raise UnreadableError(path, "not a file")  # opening a pipe would wait for its other end
         with Image.open(path, formats=FORMATS) as image:
             if math.prod(image.size) > MOST_PIXELS:
@@ -1884,9 +1890,14 @@ def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
     save_figure(figure, path)
 
 
+def to_uint8(picture):
+    """Returns (1, height, width, 3) in [-1, 1] as (height, width, 3) uint8, 0 to 255."""
+    return tf.cast(tf.round((picture[0] + 1.0) * 127.5), tf.uint8)
+
+
 def write_picture(path, picture):
     """Writes (1, 256, 256, 3) in [-1, 1] as PNG."""
-    tf.io.write_file(str(path), tf.io.encode_png(tf.cast(tf.round((picture[0] + 1.0) * 127.5), tf.uint8)))
+    tf.io.write_file(str(path), tf.io.encode_png(to_uint8(picture)))
 
 
 def draw_curves(path, losses, metrics):
