@@ -108,7 +108,7 @@ def test_failures(call_main, stage8, run, tmp_path, monkeypatch):
         assert (tmp_path / "old" / "generator.tflite").read_text() == "earlier"
         return done.stderr
 
-    assert "--run none: no trained run there" in refused("--run", "none", "--out", "old")
+    assert "none: no trained run there" in refused("--run", "none", "--out", "old")
     with monkeypatch.context() as patch:
         patch.setattr(stage8, "TOLERANCE", -1.0)
         assert "draws another picture" in refused("--run", run, "--out", "old")
