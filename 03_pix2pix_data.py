@@ -60,17 +60,18 @@ class Measures(NamedTuple):
     colours: tf.Tensor  # (2,), how many colours a condition has, and a target; means over the pairs
 
 
-def measure(paths, direction):
+def measure(paths, direction, labels=False):
     """Returns the `Measures` of the pairs of one split.
 
     Args:
         paths: files of side-by-side pictures, all readable.
         direction: "AtoB" or "BtoA", as for `stack_pair`.
+        labels: whether the conditions are label maps, as for `resize`.
     """
 
     def read(path):
         stack = read_stack(path, direction)
-        return tf.shape(stack), resize(stack)
+        return tf.shape(stack), resize(stack, labels=labels)
 
     sizes, ink, colours = Counter(), [], tf.zeros(2)
     total, squares, counts = tf.zeros(6), tf.zeros(6), tf.zeros((6, BINS))
@@ -133,14 +134,14 @@ def print_table(measured, unreadable, direction):
 # === Drawing ================================================================
 
 
-def draw_pairs(path, files, direction):
+def draw_pairs(path, files, direction, labels=False):
     """Draws some files as they are stored, and beside each the condition and the target in it."""
     shown = files[:: max(1, len(files) // PAIRS_SHOWN)][:PAIRS_SHOWN]
     figure = Figure((7.2, 1.75 * len(shown) + 0.3), layout="constrained")
     axes = figure.subplots(len(shown), 3, squeeze=False, width_ratios=[2, 1, 1])
     for row, file in zip(axes, shown):
         left, right = decode_pair(file)
-        condition, target = split_stack(resize(stack_pair(left, right, direction)))
+        condition, target = split_stack(resize(stack_pair(left, right, direction), labels=labels))
         row[0].imshow(tf.concat([left, right], axis=1))
         row[0].axvline(left.shape[1] - 0.5, color="tab:red", linestyle="--")
         row[0].set_xlabel(f"{Path(file).parent.name}/{Path(file).name}", fontsize=8, parse_math=False)
@@ -153,12 +154,12 @@ def draw_pairs(path, files, direction):
     common.save_figure(figure, path)
 
 
-def draw_augmentations(path, file, direction, seed):
+def draw_augmentations(path, file, direction, seed, labels=False):
     """Draws one pair under each augmentation, several times: a row for each, condition and target."""
     stack = read_stack(file, direction)
     rows = []
     for augment in AUGMENTATIONS.values():
-        draws = [augment(stack, tf.constant([seed, draw], tf.int64)) for draw in range(DRAWS_SHOWN)]
+        draws = [augment(stack, tf.constant([seed, draw], tf.int64), labels) for draw in range(DRAWS_SHOWN)]
         rows.append([tf.concat(split_stack(draw), axis=1) for draw in draws])  # (256, 512, 3) each
     titles = [f"draw {number}" for number in range(1, DRAWS_SHOWN + 1)]
     common.save_grid(path, rows, titles=titles, row_titles=list(AUGMENTATIONS), scale=0.6)
@@ -215,13 +216,17 @@ def main():
 
     condition, target = ("left", "right") if direction == "AtoB" else ("right", "left")
     dataset = common.printable(args.dataset)
-    print(f"{dataset}, {direction}: condition = {condition} half, target = {target} half\n")
-    measured = {split: measure(paths, direction) for split, paths in readable.items()}
+    print(f"{dataset}, {direction}: condition = {condition} half, target = {target} half")
+    kind = common.condition_kind(args.dataset, readable["train"], direction)
+    labels = kind == "labels"
+    how = "resized without mixing colours" if labels else "resized like the targets"
+    print(f"Conditions: {kind}, {how}\n")
+    measured = {split: measure(paths, direction, labels) for split, paths in readable.items()}
     print_table(measured, unreadable, direction)
     common.warn_of_shared(readable, common.file_hashes(readable["train"] + readable["val"]))
 
-    draw_pairs(args.out / "pairs.png", readable["train"], direction)
-    draw_augmentations(args.out / "augmentation.png", readable["train"][0], direction, args.seed)
+    draw_pairs(args.out / "pairs.png", readable["train"], direction, labels)
+    draw_augmentations(args.out / "augmentation.png", readable["train"][0], direction, args.seed, labels)
     draw_histograms(args.out / "histograms.png", measured["train"])
     print(
         f"\n{args.out / 'pairs.png'}         some files, and the two halves of each\n"

@@ -7,6 +7,7 @@ the real picture (L1) and to pass for real (cGAN) at once. Isola et al. 2017,
 
     python 05_pix2pix_train.py --epochs 10
     python 05_pix2pix_train.py --dataset my/folder --direction BtoA --out runs/mine
+    python 05_pix2pix_train.py --dataset my/folder --start-from runs/05_pix2pix --out runs/mine
     python 05_pix2pix_train.py --compare runs/l1 runs/cgan runs/05_pix2pix
 
 Writes under runs/05_pix2pix: index.html (a page of all results, for a browser),
@@ -23,6 +24,7 @@ from pathlib import Path
 import common
 from common import AdversarialModel, PatchGAN, UNet, discriminator_losses, generate, generator_loss, minimise
 
+import keras
 import tensorflow as tf
 
 # For both networks (section 3.3). The section also halves the discriminator's loss, to slow it
@@ -96,17 +98,110 @@ def scores(picture, real):
     }
 
 
-def validation_pairs(paths, direction):
+def validation_pairs(paths, direction, labels=False):
     """Returns a dataset of (condition, target), each (1, 256, 256, 3): one pair at a time."""
     files = tf.data.Dataset.from_tensor_slices(paths)
-    stacks = files.map(lambda path: common.resize(common.read_stack(path, direction)))
+    stacks = files.map(lambda path: common.resize(common.read_stack(path, direction), labels=labels))
     return stacks.map(common.split_stack).batch(1).prefetch(tf.data.AUTOTUNE)
 
 
-def spread(paths, count):
-    """Returns `count` of the paths, spread evenly: the same ones each time."""
-    every = max(1, len(paths) // count)
-    return paths[every // 2 :: every][:count]
+def describe_conditions(dataset, paths, direction):
+    """Finds out what a run's conditions are, for those who will draw or give it others.
+
+    Args:
+        paths: files of the training pairs, of which 100 at most are looked at.
+
+    Returns:
+        "kind": one of common.CONDITIONS. "line_width": of sketches, the median in pixels of 256, or
+        None. "colours": of label maps, [["#rrggbb", the class's name or ""], ...]. "classes": the
+        numbers of these classes where the label maps had numbers. "halves": how they are resized.
+    """
+    kind, about = common.condition_kind(dataset, paths, direction), common.describe_dataset(dataset)
+    found = {"kind": kind, "line_width": None, "colours": []}
+    some = [str(path) for path in common.spread(paths, 100)]
+    conditions = (condition for condition, _ in validation_pairs(some, direction, kind == "labels"))
+    if kind == "sketch":
+        gray = (tf.image.rgb_to_grayscale(condition[0] * 0.5 + 0.5) for condition in conditions)
+        found["line_width"] = round(common.line_width(gray), 1) or None
+    elif kind == "labels":
+        found["colours"] = about.get("colours") or main_colours(conditions)
+        if "classes" in about:
+            found["classes"] = about["classes"]
+    method = "nearest neighbour" if kind == "labels" else "antialiased"
+    size = f"{common.IMAGE_SIZE}x{common.IMAGE_SIZE}"
+    return found | {"halves": f"squashed to {size}, conditions by {method}, targets antialiased"}
+
+
+def main_colours(conditions):
+    """Returns [["#rrggbb", ""], ...], the commonest first, of label maps (1, 256, 256, 3) in [-1, 1].
+
+    JPEG surrounds each with shades; those near a commoner one, and rare ones, are left out.
+    """
+    weights = tf.constant([65536.0, 256.0, 1.0])  # exact in float32: below 2^24
+    codes = [tf.reduce_sum(tf.round((c + 1.0) * 127.5) * weights, axis=-1) for c in conditions]
+    found, _, counts = tf.unique_with_counts(tf.reshape(tf.concat(codes, 0), [-1]))
+    enough = 1e-3 * float(tf.reduce_sum(counts))
+    colours = []
+    for place in tf.argsort(counts, direction="DESCENDING")[:1000]:
+        colour = bytes.fromhex(f"{int(found[place]):06x}")
+        far = all(max(abs(a - b) for a, b in zip(colour, other)) >= 48 for other in colours)
+        if far and int(counts[place]) > enough:
+            colours.append(colour)
+    return [[f"#{colour.hex()}", ""] for colour in colours]
+
+
+def load_networks(run):
+    """Reads the networks of an earlier run, to start another one from.
+
+    Both are in its newest checkpoint. A run that was copied without its checkpoints, or one of L1
+    alone, whose discriminator has learned nothing, gives the generator alone.
+
+    Returns:
+        A Pix2Pix; and for options.json, a dict of the run, its epochs, and the networks to take.
+
+    Raises:
+        UserError: there is no such run, or its weights are damaged or of another architecture.
+    """
+    options, metrics = common.read_run(run)
+    if not metrics:
+        raise common.UserError(f"--start-from {run}: its first epoch has not ended; finish that first")
+    model, networks = Pix2Pix(), ["generator"]
+    names = common.Checkpoints(run, []).names()
+    if names:
+        folder = run / "checkpoints" / names[-1]
+        try:
+            with common.filtering_logs(), common.working_in(folder):
+                part = tf.train.Checkpoint(variables=[variable.value for variable in model.variables])
+                part.read("state").assert_existing_objects_matched().expect_partial()
+        except (OSError, MemoryError, tf.errors.ResourceExhaustedError):
+            raise  # the checkpoint is not to blame
+        except (ValueError, AssertionError) as error:
+            raise common.UserError(f"--start-from {run}: has networks of another architecture") from error
+        except Exception as error:  # TensorFlow's reader knows many kinds of damage
+            cure = "repeat the command of that run, which mends it"
+            raise common.UserError(f"--start-from {run}: {folder} is damaged; {cure}") from error
+        if "cgan" in options["flags"].get("--loss", "l1+cgan"):
+            networks.append("discriminator")
+    else:
+        model.generator = common.load_generator(run)[0]
+    return model, {"run": str(run), "epochs": int(metrics[-1]["epoch"]), "networks": networks}
+
+
+def start_from(args):
+    """Reads what --start-from names, before anything is written.
+
+    A run that goes on has these weights in its checkpoints already, and the earlier run may be gone.
+
+    Returns:
+        As `load_networks`; None instead of the networks when the run goes on.
+    """
+    if args.start_from.resolve() == args.out.resolve():
+        raise common.UserError(f"--start-from {args.start_from}: give the new run another --out")
+    if common.Checkpoints(args.out, []).names() and not args.fresh:
+        return None, common.read_run(args.out)[0]["data"].get("started from")
+    earlier = load_networks(args.start_from)
+    keras.backend.clear_session()  # the names of layers, which the file of weights has, begin anew
+    return earlier
 
 
 def main():
@@ -117,6 +212,8 @@ def main():
     lambda_type = common.number(0, 1e6)
     add("--lambda-l1", type=lambda_type, default=LAMBDA_L1, help=f"of L1 in l1+cgan ({LAMBDA_L1:g})")
     add("--augment", choices=list(common.AUGMENTATIONS), default="jitter", help="(jitter, the paper's)")
+    help_text = "begin with the weights of an earlier run, of any data, instead of random ones"
+    add("--start-from", type=common.file_path, metavar="RUN", help=help_text)
     help_text = "no training: draw compare.png of finished runs, in --out (runs/05_compare)"
     add("--compare", type=common.file_path, nargs="+", metavar="RUN", help=help_text)
     args = parser.parse_args()
@@ -134,31 +231,46 @@ def main():
     common.refuse_unreadable(f"--dataset {args.dataset}", common.find_unreadable(files))
     hashes = common.file_hashes(files)
     common.warn_of_shared(pairs, hashes)
-    run = common.start_run(args, {name: len(paths) for name, paths in pairs.items()}, hashes)
+    data = {name: len(paths) for name, paths in pairs.items()}
+    data["condition"] = describe_conditions(args.dataset, pairs["train"], args.direction)
+    labels = data["condition"]["kind"] == "labels"
+    earlier = None
+    if args.start_from:
+        earlier, data["started from"] = start_from(args)
+    run = common.start_run(args, data, hashes)
 
     # The game: U-Net and PatchGAN, an optimiser each, batches of augmented pairs.
     model = Pix2Pix(args.loss, args.lambda_l1)
+    if earlier:
+        for name in data["started from"]["networks"]:
+            for variable, value in zip(getattr(model, name).weights, getattr(earlier, name).weights):
+                variable.assign(value)
+        del earlier
     model.set_optimizers(common.adam(LEARNING_RATE, BETA_1), common.adam(LEARNING_RATE, BETA_1))
 
     def batches(first_step, last_step):
         span = {"first_step": first_step, "last_step": last_step, "batch_size": args.batch_size}
         kind = {"seed": args.seed, "direction": args.direction, "augment": args.augment}
-        return common.training_pairs(pairs["train"], **span, **kind)
+        return common.training_pairs(pairs["train"], **span, **kind, labels=labels)
 
     # Scores mean something beside those of doing nothing: the condition against the real picture.
-    validation = validation_pairs(pairs["val"], args.direction)
+    validation = validation_pairs(pairs["val"], args.direction, labels)
     baseline = common.mean_scores([scores(*pair) for pair in validation], "condition_")
 
     def draw(path, count=SAMPLE_ROWS):
-        chosen = validation_pairs(spread(pairs["val"], count), args.direction)
+        chosen = validation_pairs(common.spread(pairs["val"], count), args.direction, labels)
         rows = [[sketch[0], generate(model.generator, sketch)[0], real[0]] for sketch, real in chosen]
-        common.save_grid(path, rows, titles=["sketch", "generated", "real"])
+        common.save_grid(path, rows, titles=[data["condition"]["kind"], "generated", "real"])
 
     tests = {"validation": validation, "baseline": baseline}
     metrics = common.train(model, run, batches, args, steps_per_epoch=steps, draw=draw, **tests)
     draw(run / "result.png", RESULT_ROWS)
-    write_page(run, model, pairs["val"], args.direction)
-    last = metrics[-1]
+    write_page(run, model, pairs["val"], args.direction, labels)
+    print_results(run, metrics[-1])
+
+
+def print_results(run, last):
+    """Prints the scores of the last epoch, a row of metrics.csv, and the files to look at."""
     print(f"Validation after epoch {last['epoch']:.0f} (and what the sketch itself scores):")
     print(f"  L1 {last['val_l1']:.4f} ({last['condition_l1']:.4f})")
     print(f"  PSNR {last['val_psnr']:.2f} dB ({last['condition_psnr']:.2f})")
@@ -209,11 +321,12 @@ doing nothing scores: the uncoloured sketch against the real picture.</p>
 """
 
 
-def write_page(run, model, paths, direction):
+def write_page(run, model, paths, direction, labels=False):
     """Writes validation/ (conditions, generated and real pictures as PNG) and index.html.
 
     Args:
         paths: the validation pairs' files.
+        labels: whether the conditions are label maps.
     """
     files = {Path(path).stem: path for path in paths}
     if len(files) < len(paths):  # a.png and a.jpg
@@ -222,7 +335,7 @@ def write_page(run, model, paths, direction):
         (run / "validation" / folder).mkdir(parents=True, exist_ok=True)
     colour = tf.function(lambda condition: generate(model.generator, condition))
     rows = []
-    for name, (condition, real) in zip(files, validation_pairs(paths, direction)):
+    for name, (condition, real) in zip(files, validation_pairs(paths, direction, labels)):
         pictures = {"condition": condition, "generated": colour(condition), "real": real}
         for folder, picture in pictures.items():
             common.write_picture(run / "validation" / folder / f"{name}.png", picture)
@@ -275,7 +388,8 @@ def compare(runs, out):
         UserError: a run is not finished, or was trained on other data than the first.
     """
     first, _ = common.read_run(runs[0])
-    data, direction = first["data"], first["flags"]["--direction"]
+    data = {name: first["data"].get(name) for name in ("contents of the data", "train", "val")}
+    direction, kind = first["flags"]["--direction"], first["data"].get("condition", {}).get("kind")
     generators, titles = [], []
     for run in runs:
         options, metrics = common.read_run(run)
@@ -284,16 +398,17 @@ def compare(runs, out):
             raise common.UserError(
                 f"--compare {run}: has {done:.0f} of {flags['--epochs']} epochs; finish it"
             )
-        if (options["data"], flags["--direction"]) != (data, direction):
+        same = {name: options["data"].get(name) for name in ("contents of the data", "train", "val")}
+        if (same, flags["--direction"]) != (data, direction):
             raise common.UserError(f"--compare {run}: was trained on other data than {runs[0]}")
         last = metrics[-1]
         numbers = f"L1 {last['val_l1']:.3f}, PSNR {last['val_psnr']:.1f}", f"SSIM {last['val_ssim']:.3f}"
         titles.append("\n".join([flags["--loss"], *numbers]))
         generators.append(common.load_generator(run)[0])
-    paths = spread(common.find_pairs(first["flags"]["--dataset"])["val"], RESULT_ROWS)
+    paths = common.spread(common.find_pairs(first["flags"]["--dataset"])["val"], RESULT_ROWS)
     rows = [
         [condition[0], *(generate(generator, condition)[0] for generator in generators), real[0]]
-        for condition, real in validation_pairs(paths, direction)
+        for condition, real in validation_pairs(paths, direction, kind == "labels")
     ]
     out.mkdir(parents=True, exist_ok=True)
     common.save_grid(out / "compare.png", rows, titles=["condition", *titles, "real"])

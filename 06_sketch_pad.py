@@ -6,19 +6,23 @@ itself (Isola et al. 2017, section 3.4).
 
     python 06_sketch_pad.py                               # opens the page in the browser
     python 06_sketch_pad.py --run runs/l1 runs/cgan       # several runs on one drawing
-    python 06_sketch_pad.py --sketch drawing.jpg photos/  # no page: files and folders
+    python 06_sketch_pad.py --colour drawing.jpg photos/  # no page: files and folders
 
 Needs a trained run, --run (runs/05_pix2pix). The page, 06_sketch_pad.html, is for this
-computer alone, and what is drawn or opened there stays in memory. --sketch writes under
-runs/06_sketch_pad, or --out, a picture by each sketch's name. A file that is exactly twice
-as wide as high is taken for a pair, and the half that the run colours is used; others are
-taken for a drawing or the photograph of one, and cleaned. 5 s to start, 0.15 s a picture.
+computer alone, and what is drawn or opened there stays in memory. --colour writes under
+runs/06_sketch_pad, or --out, a picture by each file's name. A file is treated as the run's
+training treated its conditions: squashed to a square (the result has the file's own
+proportions), label maps without mixing colours. For a run on sketches it is taken for a
+drawing or the photograph of one, and cleaned. --pairs says that the files are pairs, of
+which the half is used that the run colours. 5 s to start, 0.15 s a picture.
 """
 
 import argparse
 import contextlib
+import functools
 import io
 import json
+import math
 import os
 import re
 import secrets
@@ -34,8 +38,9 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 import common
-from common import IMAGE_SIZE, decode_picture, generate, resize, split_stack, stack_pair
+from common import IMAGE_SIZE, generate, resize, split_stack
 
+import keras
 import tensorflow as tf
 from PIL import Image
 
@@ -54,47 +59,6 @@ HEADERS |= {"Referrer-Policy": "same-origin", "Cross-Origin-Resource-Policy": "s
 # === Files: read, cleaned and coloured =======================================
 
 
-def read_sketch(path, direction, as_is):
-    """Reads a sketch from a picture file of any size: (1, 256, 256, 3) in [-1, 1].
-
-    Of a pair (exactly twice as wide as high), it is the half that the direction starts from.
-    Other pictures are taken for a drawing or the photograph of one, put on a white square
-    and cleaned, unless they are to stay `as_is`.
-
-    Raises:
-        UserError: not a readable picture.
-    """
-    for problem in common.find_unreadable([path], upright=False).values():
-        raise common.UserError(f"{path}: {problem}")
-    with Image.open(path) as image:
-        picture = turn_upright(decode_picture(path), common.orientation(image))
-    return to_sheet(picture, direction, as_is)
-
-
-def to_sheet(picture, direction, as_is):
-    """Makes a sheet (1, 256, 256, 3) of a picture (height, width, 3) uint8, as `read_sketch` says."""
-    if as_is and picture.shape == SHEET.shape[1:]:  # is one, and the pad waits for it
-        return tf.cast(picture[tf.newaxis], tf.float32) / 127.5 - 1.0
-    height, width = picture.shape[:2]
-    if width == 2 * height:
-        stack = resize(stack_pair(picture[:, :height], picture[:, height:], direction))
-        return split_stack(stack)[0][tf.newaxis]
-    picture = limit_size(picture) / 255.0
-    picture = pad_to_square(picture) if as_is else clean_photograph(picture)
-    return resize(picture)[tf.newaxis] * 2.0 - 1.0
-
-
-def turn_upright(picture, orientation):
-    """Turns (height, width, 3) upright by its EXIF orientation, 1 to 8."""
-    if 5 <= orientation <= 8:
-        picture = tf.transpose(picture, (1, 0, 2))
-    if orientation in {2, 3, 6, 7}:
-        picture = picture[:, ::-1]
-    if orientation in {3, 4, 7, 8}:
-        picture = picture[::-1]
-    return picture
-
-
 def limit_size(picture):
     """Makes (height, width, 3) at most WORK high and wide."""
     scale = min(1.0, WORK / max(picture.shape))
@@ -102,27 +66,20 @@ def limit_size(picture):
     return tf.image.resize(picture, size, antialias=True)
 
 
-def pad_to_square(picture):
-    """Puts (height, width, channels) in [0, 1] in the middle of a white square."""
-    height, width = picture.shape[:2]
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    return 1.0 - tf.image.pad_to_bounding_box(1.0 - picture, top, left, side, side)
-
-
 def pool(picture, size, kind="AVG"):
     """Returns the mean (or "MAX") of size x size pixels around each of (1, height, width, 1)."""
     return tf.nn.pool(picture, (size, size), kind, padding="SAME")
 
 
-def clean_photograph(picture):
+def clean_photograph(picture, line_width):
     """Turns gray or unevenly lit paper to white and ink to black; no ink, all white.
 
     Args:
         picture: (height, width, 3) in [0, 1], at most WORK high and wide.
+        line_width: of the run's sketches, in pixels of 256.
 
     Returns:
-        (side, side, 3) in [0, 1].
+        The same shape, in [0, 1].
     """
     size = picture.shape[:2]
     gray = tf.image.rgb_to_grayscale(picture)[tf.newaxis]
@@ -133,62 +90,169 @@ def clean_photograph(picture):
     gray = tf.clip_by_value(gray / tf.maximum(tf.image.resize(paper, size), 0.05), 0.0, 1.0)
 
     if float(tf.reduce_min(pool(gray, 5) - pool(gray, 25))) > -0.08:  # the paper's grain alone
-        return tf.ones((IMAGE_SIZE, IMAGE_SIZE, 3))
+        return tf.ones_like(picture)
     ink = tf.reduce_mean(gray[gray < (1.0 + tf.reduce_min(pool(gray, 3))) / 2.0])
     gray = tf.clip_by_value(((gray - ink) / (1.0 - ink) - 0.15) / 0.7, 0.0, 1.0)
-    return tf.image.grayscale_to_rgb(thicken(pad_to_square(gray[0])))
+    return tf.image.grayscale_to_rgb(thicken(gray[0], line_width))
 
 
-def thicken(gray):
-    """Widens lines that are thinner than the training sketches' to BRUSH.
-
-    A line that is w wide has w + 2 after one pixel was added on either side; so the
-    two areas tell w.
+def thicken(gray, line_width):
+    """Widens lines that are thinner than the training sketches'.
 
     Args:
-        gray: (side, side, 1) in [0, 1], black on white.
+        gray: (height, width, 1) in [0, 1], black on white.
+        line_width: of the run's sketches, in pixels of 256.
     """
     # Steeper, lest what is left of the paper's grain grows with the lines.
-    ink = tf.clip_by_value((0.75 - gray[tf.newaxis]) / 0.5, 0.0, 1.0)
-    area = tf.reduce_sum(ink)
-    width = float(2.0 * area / (tf.reduce_sum(pool(ink, 3, "MAX")) - area + 1.0))
-    wanted = BRUSH * gray.shape[0] / IMAGE_SIZE
+    ink = tf.clip_by_value((0.75 - gray) / 0.5, 0.0, 1.0)
+    width = common.line_width([1.0 - ink])
+    wanted = line_width * math.sqrt(gray.shape[0] * gray.shape[1]) / IMAGE_SIZE
     if width > 0.6 * wanted:
         return gray
     radius = round((wanted - width) / 2.0)
     axis = tf.range(-radius, radius + 1)
     disk = tf.where(axis[:, tf.newaxis] ** 2 + axis**2 <= radius**2, 0.0, -1.0)[..., tf.newaxis]
-    return 1.0 - tf.nn.dilation2d(ink, disk, [1] * 4, "SAME", "NHWC", [1] * 4)[0]
+    return 1.0 - tf.nn.dilation2d(ink[tf.newaxis], disk, [1] * 4, "SAME", "NHWC", [1] * 4)[0]
 
 
-def plan_results(sources, out, force):
-    """Decides where the result of each file, and of each picture in a folder, is written.
+def condition_of(run):
+    """Returns what a run's options.json says of its conditions; a run that does not say has sketches.
 
     Returns:
-        {result: sketch}, paths: a result has its sketch's name.
+        {"kind": "sketch", "labels" or "picture", "line_width": pixels of 256,
+        "colours": [["#rrggbb", the class's name or nothing], ...]}, and where label maps had
+        class numbers, "classes"; see stage 5.
+    """
+    options, _ = common.read_run(run)
+    found = options["data"].get("condition", {})
+    usual = {"kind": "sketch", "line_width": BRUSH, "colours": []}
+    return usual | {name: value for name, value in found.items() if value}
+
+
+def read_condition(path, conditions, as_is):
+    """Reads a picture file as training read the conditions of a run.
+
+    Args:
+        path: of the file, or a Sent.
+        conditions: as `condition_of` returns them.
+        as_is: whether sketches are not cleaned.
+
+    Returns:
+        (1, 256, 256, 3) in [-1, 1], and the file's own (width, height).
+
+    Raises:
+        UnreadableError: no picture, or a label map with classes that the run does not know.
+    """
+    picture = read_labels(path, conditions) if conditions["kind"] == "labels" else common.read_picture(path)
+    return treat(picture, conditions, as_is), common.picture_size(path)
+
+
+def read_labels(path, conditions):
+    """Reads a label map in the run's colours, (height, width, 3) uint8; warns of colours it does not know."""
+    classes, colours = conditions.get("classes"), [colour for colour, _ in conditions["colours"]]
+    codes, is_colours = common.read_label_map(path, numbers=classes is not None)
+    found = [int(code) for code in tf.unique(tf.reshape(codes, [-1])).y[:1000]]
+    known = {int(colour[1:], 16) for colour in colours}
+    if is_colours and not known.issuperset(found) and all(code == code % 256 * 0x010101 for code in found):
+        codes, found, is_colours = codes % 256, [code % 256 for code in found], False  # three equal channels
+    if is_colours:
+        picture = common.paint(codes)
+        far = tf.reduce_min(
+            [distance(picture, colour) for colour in colours] or [tf.zeros(codes.shape)], axis=0
+        )
+        strange = float(tf.reduce_mean(tf.cast(far > 48.0, tf.float32)))
+        if strange > 0.01:
+            common.warn(
+                f"{path}: {strange:.0%} of it has no colour of the label maps that the run was trained on"
+            )
+        return picture
+    if classes is None:
+        raise common.UnreadableError(path, "holds class numbers, where the run knows colours alone")
+    if unknown := sorted(set(found) - set(classes)):
+        names = ", ".join(str(number) for number in unknown[:10])
+        raise common.UnreadableError(path, f"holds classes that the run was not trained on: {names}")
+    return common.paint(codes, classes, colours)
+
+
+def distance(picture, colour):
+    """Returns how far each pixel of (height, width, 3) uint8 is from "#rrggbb", in its farthest channel."""
+    rgb = tf.constant(list(bytes.fromhex(colour[1:])), tf.float32)
+    return tf.reduce_max(tf.abs(tf.cast(picture, tf.float32) - rgb), axis=-1)
+
+
+def treat(picture, conditions, as_is):
+    """Does with a picture what training did with conditions; of sketches, cleans it first.
+
+    Args:
+        picture: (height, width, 3) uint8, of any height and width.
+
+    Returns:
+        (1, 256, 256, 3) in [-1, 1].
+    """
+    picture = tf.cast(picture, tf.float32) / 255.0
+    if conditions["kind"] == "labels":
+        picture = tf.image.resize(picture, (IMAGE_SIZE, IMAGE_SIZE), "nearest")
+    elif conditions["kind"] == "sketch" and not as_is:
+        picture = clean_photograph(limit_size(picture), conditions["line_width"])
+    return resize(picture)[tf.newaxis] * 2.0 - 1.0
+
+
+def read_half(path, conditions, direction):
+    """Reads the half of a pair that the direction starts from; returns what `read_condition` does."""
+    for problem in common.find_unreadable([path]).values():
+        raise common.UnreadableError(path, problem)
+    stack = common.read_stack(path, direction)
+    size = stack.shape[1], stack.shape[0]
+    return split_stack(resize(stack, labels=conditions["kind"] == "labels"))[0][tf.newaxis], size
+
+
+def to_proportions(picture, size):
+    """Enlarges one side of a result, (1, 256, 256, 3), so that it has the proportions of (width, height)."""
+    scale = min(IMAGE_SIZE / min(size), 16 * IMAGE_SIZE / max(size))
+    width, height = (max(1, round(scale * side)) for side in size)
+    if width == height:
+        return picture
+    return tf.clip_by_value(tf.image.resize(picture, (height, width), "bicubic"), -1.0, 1.0)
+
+
+def plan_results(sources, out, force, left_out):
+    """Decides where the result of each file, and of each picture in a folder, is written.
+
+    Args:
+        left_out: a LeftOut, for what is no picture in a folder.
+
+    Returns:
+        {result: file}, paths: a result has its file's name, and its place in the folder.
 
     Raises:
         UserError: a file is unreadable, its result exists (without `force`), or two
             would have the same.
     """
-    paths = []
+    files = {}  # of each, where its result is, in `out`
     for source in sources:
         if not source.exists():
-            raise common.UserError(f"--sketch {source}: no such file or folder")
-        paths += common.list_pictures(source) if source.is_dir() else [str(source)]
-        if not paths:
-            raise common.UserError(f"--sketch {source}: no .jpg, .jpeg or .png in it")
-    paths = list(dict.fromkeys(paths))
-    common.refuse_unreadable("--sketch", common.find_unreadable(paths, upright=False))
+            raise common.UserError(f"--colour {source}: no such file or folder")
+        if source.is_dir():
+            found = {file: file.relative_to(source) for file in common.find_pictures(source, left_out)}
+            if not found:
+                left_out.tell("0 pictures coloured")
+                raise common.UserError(f"--colour {source}: no picture in it that can be read")
+            files = found | files
+        else:
+            try:
+                common.read_picture(source)
+            except common.UnreadableError as error:
+                raise common.UserError(f"--colour {error}") from error
+            files[source] = Path(source.name)
     plan = {}
-    for path in paths:
-        result = out / f"{Path(path).stem}.png"
+    for path, place in files.items():
+        result = (out / place).with_suffix(".png")
         if result in plan:
-            raise common.UserError(f"--sketch {path}: {plan[result]} would have the same result, {result}")
+            raise common.UserError(f"--colour {path}: {plan[result]} would have the same result, {result}")
         if result.exists() and (not force or result.samefile(path)):
             cure = "give another --out, or --force if it is no sketch"
             raise common.UserError(f"{result}: is there already; {cure}")
-        plan[result] = path
+        plan[result] = str(path)
     return plan
 
 
@@ -198,29 +262,37 @@ def make_colour_function(generator):
     return tf.function(lambda sheet, seed=0: generate(generator, sheet, seed), input_signature=signature)
 
 
-def colour_files(plan, colour, direction, as_is):
-    """Colours the files of a plan, one after the other."""
-    for result, path in plan.items():
-        picture = colour(read_sketch(path, direction, as_is))
+def colour_files(plan, colour, read, left_out):
+    """Colours the files of a plan, one after the other.
+
+    Args:
+        read: function of a path, `read_condition` or `read_half`.
+        left_out: a LeftOut, for those that turn out damaged.
+    """
+    bar = keras.utils.Progbar(len(plan), unit_name="file") if sys.stdout.isatty() else None
+    done = 0
+    for count, (result, path) in enumerate(plan.items(), start=1):
+        try:
+            sheet, size = read(path)
+        except common.UnreadableError as error:
+            if len(plan) == 1:
+                raise common.UserError(f"--colour {error}") from error
+            left_out.add(path, error.problem)
+            continue
         result.parent.mkdir(parents=True, exist_ok=True)
         with common.replacing(result) as temporary:
-            common.write_picture(temporary, picture)
-        print(result, flush=True)
+            common.write_picture(temporary, to_proportions(colour(sheet), size))
+        done += 1
+        if bar:
+            bar.update(count)
+        else:
+            print(result, flush=True)
+    left_out.tell(f"{done} pictures coloured")
+    if not done:
+        raise common.UserError("--colour: none of the files can be read")
 
 
 # === The pad: a page that its owner alone reaches ============================
-
-
-def condition_of(options):
-    """Returns what a run's options.json says of its conditions; a run that does not say has sketches.
-
-    Returns:
-        {"kind": "sketch", "labels" or "picture", "line_width": pixels of 256,
-        "colours": [["#rrggbb", the class's name or nothing], ...]}.
-    """
-    usual = {"kind": "sketch", "line_width": BRUSH, "colours": []}
-    found = options["data"].get("condition", {})
-    return {name: found.get(name) or value for name, value in usual.items()}
 
 
 decode_data = tf.function(common.decode_data, input_signature=[tf.TensorSpec((), tf.string)])  # 10x faster
@@ -231,7 +303,14 @@ def load_run(folder):
     generator, flags = common.load_generator(folder)
     colour = make_colour_function(generator)
     colour(tf.ones(SHEET.shape))  # traces it, lest the first stroke waits for that
-    return Run(str(folder), colour, flags, condition_of(common.read_run(folder)[0]))
+    return Run(str(folder), colour, flags, condition_of(folder))
+
+
+class Sent(io.BytesIO):
+    """A file that the page has sent."""
+
+    def __str__(self):
+        return "the opened file"
 
 
 def to_png(picture):
@@ -285,6 +364,17 @@ class Refused(Exception):
     """A request that gets a status of HTTP and a reason."""
 
 
+@contextlib.contextmanager
+def refusing_damage():
+    """Refuses the request if a picture cannot be read in the block."""
+    try:
+        yield
+    except common.UnreadableError as error:
+        raise Refused(415, error.problem) from error
+    except Exception as error:  # Pillow and TensorFlow know many kinds of damage
+        raise Refused(415, "not a PNG or JPEG picture, or damaged") from error
+
+
 class Request(BaseHTTPRequestHandler):
     """One request; the connection ends with its answer."""
 
@@ -330,22 +420,19 @@ class Request(BaseHTTPRequestHandler):
             raise Refused(400, f"{name}: a whole number below {limit}")
         return int(value)
 
-    def picture(self):
-        """Reads the picture that is sent: (height, width, 3) uint8, upright."""
+    def body(self):
+        """Returns the picture file that is sent, a Sent; only its header has been looked at."""
         length = self.headers.get("Content-Length", "")
         if "Transfer-Encoding" in self.headers or not re.fullmatch("[0-9]{1,20}", length):
             raise Refused(411, "say how long it is")
         if int(length) > MAX_BODY:
             raise Refused(413, f"more than {MAX_BODY // 2**20} MB")
-        body = self.rfile.read(int(length))
-        try:
-            with Image.open(io.BytesIO(body), formats=["PNG", "JPEG"]) as image:  # reads the header alone
-                small, turn = image.width * image.height <= common.MAX_PIXELS, common.orientation(image)
-            if small:
-                return turn_upright(decode_data(body), turn)
-        except Exception as error:  # Pillow and TensorFlow know many kinds of damage
-            raise Refused(415, "not a PNG or JPEG picture, or damaged") from error
-        raise Refused(413, f"more than {common.MAX_PIXELS:,} pixels")
+        body = Sent(self.rfile.read(int(length)))
+        with refusing_damage(), Image.open(body, formats=["PNG", "JPEG"]) as image:
+            pixels = image.width * image.height
+        if pixels > common.MAX_PIXELS:
+            raise Refused(413, f"more than {common.MAX_PIXELS:,} pixels")
+        return body
 
     def page(self):
         nonce = secrets.token_urlsafe(16)  # names the page's own style and script: no others run
@@ -361,20 +448,23 @@ class Request(BaseHTTPRequestHandler):
 
     def example(self):
         """A validation pair as one PNG, 512x256: the condition, then the real picture."""
-        flags = self.server.runs[0].flags
+        _, _, flags, condition = self.server.runs[0]
         paths = common.find_pairs(flags["--dataset"])["val"]
         path = paths[self.number("n") % len(paths)]
         common.refuse_unreadable("example", common.find_unreadable([path]))
-        pair = split_stack(resize(common.read_stack(path, flags["--direction"])))
+        stack = common.read_stack(path, flags["--direction"])
+        pair = split_stack(resize(stack, labels=condition["kind"] == "labels"))
         return to_png(common.to_uint8(tf.concat(pair, axis=1)[tf.newaxis])), "image/png"
 
     def colour(self):
-        """The generator's picture for a sheet, PNG to PNG: what --sketch --as-is makes of it."""
+        """The generator's picture for a sheet, PNG to PNG: what --colour --as-is makes of it."""
         run = self.server.runs[self.number("run", len(self.server.runs))]
-        seed, picture = self.number("seed"), self.picture()
+        seed, body = self.number("seed"), self.body()
+        with refusing_damage():
+            picture = decode_data(body.getvalue())
         if picture.shape != SHEET.shape[1:]:
             raise Refused(400, f"a sheet is {IMAGE_SIZE}x{IMAGE_SIZE}")
-        sheet = to_sheet(picture, run.flags["--direction"], as_is=True)
+        sheet = treat(picture, run.condition, as_is=True)
         with self.server.network:
             started = time.perf_counter()
             picture = common.to_uint8(run.colour(sheet, seed))
@@ -382,12 +472,11 @@ class Request(BaseHTTPRequestHandler):
         return to_png(picture), "image/png", {"Server-Timing": f"network;dur={took:.1f}"}
 
     def open(self):
-        """The sheet that a picture file becomes, as PNG: the treatment of --sketch."""
-        run, picture = self.server.runs[0], self.picture()
-        if run.condition["kind"] == "labels":  # a mixture of two labels would be neither
-            return to_png(tf.image.resize(picture, SHEET.shape[1:3], "nearest")), "image/png"
-        as_is = run.condition["kind"] != "sketch" or not self.number("clean")
-        return to_png(common.to_uint8(to_sheet(picture, run.flags["--direction"], as_is))), "image/png"
+        """The sheet that a picture file becomes, as PNG: the treatment of --colour."""
+        as_is, body = not self.number("clean"), self.body()
+        with refusing_damage():
+            sheet, _ = read_condition(body, self.server.runs[0].condition, as_is)
+        return to_png(common.to_uint8(sheet)), "image/png"
 
     def answer(self, status, body, kind="text/plain; charset=utf-8", headers=()):
         headers = HEADERS | {"Content-Type": kind, "Content-Length": str(len(body))} | dict(headers)
@@ -427,21 +516,30 @@ def main():
     add("--run", type=file_path, nargs="+", default=[run], metavar="DIR", help=f"trained runs ({run})")
     add("--port", type=common.number(0, 65535, int), default=8988, help="of the page (8988); 0: any")
     add("--no-browser", action="store_true", help="print the page's address, and open nothing")
-    add("--sketch", type=file_path, nargs="+", metavar="FILE", help="colour files, without the page")
-    add("--out", type=file_path, default=out, metavar="DIR", help=f"folder for --sketch ({out})")
+    help_text = "colour files and folders, without the page"
+    add("--colour", "--sketch", dest="sketch", type=file_path, nargs="+", metavar="FILE", help=help_text)
+    add("--out", type=file_path, default=out, metavar="DIR", help=f"folder for --colour ({out})")
     add("--as-is", action="store_true", help="do not clean them")
-    add("--force", action="store_true", help="let --sketch overwrite earlier results")
+    add("--pairs", action="store_true", help="with --colour: the files are pairs; colour their conditions")
+    add("--force", action="store_true", help="let --colour overwrite earlier results")
     add("--export", type=file_path, help=argparse.SUPPRESS)  # what it did has become stage 8
     args = parser.parse_args()
     if args.export:
         stage8 = f"python 08_export.py --run {args.run[0]} --out {args.export}"
         raise common.UserError(f"--export: this is now the work of stage 8: {stage8}")
+    if args.pairs and not args.sketch:
+        parser.error("--pairs: goes with --colour only")
     if args.sketch:
         if len(args.run) > 1:
-            parser.error("--sketch takes one --run")
-        plan = plan_results(args.sketch, args.out, args.force)  # mistakes first: loading takes a while
+            parser.error("--colour takes one --run")
+        common.return_memory()
+        left_out = common.LeftOut()
+        conditions = condition_of(args.run[0])  # mistakes first: loading takes a while
+        plan = plan_results(args.sketch, args.out, args.force, left_out)
         generator, flags = common.load_generator(args.run[0])
-        colour_files(plan, make_colour_function(generator), flags["--direction"], args.as_is)
+        kind = {"as_is": args.as_is} if not args.pairs else {"direction": flags["--direction"]}
+        read = functools.partial(read_half if args.pairs else read_condition, conditions=conditions, **kind)
+        colour_files(plan, make_colour_function(generator), read, left_out)
         return
     runs = [load_run(folder) for folder in args.run]
     if len({f"{run.condition['kind']} {run.condition['colours']}" for run in runs}) > 1:

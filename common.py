@@ -22,7 +22,6 @@ import csv
 import ctypes
 import errno
 import fcntl
-import functools
 import gzip
 import hashlib
 import io
@@ -35,6 +34,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import warnings
 import zlib
@@ -83,7 +83,7 @@ with filtering_logs():
     import tensorflow as tf
     from keras import layers
     from matplotlib.figure import Figure
-    from PIL import ExifTags, Image, UnidentifiedImageError
+    from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
     tf.config.list_physical_devices()  # looks for a GPU, and writes notes about it
 signal.signal(signal.SIGINT, sigint_handler)
@@ -489,9 +489,18 @@ def split_stack(stack):
     return stack[..., :3], stack[..., 3:]
 
 
-def resize(stack, size=IMAGE_SIZE):
-    """Resizes (height, width, channels) to (size, size, channels), without moire when it shrinks."""
-    return tf.image.resize(stack, (size, size), antialias=True)
+def resize(stack, size=IMAGE_SIZE, labels=False):
+    """Resizes (height, width, channels) to (size, size, channels), without moire when it shrinks.
+
+    Args:
+        labels: whether the condition (the first 3 channels) is a label map. Its pixels are then
+            picked and not mixed: a mixture of two classes' colours is the colour of a third, or of none.
+    """
+    if not labels:
+        return tf.image.resize(stack, (size, size), antialias=True)
+    condition, target = split_stack(stack)
+    condition = tf.image.resize(condition, (size, size), "nearest")
+    return tf.concat([condition, tf.image.resize(target, (size, size), antialias=True)], axis=-1)
 
 
 def random_crop(stack, seed):
@@ -499,22 +508,23 @@ def random_crop(stack, seed):
     return tf.image.stateless_random_crop(stack, (IMAGE_SIZE, IMAGE_SIZE, stack.shape[-1]), seed)
 
 
-def jitter(stack, seed):
+def jitter(stack, seed, labels=False):
     """The paper's augmentation (appendix 6.2): enlarge, crop at random, mirror half the time.
 
     Args:
         stack: (height, width, channels) float32, of any height and width.
         seed: (2,) int64; the same seed gives the same picture.
+        labels: as for `resize`.
 
     Returns:
         (256, 256, channels) float32.
     """
     crop_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    stack = random_crop(resize(stack, 286), crop_seed)
+    stack = random_crop(resize(stack, 286, labels), crop_seed)
     return tf.image.stateless_random_flip_left_right(stack, flip_seed)
 
 
-def course_augment(stack, seed):
+def course_augment(stack, seed, labels=False):
     """The course's augmentation: shift with padding, mirror both ways, quarter turns.
 
     The border of 30 pixels is a reflection or white, half the time each. Arguments
@@ -525,7 +535,7 @@ def course_augment(stack, seed):
     def chance(seed):
         return tf.random.stateless_uniform((), seed) < 0.5
 
-    stack = resize(stack)
+    stack = resize(stack, labels=labels)
     border = [[30, 30], [30, 30], [0, 0]]
     white = tf.pad(stack, border, constant_values=1.0)
     stack = tf.where(chance(seeds[0]), tf.pad(stack, border, "REFLECT"), white)
@@ -536,13 +546,21 @@ def course_augment(stack, seed):
     return tf.image.rot90(stack, tf.where(chance(seeds[5]), turns, 0))
 
 
-AUGMENTATIONS = {"none": lambda stack, seed: resize(stack), "jitter": jitter, "course": course_augment}
+def no_augment(stack, seed, labels=False):
+    """The pair as it is, resized. Arguments and result as for `jitter`."""
+    return resize(stack, labels=labels)
 
 
-def training_pairs(paths, *, batch_size, seed, direction, augment, first_step, last_step):
+AUGMENTATIONS = {"none": no_augment, "jitter": jitter, "course": course_augment}
+
+
+def training_pairs(paths, *, batch_size, seed, direction, augment, first_step, last_step, labels=False):
     """Returns the training batches of steps `first_step` to `last_step` - 1.
 
     The batch of step k is a pure function of (seed, k).
+
+    Args:
+        labels: whether the conditions are label maps.
 
     Returns:
         A dataset of (condition, target), each (batch_size, 256, 256, 3) in [-1, 1].
@@ -552,7 +570,7 @@ def training_pairs(paths, *, batch_size, seed, direction, augment, first_step, l
     def example(position):
         chosen = shuffled(position[tf.newaxis], len(paths), seed)[0]
         stack = read_stack(files[chosen], direction)
-        return split_stack(AUGMENTATIONS[augment](stack, seed=tf.stack([seed, position])))
+        return split_stack(AUGMENTATIONS[augment](stack, tf.stack([seed, position]), labels))
 
     positions = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
     pairs = positions.map(example, num_parallel_calls=tf.data.AUTOTUNE)
@@ -1032,6 +1050,16 @@ def keep_memory():
         mallopt(top_pad, 2**28)
 
 
+def return_memory():
+    """Has the C library return large blocks to the system at once, where it is glibc.
+
+    Left to itself it keeps those of 50-megapixel pictures, for each thread that has read one.
+    """
+    mmap_threshold = -3  # M_MMAP_THRESHOLD of malloc.h
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).mallopt(mmap_threshold, 2**20)
+
+
 # === 9. The run's folder ====================================================
 
 FORMAT = 2  # of a run's folder; 1 had its tables outside of the checkpoints
@@ -1126,6 +1154,8 @@ def refuse_changes(options_file, now):
     free = FREE_FLAGS | {"--epochs"}
     if was.get("contents of the data") == now["contents of the data"]:
         free.add("--dataset")  # the same data in another place
+    if "condition" not in was:  # a run of before conditions were described
+        free.add("condition")
     changed = [name for name in was | now if name not in free and was.get(name) != now.get(name)]
     if changed:
         changes = [f"{name} {was.get(name)} -> {now.get(name)}" for name in changed]
@@ -1197,7 +1227,8 @@ def load_generator(run):
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise  # the file is not to blame
     except Exception as error:  # HDF5 and Keras know many kinds of damage
-        raise UserError(f"{weights}: damaged; the command of its training writes it again") from error
+        cure = "the command of its training writes it again"
+        raise UserError(f"{weights}: damaged, or of another architecture; {cure}") from error
     done = int(metrics[-1]["epoch"]) if metrics else 0
     if done < flags["--epochs"]:
         warn(f"{run} is not finished: {done} of {flags['--epochs']} epochs")
@@ -1206,6 +1237,7 @@ def load_generator(run):
 
 # === 10. Files of pairs: found and checked ==================================
 
+CONDITIONS = ("sketch", "labels", "picture")  # what the half that a network starts from can be
 MAX_PIXELS = 2**25  # of a file: 33 million, lest a few damaged bytes ask for all memory
 Image.MAX_IMAGE_PIXELS = None  # Pillow would warn of its own limit, which is higher
 warnings.filterwarnings("ignore", module="PIL")  # of odd EXIF blocks; a picture that fails is named
@@ -1219,13 +1251,106 @@ def dataset_folder(dataset):
     raise UserError(f"--dataset {dataset}: no such folder; give a path, or openmoji for the embedded pairs")
 
 
+def describe_dataset(dataset):
+    """Reads what a dataset says of itself: dataset.json, or the direction.txt of older ones.
+
+    Returns:
+        A dict of "direction": "AtoB", if it does not say, or "BtoA"; and where it says so,
+        "condition": one of CONDITIONS; "origin": where it is from; for label maps "colours":
+        [["#rrggbb", the class's name or ""], ...], and "classes", the numbers that the classes
+        have in label maps, if they are not stored as colours.
+
+    Raises:
+        UserError: no such dataset, or the file is not as it should be.
+    """
+    folder = dataset_folder(dataset)
+    file, old_file = folder / "dataset.json", folder / "direction.txt"
+    if not file.exists():
+        direction = old_file.read_text(errors="replace").strip() if old_file.exists() else "AtoB"
+        if direction not in {"AtoB", "BtoA"}:
+            raise UserError(f"{old_file}: says neither AtoB nor BtoA; fix it, or give --direction")
+        return {"direction": direction}
+    try:
+        about = {"direction": "AtoB"} | json.loads(file.read_text(encoding="utf-8"))
+        colours = about.get("colours", [])
+        classes = about.get("classes", range(len(colours)))
+        if about["direction"] not in {"AtoB", "BtoA"}:
+            raise ValueError("direction: AtoB or BtoA")
+        if about.get("condition", "sketch") not in CONDITIONS:
+            raise ValueError(f"condition: {', '.join(CONDITIONS)}")
+        if not all(re.fullmatch("#[0-9a-f]{6}", colour) and name == str(name) for colour, name in colours):
+            raise ValueError("colours: pairs of #rrggbb and a name")
+        if len(colours) != len(classes) or not all(isinstance(number, int) for number in classes):
+            raise ValueError("classes: a number for each colour")
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file}: cannot be used ({error}); fix it, or remove it") from error
+    return about
+
+
 def usual_direction(dataset):
-    """Returns the direction that a dataset names in its direction.txt, else AtoB."""
-    file = dataset_folder(dataset) / "direction.txt"
-    direction = file.read_text(errors="replace").strip() if file.exists() else "AtoB"
-    if direction not in {"AtoB", "BtoA"}:
-        raise UserError(f"{file}: says neither AtoB nor BtoA; fix it, or give --direction")
-    return direction
+    """Returns the direction of a dataset's usual task."""
+    return describe_dataset(dataset)["direction"]
+
+
+def condition_kind(dataset, paths, direction):
+    """Returns what a dataset's conditions are, one of CONDITIONS: as it says, or as some of them look.
+
+    Args:
+        paths: files of side-by-side pictures, all readable.
+    """
+    about = describe_dataset(dataset)
+    if "condition" in about and about["direction"] == direction:
+        return about["condition"]
+    return look_at_conditions(paths, direction)
+
+
+def look_at_conditions(paths, direction):
+    """Returns "sketch" if most of some conditions are dark on white without colour, else "picture"."""
+    drawn = [is_drawing(split_stack(read_stack(path, direction))[0]) for path in spread(paths, 20)]
+    return "sketch" if sum(drawn) > len(drawn) / 2 else "picture"
+
+
+def is_drawing(picture):
+    """Returns whether (height, width, 3) in [-1, 1] is dark on white, without colour."""
+    gray = tf.reduce_mean(picture, axis=-1)
+    colour = tf.reduce_max(picture, axis=-1) - tf.reduce_min(picture, axis=-1)
+    paper = tf.reduce_mean(tf.cast(gray > 0.6, tf.float32))
+    return float(tf.reduce_mean(colour)) < 0.1 and float(paper) > 0.6
+
+
+def spread(paths, count):
+    """Returns `count` of the paths, spread evenly: the same ones each time."""
+    every = max(1, len(paths) // count)
+    return paths[every // 2 :: every][:count]
+
+
+def line_width(pictures):
+    """Measures how wide the lines of drawings are, in pixels; 0.0 if there are none.
+
+    A line's ink is width x length, and its two edges together, the slope of the ink summed over
+    all pixels, are 2 x length; so width = 2 ink / slope, whichever way the line runs, and
+    however soft or pale it is. This is taken tile by tile, and a tile counts as much as it has
+    edges: of the median width, filled shapes are then a small part.
+
+    Args:
+        pictures: of (height, width, 1) in [0, 1], dark on white, an iterable.
+    """
+    widths, weights = [], []
+    for picture in pictures:
+        size = [2 * side for side in picture.shape[:2]]  # a line of one pixel has no slope to measure
+        ink = tf.image.resize(1.0 - picture, size)[tf.newaxis]
+        slope = tf.norm(tf.image.sobel_edges(ink) / 8.0, axis=-1)
+        slope = tf.where(slope > 0.02, slope, 0.0)  # the paper's grain has no edges
+        ink, slope = (tf.reshape(tf.nn.avg_pool2d(part, 64, 64, "SAME"), [-1]) for part in (ink, slope))
+        lined = slope > 1e-3
+        widths.append(tf.boolean_mask(ink / tf.maximum(slope, 1e-3), lined))  # 2 ink / slope, halved
+        weights.append(tf.boolean_mask(slope, lined))
+    widths, weights = tf.concat(widths, 0), tf.concat(weights, 0)
+    if not len(widths):
+        return 0.0
+    order = tf.argsort(widths)
+    reached = tf.cumsum(tf.gather(weights, order)) >= tf.reduce_sum(weights) / 2.0
+    return float(tf.gather(widths, order[tf.argmax(reached)]))
 
 
 def list_pictures(folder):
@@ -1264,7 +1389,7 @@ def find_pairs(dataset):
     return pairs
 
 
-def find_problem(path, upright=True):
+def find_problem(path):
     """Returns what makes a picture file unusable as a pair, or None."""
     try:
         path.encode()
@@ -1273,7 +1398,7 @@ def find_problem(path, upright=True):
         with Image.open(path, formats=["PNG", "JPEG"]) as image:
             if math.prod(image.size) > MAX_PIXELS:
                 return f"more than {MAX_PIXELS:,} pixels"
-            if upright and orientation(image) != 1:
+            if orientation(image) != 1:
                 return "turned by an EXIF tag: save it upright"
         left, _ = decode_pair(path)
     except UnidentifiedImageError:
@@ -1293,17 +1418,14 @@ def orientation(image):
     return turn if turn in range(2, 9) else 1
 
 
-def find_unreadable(paths, upright=True):
+def find_unreadable(paths):
     """Decodes every picture, so that none ends a long training.
-
-    Args:
-        upright: whether one that its EXIF tag turns cannot be used.
 
     Returns:
         dict: path -> what is wrong with it, of those that cannot be used.
     """
     with filtering_logs():
-        problems = in_threads(functools.partial(find_problem, upright=upright), paths)
+        problems = in_threads(find_problem, paths)
     return {path: problem for path, problem in zip(paths, problems) if problem}
 
 
@@ -1312,6 +1434,232 @@ def refuse_unreadable(flag, problems):
     if problems:
         named = "; ".join(f"{path} ({problem})" for path, problem in problems.items())
         raise UserError(f"{flag}: fix or remove {named}")
+
+
+# What people bring, whatever its format: read by Pillow (stages 6 and 7)
+
+FORMATS = ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM"]
+MOST_PIXELS = 2**28  # of a file that is made smaller while it is read: a phone has 200 million
+ENOUGH = 2 * 286  # of the shorter side: what training cannot see (it takes 286) need not be kept
+ONE_AT_A_TIME = threading.Lock()  # for pictures that take much memory until they are smaller
+
+
+@contextlib.contextmanager
+def opening(path):
+    """Opens a file as a Pillow image; whatever fails in the block is told as UnreadableError.
+
+    Args:
+        path: of the file, or its bytes as an io.BytesIO.
+    """
+    try:
+        if not isinstance(path, io.BytesIO) and Path(path).exists() and not Path(path).is_file():
+            raise UnreadableError(path, "not a file")  # opening a pipe would wait for its other end
+        with Image.open(path, formats=FORMATS) as image:
+            if math.prod(image.size) > MOST_PIXELS:
+                raise UnreadableError(path, f"more than {MOST_PIXELS:,} pixels")
+            yield image
+    except UnidentifiedImageError as error:
+        raise UnreadableError(path, name_other_format(path)) from error
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # Pillow knows many kinds of damage
+        problem = getattr(error, "strerror", None) or f"damaged ({error})"
+        raise UnreadableError(path, problem) from error
+
+
+def name_other_format(path):
+    """Returns what to do about a file in which Pillow finds no picture."""
+    with open(path, "rb") as file:
+        head = file.read(12)
+    if not head:
+        return "empty: copy it again"
+    if head[4:8] == b"ftyp" and head[8:11] in {b"hei", b"hev", b"mif", b"msf"}:
+        return "HEIC: save it as JPEG (iPhone: Settings, Camera, Formats, Most Compatible)"
+    return "not a picture, or of an unknown format: save it as PNG or JPEG"
+
+
+def picture_size(path):
+    """Returns (width, height) of a picture file when it is turned upright."""
+    with opening(path) as image:
+        width, height = image.size
+        turned = image.format != "TIFF" and image_turn(image) in range(5, 9)  # Pillow turns TIFF itself
+        return (height, width) if turned else (width, height)
+
+
+def image_turn(image):
+    """Returns a Pillow image's EXIF orientation, 1 to 8; a damaged EXIF block turns nothing."""
+    with contextlib.suppress(Exception):
+        # Not image.getexif(), which decodes a whole PNG to look for a block behind the picture.
+        return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    return 1
+
+
+class LeftOut:
+    """The files that cannot be used, and why; told when all are known."""
+
+    def __init__(self):
+        self.paths = {}  # of each reason
+
+    def add(self, path, reason):
+        self.paths.setdefault(reason, []).append(str(path))
+
+    def tell(self, done):
+        """Names the files, a line for each reason, and counts them beside what was done."""
+        for reason, paths in self.paths.items():
+            warn(f"left out, {reason}: {', '.join(sorted(paths))}")
+        count = sum(len(paths) for paths in self.paths.values())
+        print(f"{done}, {count} files left out{' (named above)' if count else ''}.")
+
+
+def find_pictures(folder, left_out):
+    """Returns the paths of all files in a folder and its sub-folders that begin like a picture.
+
+    All others, hidden ones too, are added to `left_out`.
+    """
+    files, seen = [], set()
+    for path, folders, names in os.walk(folder, followlinks=True):
+        for name in [name for name in [*folders, *names] if name[0] == "."]:
+            left_out.add(Path(path, name), "hidden")
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        if os.path.realpath(path) in seen:  # a link to a folder above it
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(path))
+        files += [Path(path, name) for name in sorted(names) if name[0] != "."]
+
+    def check(path):
+        try:
+            str(path).encode()
+            picture_size(path)
+        except UnreadableError as error:
+            return error.problem
+        except UnicodeError:
+            return "TensorFlow cannot take a name that is not UTF-8: rename it"
+        return None
+
+    problems = in_threads(check, files)
+    for file, problem in zip(files, problems):
+        if problem:
+            left_out.add(file, problem)
+    return [file for file, problem in zip(files, problems) if not problem]
+
+
+def kept_size(size):
+    """Returns (width, height) divided by the whole number that leaves at least ENOUGH of either."""
+    factor = max(1, min(size) // ENOUGH)
+    return size[0] // factor, size[1] // factor
+
+
+@contextlib.contextmanager
+def opening_upright(path, size):
+    """Opens a picture and turns it upright by EXIF; a JPEG no larger than `size` needs."""
+    with opening(path) as image:
+        pixels = math.prod(image.size)
+        image.draft(None, (max(size), max(size)))  # has libjpeg decode an eighth of the size, or more
+        if not image.info.get("progressive"):
+            pixels = math.prod(image.size)
+        with ONE_AT_A_TIME if pixels > 2**22 else contextlib.nullcontext():
+            turn = image_turn(image) if image.format != "TIFF" else 1
+            image.load()
+            if turn != 1:
+                ImageOps.exif_transpose(image, in_place=True)
+            yield image
+
+
+def read_picture(path, size=None):
+    """Reads a picture file of any format of FORMATS, upright; what is transparent becomes white.
+
+    Args:
+        size: (width, height) to bring it to; without it, that of `kept_size`.
+
+    Returns:
+        (height, width, 3) uint8, 0 to 255.
+
+    Raises:
+        UnreadableError: it is none, or damaged.
+    """
+    size = size or kept_size(picture_size(path))
+    with opening_upright(path, size) as image:
+        picture = to_rgb(image)
+        if picture.size != tuple(size):
+            picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
+        return to_tensor(picture)
+
+
+def to_rgb(image):
+    """Returns a Pillow image of any mode as RGB: 16 bits scaled, transparency on white."""
+    if image.mode[0] in "IF":  # whole numbers of more than 8 bits, or fractions
+        white = 1.0 if image.mode == "F" else 65535.0
+        image = image.convert("F")
+        white = max(white, image.getextrema()[1])
+        return image.point(lambda value: value * (255.0 / white) + 0.5).convert("L").convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def to_tensor(image):
+    """Returns a Pillow image as (height, width, channels): uint8, or int32 of mode "I"."""
+    kind = tf.int32 if image.mode == "I" else tf.uint8
+    return tf.reshape(tf.io.decode_raw(image.tobytes(), kind), (image.height, image.width, -1))
+
+
+@contextlib.contextmanager
+def opening_labels(path, numbers=False, size=()):
+    """Opens a label map, upright, as a Pillow image of mode "L", "P" or "I": class numbers; or RGB: colours.
+
+    Args:
+        numbers: whether a palette file's numbers count, and not its colours.
+    """
+    with opening_upright(path, size or picture_size(path)) as image:
+        palette = image.getpalette("RGB") if image.mode == "P" else None
+        if palette and (numbers or palette[::3] == palette[1::3] == palette[2::3]):
+            yield image
+        elif image.mode in {"1", "L", "LA"}:
+            yield image.convert("L")
+        elif image.mode[0] in "IF":
+            yield image.convert("I")
+        else:
+            yield to_rgb(image)
+
+
+def read_label_map(path, size=None, numbers=False):
+    """Reads a label map: class numbers (gray), or colours (a palette of its own, or RGB).
+
+    Args:
+        size: as for `read_picture`; pixels are picked, never mixed.
+        numbers: as for `opening_labels`.
+
+    Returns:
+        (height, width) int32 class numbers, or colours as 0xrrggbb; and whether it is colours.
+    """
+    size = size or kept_size(picture_size(path))
+    with opening_labels(path, numbers, size) as labels:
+        codes = tf.cast(to_tensor(labels.resize(size, Image.Resampling.NEAREST)), tf.int32)
+    is_colours = codes.shape[-1] == 3
+    weights = tf.constant([65536, 256, 1] if is_colours else [1])
+    return tf.reduce_sum(codes * weights, axis=-1), is_colours
+
+
+def paint(codes, classes=None, colours=None):
+    """Gives each class its colour.
+
+    Args:
+        codes: (height, width) int32, as `read_label_map` reads them.
+        classes: the class numbers, all that are in codes; without them, codes are colours.
+        colours: "#rrggbb" of each class.
+
+    Returns:
+        (height, width, 3) uint8.
+    """
+    if classes is not None:
+        order = sorted(range(len(classes)), key=lambda n: classes[n])
+        ascending = tf.constant([classes[n] for n in order])
+        painted = tf.constant([int(colours[n][1:], 16) for n in order])
+        places = tf.searchsorted(ascending, tf.reshape(codes, [-1]))
+        codes = tf.reshape(tf.gather(painted, places), codes.shape)
+    return tf.cast(tf.stack([codes // 65536, codes // 256 % 256, codes % 256], axis=-1), tf.uint8)
 
 
 def warn_of_shared(pairs, hashes):
@@ -1352,6 +1700,14 @@ def in_threads(function, items):
 
 class UserError(Exception):
     """A mistake by the user; the message names the file or flag and the cure."""
+
+
+class UnreadableError(UserError):
+    """A file that is no picture, or damaged; `problem` says so without the path."""
+
+    def __init__(self, path, problem):
+        super().__init__(f"{path}: {problem}")
+        self.path, self.problem = path, problem
 
 
 def run_main(main):

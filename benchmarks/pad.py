@@ -64,9 +64,9 @@ def main():
     run = Path(sys.argv[1])
     paths = common.find_pairs("openmoji")["val"][::3]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, HERE / "06_sketch_pad.py", "--run", run, "--out", folder, "--sketch"]
+        command = [sys.executable, HERE / "06_sketch_pad.py", "--run", run, "--out", folder]
         started = time.perf_counter()
-        subprocess.run([*command, paths[0]], stdout=subprocess.DEVNULL, check=True)
+        subprocess.run([*command, "--pairs", "--colour", paths[0]], stdout=subprocess.DEVNULL, check=True)
         print(f"command to first picture: {time.perf_counter() - started:.1f} s")
 
     generator, flags = common.load_generator(run)
@@ -89,8 +89,10 @@ def main():
             sketch, _ = common.split_stack(common.resize(stack))
             photo = tf.cast(photograph(sketch[tf.newaxis], thinner, n), tf.float32) / 255.0
             for name in errors:
-                stage6.thicken = widen if name == "cleaned, widened" else lambda gray: gray
-                cleaned = photo if name == "as it is" else stage6.clean_photograph(stage6.limit_size(photo))
+                stage6.thicken = widen if name == "cleaned, widened" else lambda gray, line_width: gray
+                cleaned = photo
+                if name != "as it is":
+                    cleaned = stage6.clean_photograph(stage6.limit_size(photo), stage6.BRUSH)
                 cleaned = common.resize(cleaned)[tf.newaxis] * 2.0 - 1.0
                 difference = tf.abs(colour(cleaned) - colour(sketch[tf.newaxis]))
                 errors[name] += float(tf.reduce_mean(difference)) / len(paths)

@@ -219,11 +219,11 @@ def same(left, right):
 
 
 def by_script(call_main, run, sheet):
-    """Returns what --sketch writes for a sheet, a PNG file."""
-    flags = ["--run", run, "--as-is", "--force", "--out", "by_script", "--sketch", sheet]
+    """Returns what --colour writes for a sheet, a PNG file."""
+    flags = ["--run", run, "--as-is", "--force", "--out", "by_script", "--colour", sheet]
     done = call_main("06_sketch_pad.py", *flags)
     assert done.returncode == 0, done.stderr
-    return common.decode_picture(done.stdout.strip())
+    return common.decode_picture(done.stdout.splitlines()[0])
 
 
 PASTE = """{
@@ -264,7 +264,7 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason=needed)
 @slow
 @pytest.mark.parametrize("hand", ["mouse", "touch"])
 def test_draw(hand, make_pad, call_main, tmp_path):
-    """Broken if a stroke is not where the hand was, as wide as the run's lines, coloured as by --sketch."""
+    """Broken if a stroke is not where the hand was, as wide as the run's lines, coloured as by --colour."""
     pad = make_pad("run", line_width=6)
     with Page.opened(pad.address, touch=hand == "touch") as page:
         draw = page.draw if hand == "mouse" else lambda *points: page.touch(points)
@@ -315,7 +315,7 @@ def test_draw(hand, make_pad, call_main, tmp_path):
 @slow
 @pytest.mark.parametrize("how", ["chooser", "drop", "paste"])
 def test_open(how, make_pad, tmp_path):
-    """Broken if a file does not become the sheet that --sketch makes of it, or cannot stay uncleaned."""
+    """Broken if a file does not become the sheet that --colour makes of it, or cannot stay uncleaned."""
     photo = Image.new("RGB", (300, 200), (120, 120, 100))
     photo.paste(0, (0, 60, 300, 80))
     photo.save(tmp_path / "photo.png")
@@ -326,7 +326,8 @@ def test_open(how, make_pad, tmp_path):
     with Page.opened(pad.address) as page:
         give_file(page, tmp_path / "photo.png", how)
         for as_is in (False, True):
-            wanted = common.to_uint8(stage6.read_sketch(str(tmp_path / "photo.png"), "AtoB", as_is))
+            condition = pad.runs[0].condition
+            wanted = common.to_uint8(stage6.read_condition(tmp_path / "photo.png", condition, as_is)[0])
             until(lambda wanted=wanted: same(page.pixels(), wanted))
             page.run("$('clean').click()")
         until(lambda: page.run("step") == 3)

@@ -105,7 +105,12 @@ def test_train(run_script, call_main, tmp_path, few_pairs, monkeypatch):
     for name in [*same, "checkpoints/step_00000004/state.data-00000-of-00001"]:
         assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
 
-    assert files(whole) == {
+    pages = {name for name in files(whole) if name.startswith("validation")}
+    assert {str(Path(name).parent) for name in pages if name.endswith(".png")} == {
+        f"validation/{kind}" for kind in ("condition", "generated", "real")
+    }
+    assert files(whole) - pages == {
+        "index.html",
         "samples",
         "checkpoints",
         "options.json",
@@ -124,6 +129,7 @@ def test_train(run_script, call_main, tmp_path, few_pairs, monkeypatch):
     assert options["flags"]["--seed"] == 3 and options["flags"]["--loss"] == "l1+cgan"
     contents = options["data"].pop("contents of the data")
     assert len(contents) == 16
+    assert options["data"].pop("condition")["kind"] == "sketch"
     assert options["data"] == {"script": "05_pix2pix_train.py", "train": 4, "val": 2}
     assert options["versions"]["tensorflow"] == tf.__version__
     losses = rows(whole / "losses.csv")
@@ -131,7 +137,8 @@ def test_train(run_script, call_main, tmp_path, few_pairs, monkeypatch):
     assert set(losses[0]) == {"epoch", "step", "g_l1", "g_adversarial", "d_real", "d_fake"}
     assert all(0 < float(row["g_l1"]) < 2 for row in losses)
     scores = rows(whole / "metrics.csv")
-    assert list(scores[0]) == ["epoch", "val_l1", "val_psnr", "val_ssim"] and len(scores) == 2
+    names = [f"{prefix}_{name}" for prefix in ("val", "condition") for name in ("l1", "psnr", "ssim")]
+    assert list(scores[0]) == ["epoch", *names] and len(scores) == 2
     assert 0 < float(scores[-1]["val_ssim"]) < 1
     for name in ("result.png", "losses.png", "samples/epoch_0001.png", "samples/epoch_0002.png"):
         picture(whole / name)

@@ -136,18 +136,22 @@ def test_page(pad):
     assert page.count(b"http") == 1, "loads something from elsewhere"
 
 
-def test_about(pad, stage6, run):
+def test_about(pad, stage6, make_run, run, tmp_path):
     """Broken if the page is not told what the run's conditions are, or an older run has none."""
     about = json.loads(ask(pad, "about")[2])
     assert about["kind"] == "sketch" and about["line_width"] == 7.0 and about["colours"] == []
     assert [told["name"] for told in about["runs"]] == [str(run)]
     labels = {"kind": "labels", "line_width": None, "colours": [["#804080", "road"]]}
-    condition = stage6.condition_of({"data": {"condition": labels}})
-    assert condition == labels | {"line_width": 7.0}
+    for more in ({}, {"classes": [7]}):
+        folder = make_run(tmp_path / f"run{len(more)}", SmallUNet())
+        options = json.loads((folder / "options.json").read_text())
+        options["data"]["condition"] = labels | more
+        (folder / "options.json").write_text(json.dumps(options))
+        assert stage6.condition_of(folder) == labels | {"line_width": 7.0} | more
 
 
 def test_colour(pad, call_main, run, tmp_path):
-    """Broken if the page does not get what --sketch writes for the sheet, or a seed changes nothing."""
+    """Broken if the page does not get what --colour writes for the sheet, or a seed changes nothing."""
     (tmp_path / "sheet.png").write_bytes(SHEET)
     done = call_main(SCRIPT, "--run", run, "--as-is", "--out", "out", "--sketch", "sheet.png")
     assert done.returncode == 0, done.stderr
@@ -178,20 +182,29 @@ def test_examples(pad, few_pairs, monkeypatch):
 
 
 def test_opened_files(pad, stage6, tmp_path):
-    """Broken if a file opened on the page becomes another sheet than --sketch makes of it."""
+    """Broken if a file opened on the page becomes another sheet than --colour makes of it."""
     photo = Image.new("RGB", (60, 40), (120, 120, 100))
     photo.paste(0, (0, 0, 60, 8))
     photo.save(tmp_path / "phone.jpg", exif=PHONE, quality=95)
     for clean in (0, 1):
-        wanted = common.to_uint8(stage6.read_sketch(str(tmp_path / "phone.jpg"), "AtoB", as_is=not clean))
+        condition = pad.runs[0].condition
+        wanted = common.to_uint8(stage6.read_condition(tmp_path / "phone.jpg", condition, not clean)[0])
         opened = ask(pad, f"open?clean={clean}", (tmp_path / "phone.jpg").read_bytes())[2]
         assert bool(tf.reduce_all(common.decode_data(opened) == wanted))
+    assert bool(tf.reduce_all(common.decode_data(ask(pad, "open", SHEET)[2]) == common.decode_data(SHEET)))
     colours = [[0, 0, 0], [128, 64, 128], [255, 255, 255]]
     labels = tf.constant([[colours[n % 3] for n in range(300)]] * 70, tf.uint8)
-    pad.runs[0].condition["kind"] = "labels"
+    legend = [["#{:02x}{:02x}{:02x}".format(*colour), ""] for colour in colours]
+    pad.runs[0].condition.update(kind="labels", colours=legend, classes=[0, 7, 9])
     opened = common.decode_data(ask(pad, "open?clean=1", png(labels))[2])
     found = {tuple(int(value) for value in pixel) for pixel in opened[128]}
     assert opened.shape == (256, 256, 3) and found == {tuple(colour) for colour in colours}
+    Image.new("L", (200, 100), 7).save(tmp_path / "numbers.png")
+    opened = common.decode_data(ask(pad, "open", (tmp_path / "numbers.png").read_bytes())[2])
+    assert bool(tf.reduce_all(opened == tf.constant(colours[1], tf.uint8)))
+    Image.new("L", (200, 100), 8).save(tmp_path / "numbers.png")
+    status, _, message = ask(pad, "open", (tmp_path / "numbers.png").read_bytes())
+    assert status == 415 and message == b"holds classes that the run was not trained on: 8"
 
 
 def test_foreign_hosts(pad):
@@ -408,7 +421,7 @@ def test_several_runs(call_main, run, tmp_path):
         mistakes = {
             "they colour different things": ["--run", run, "other"],
             f"--port {port}: taken": ["--run", run, "--port", port],
-            "--sketch takes one --run": ["--run", run, run, "--sketch", "x.png"],
+            "--colour takes one --run": ["--run", run, run, "--sketch", "x.png"],
         }
         for message, flags in mistakes.items():
             done = call_main(SCRIPT, *flags)
@@ -428,17 +441,15 @@ def test_cleaning(stage6, few_pairs):
     """Broken if paper does not come out white and ink black, lines too thin, or a clean sketch changed."""
     left, _ = common.decode_pair(common.find_pairs(few_pairs)["val"][0])
     sketch = tf.cast(left, tf.float32) / 255
-    assert float(tf.reduce_mean(tf.abs(stage6.clean_photograph(sketch) - sketch))) < 0.01
-    wanted = tf.image.resize(
-        stage6.pad_to_square(tf.image.resize(sketch, (600, 800))), (256, 256), antialias=True
-    )
+    assert float(tf.reduce_mean(tf.abs(stage6.clean_photograph(sketch, 7.0) - sketch))) < 0.01
+    wanted = tf.image.resize(tf.image.resize(sketch, (600, 800)), (256, 256), antialias=True)
     for thinner in (0, 4):  # of lines that are about 16 wide
-        cleaned = stage6.clean_photograph(stage6.limit_size(photograph(sketch, thinner)))
-        assert cleaned.shape == (512, 512, 3)
+        cleaned = stage6.clean_photograph(stage6.limit_size(photograph(sketch, thinner)), 7.0)
+        assert cleaned.shape == (384, 512, 3)
         cleaned = tf.image.resize(cleaned, (256, 256), antialias=True)
         assert float(tf.reduce_mean(tf.abs(cleaned - wanted))) < 0.02
         assert float(tf.reduce_mean(cleaned[wanted > 0.99])) > 0.99
-    blank = stage6.clean_photograph(stage6.limit_size(photograph(tf.ones((256, 256, 3)), noise=0.03)))
+    blank = stage6.clean_photograph(stage6.limit_size(photograph(tf.ones((256, 256, 3)), noise=0.03)), 7.0)
     assert float(tf.reduce_min(blank)) == 1, "grain was taken for ink"
 
 
@@ -449,17 +460,21 @@ def test_files(stage6, call_main, run, tmp_path, few_pairs):
     (tmp_path / "in").mkdir()
     photo.save(tmp_path / "in" / "phone.jpg", exif=PHONE, quality=95)
     photo.convert("L").save(tmp_path / "in" / "gray.png")
-    sheet = stage6.read_sketch(str(tmp_path / "in" / "phone.jpg"), "AtoB", as_is=False)[0, ..., 0]
-    assert float(sheet[128, 206]) < -0.9 and float(sheet[128, 60]) > 0.9 and float(sheet[128, 10]) == 1
-    sheet = stage6.read_sketch(str(tmp_path / "in" / "gray.png"), "AtoB", as_is=True)[0, ..., 0]
+    condition = stage6.condition_of(run)
+    sheet = stage6.read_condition(tmp_path / "in" / "phone.jpg", condition, as_is=False)[0][0, ..., 0]
+    assert float(sheet[128, 240]) < -0.9 and float(sheet[128, 60]) > 0.9 and float(sheet[128, 10]) == 1
+    sheet = stage6.read_condition(tmp_path / "in" / "gray.png", condition, as_is=True)[0][0, ..., 0]
     assert float(sheet[128, 60]) == pytest.approx(117 / 127.5 - 1, abs=0.02)
 
     pair = common.find_pairs(few_pairs)["val"][0]
-    flags = ["--run", run, "--out", "out", "--sketch", "in", pair]
+    flags = ["--run", run, "--out", "out", "--sketch", "in"]
+    done = call_main(SCRIPT, "--run", run, "--out", "out", "--colour", pair, "--pairs")
+    assert done.returncode == 0, done.stderr
     done = call_main(SCRIPT, *flags)
     assert done.returncode == 0, done.stderr
     names = ["gray.png", "phone.png", Path(pair).name]
-    assert done.stdout.split() == [f"out/{name}" for name in names]
+    assert done.stdout.splitlines()[:2] == [f"out/{name}" for name in names[:2]]
+    assert done.stdout.splitlines()[2] == "2 pictures coloured, 0 files left out."
     generator, _ = common.load_generator(run)
     condition = read_condition(pair)[tf.newaxis]
     result = tf.cast(common.decode_picture(str(tmp_path / "out" / names[-1])), tf.float32) / 127.5 - 1
@@ -471,15 +486,16 @@ def test_files(stage6, call_main, run, tmp_path, few_pairs):
     assert done.returncode == 2 and "out/phone.png: is there already" in done.stderr
     assert not (tmp_path / "out" / "gray.png").exists(), "coloured some before it refused"
     assert call_main(SCRIPT, *flags, "--force").returncode == 0
-    assert common.decode_picture(str(tmp_path / "out" / "phone.png")).shape == (256, 256, 3)
+    assert common.decode_picture(str(tmp_path / "out" / "phone.png")).shape == (384, 256, 3)
     shutil.copy(tmp_path / "in" / "gray.png", tmp_path / "gray.jpg")
     (tmp_path / "bad.png").write_text("no picture")
+    (tmp_path / "empty").mkdir()
     mistakes = {
         "would have the same result": ["--sketch", "in", "gray.jpg"],
         "in/gray.png: is there already": ["--sketch", "in", "--out", "in", "--force"],
-        "bad.png (not PNG or JPEG)": ["--sketch", "in", "bad.png"],
-        "--sketch none.png: no such file": ["--sketch", "none.png"],
-        f"--sketch {run}: no .jpg": ["--sketch", run],
+        "--colour bad.png: not a picture": ["--sketch", "in", "bad.png"],
+        "--colour none.png: no such file": ["--sketch", "none.png"],
+        "--colour empty: no picture in it": ["--sketch", "empty"],
     }
     for message, wrong in mistakes.items():
         done = call_main(SCRIPT, "--run", run, "--out", "new", *wrong)
