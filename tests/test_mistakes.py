@@ -208,7 +208,8 @@ def test_all_bad_pictures_are_named_at_once(mine, refused, call_main):
     refused("05_pix2pix_train.py", "--dataset", "mine", words=words)
     done = call_main("03_pix2pix_data.py", "--dataset", "mine")
     assert done.returncode == 2 and all(word in done.stderr.splitlines()[-1] for word in words)
-    train, val = (line.split()[:3] for line in done.stdout.splitlines()[3:5])
+    rows = [line.split() for line in done.stdout.splitlines()]
+    train, val = (next(row[:3] for row in rows if row[:1] == [split]) for split in ("train", "val"))
     assert (train, val) == (["train", "2", "6"], ["val", "1", "3"]), "what is sound is not measured"
 
 
