@@ -7,27 +7,24 @@ discriminator asks "is this a real 7?" instead of "is this real?" (Mirza & Osind
     python 02_cgan_mnist.py --epochs 10
     python 02_cgan_mnist.py --digit 7
 
-Even when given the label, the networks can ignore it: it is ten numbers beside 784
-pixels, and a discriminator that judges the handwriting alone wins for a long time. With the
-plain recipe,
+Even when given the label, the networks can ignore it: it is ten numbers beside 784 pixels,
+and a discriminator that judges the handwriting alone wins for a long time. With the plain
+recipe the digits look fine and ignore the label:
 
     python 02_cgan_mnist.py --learning-rate 1e-4 --beta-1 0.9 --no-wrong-labels --out runs/plain
 
-the digits look fine and ignore the label. Two changes cure that:
-
+Two changes cure that:
 1. Wrong labels: the discriminator is also shown real digits under a wrong label, to be
    called fake (Reed et al. 2016, "Generative Adversarial Text to Image Synthesis",
    section 4.2). On these only the label can give the answer: it has to look.
 2. Adam(5e-4, beta_1=0.5) for both: five times the pace, so that ten epochs are enough,
    and less momentum, since in a game yesterday's direction is soon wrong.
 
-With two kinds of fake for one of real, a discriminator that cannot tell says 1/3 and not
-1/2: d_real = log 3 = 1.10, d_fake = d_wrong = log 1.5 = 0.41. (Reed et al. halve the
-fakes' losses.)
+With two kinds of fake for one of real, a discriminator that cannot tell says 1/3, not 1/2:
+d_real = log 3 = 1.10, d_fake = d_wrong = log 1.5 = 0.41. (Reed et al. halve the fakes' losses.)
 
-Writes under runs/02_cgan_mnist: result.png (a row for each digit, the same noise down
-each column), losses.csv, losses.png, samples/ after each epoch, the weights.
-Takes 2 to 4 minutes on 2 cores.
+Writes under runs/02_cgan_mnist: result.png (a row for each digit, the same noise down each
+column), losses.csv, losses.png, samples/, the weights. Takes 2 to 4 minutes on 2 cores.
 """
 
 import argparse
