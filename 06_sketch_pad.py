@@ -2,7 +2,7 @@
 
 A page to draw on, and beside the sheet what a generator trained by stage 5 makes of it,
 while one draws. The generator runs as at test time, with the statistics of the picture
-itself (Isola et al. 2017, section 3.4).
+itself (Isola et al. 2017, section 3.3).
 
     python 06_sketch_pad.py                               # opens the page in the browser
     python 06_sketch_pad.py --run runs/l1 runs/cgan       # several runs on one drawing
