@@ -3,7 +3,7 @@
 A program that is to colour sketches, on a server or a telephone, needs the trained
 generator but not this code: so its graph and weights are written as a SavedModel, which
 TensorFlow runs, and as a TFLite file, for small devices. Both work as testing does: with
-the statistics of the picture itself (Isola et al. 2017, section 3.4), and with dropout,
+the statistics of the picture itself (Isola et al. 2017, section 3.3), and with dropout,
 which drops the same values each time. Both have to draw the same picture as Keras before
 the folder gets its place.
 
