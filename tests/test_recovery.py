@@ -371,6 +371,14 @@ def test_output_that_nobody_reads(streams, tmp_path):
     assert len(lines(tmp_path / "run")) == 4 and (tmp_path / "run" / "result.png").exists()
 
 
+def test_warnings_that_nobody_reads(tmp_path):
+    """Broken if a script ends with its first warning after the reader of its errors has gone."""
+    code = "import common; common.run_main(lambda: [common.warn(str(number)) for number in range(3)])"
+    command = f"({sys.executable} -c '{code}'; echo $? >{tmp_path}/status) 2>&1 | true"
+    subprocess.run(["bash", "-c", command], cwd=HERE, check=False)
+    assert (tmp_path / "status").read_text() == "0\n"
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A folder on a file system of 8 MB of its own."""
