@@ -166,9 +166,10 @@ def load_networks(run):
     if not metrics:
         raise common.UserError(f"--start-from {run}: its first epoch has not ended; finish that first")
     model, networks = Pix2Pix(), ["generator"]
-    names = common.Checkpoints(run, []).names()
+    checkpoints = common.Checkpoints(run, [])
+    names = checkpoints.names()
     if names:
-        folder = run / "checkpoints" / names[-1]
+        folder = checkpoints.folder / names[-1]
         try:
             with common.filtering_logs(), common.working_in(folder):
                 part = tf.train.Checkpoint(variables=[variable.value for variable in model.variables])

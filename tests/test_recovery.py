@@ -109,7 +109,7 @@ def test_not_a_number_in_a_loss(stage2, call_main, tmp_path, monkeypatch):
     assert "steps 4 to 6: NaN or infinite: d_fake, d_real" in done.stderr
     assert "the last good checkpoint is step_00000003" in done.stderr
     assert len((tmp_path / "run" / "losses.csv").read_text().splitlines()) == 2
-    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())[-1] == "step_00000003"
+    assert sorted(p.name for p in (tmp_path / "run" / "saved").iterdir())[-1] == "step_00000003"
 
 
 def test_signals(call_main, tmp_path):
@@ -125,7 +125,7 @@ def test_signals(call_main, tmp_path):
     assert process.returncode == 143, words
     assert "Stopped and saved at step" in words and "Traceback" not in words
     last = lines(stopped)[-1].split(",")[1]
-    assert (stopped / "checkpoints" / f"step_{int(last):08d}").exists(), "not saved where it stopped"
+    assert (stopped / "saved" / f"step_{int(last):08d}").exists(), "not saved where it stopped"
     assert call_main("01_gan_mnist.py", *FLAGS, "--out", stopped).returncode == 0
     for file in ("losses.csv", "generator.weights.h5", "result.png"):
         assert (stopped / file).read_bytes() == (whole / file).read_bytes(), file
@@ -268,7 +268,7 @@ def test_tables_are_left_alone_when_no_checkpoint_is_whole(tmp_path, capsys):
     checkpoints.restore()
     checkpoints.tables[0].append({"epoch": 1, "step": 10})
     text = checkpoints.tables[0].path.read_text()
-    data = tmp_path / "checkpoints" / "step_00000000" / "state.data-00000-of-00001"
+    data = tmp_path / "saved" / "step_00000000" / "state.data-00000-of-00001"
     content = bytearray(data.read_bytes())
     content[content.index(bytes(40))] = 1  # in the variable's zeros: the table is read before it
     data.write_bytes(content)
@@ -372,7 +372,7 @@ def test_full_disk(small_disk, call_main):
     (line,) = done.stderr.splitlines()
     assert "the disk is full: make room" in line
     assert "Traceback" not in done.stderr
-    assert not list((small_disk / "run" / "checkpoints").iterdir())
+    assert not list((small_disk / "run" / "saved").iterdir())
     subprocess.run(["mount", "-o", "remount,size=80m", small_disk], check=True)
     assert call_main("01_gan_mnist.py", *flags).returncode == 0
     assert json.loads((small_disk / "run" / "options.json").read_text())["flags"]["--epochs"] == 1
