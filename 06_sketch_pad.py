@@ -324,7 +324,7 @@ class Pad(ThreadingHTTPServer):
     """Serves the page and colours what it sends, at 127.0.0.1 alone. Port 0 is any that is free."""
 
     daemon_threads, block_on_close = True, False  # Ctrl-C waits for nobody
-    allow_reuse_address = os.name == "posix"  # Windows would let another program share the port
+    allow_reuse_address = not common.WINDOWS  # which would let another program share the port
     request_queue_size = 256
 
     def __init__(self, runs, port=0):

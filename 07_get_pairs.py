@@ -113,7 +113,7 @@ def new_dataset(out, about):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)  # last, since the lock is in it
         os.close(lock)
-        if os.name == "nt":  # where no open file can be removed
+        if common.WINDOWS:  # where no open file can be removed
             shutil.rmtree(temporary, ignore_errors=True)
 
 

@@ -43,9 +43,12 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows
-    fcntl = None
+
+    WINDOWS = False
+except ImportError:
     import msvcrt
+
+    WINDOWS = True
 
 
 @contextlib.contextmanager
@@ -964,7 +967,7 @@ def working_in(folder):
 
 def flush_to_disk(path):
     """Waits until a file, or the names in a folder, have reached the disk."""
-    if path.is_dir() and not hasattr(os, "O_DIRECTORY"):  # Windows opens no folder
+    if path.is_dir() and WINDOWS:  # which opens no folder
         return
     file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows asks for the right to write
     try:
@@ -985,7 +988,7 @@ def rename(path, new_path, seconds=5.0):
             path.replace(new_path)
             return
         except PermissionError:
-            if hasattr(os, "O_DIRECTORY") or time.monotonic() > deadline:
+            if not WINDOWS or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
 
@@ -1141,7 +1144,7 @@ def processor_name():
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     with contextlib.suppress(OSError):  # macOS
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        found = subprocess.run(command, capture_output=True, encoding="utf-8", check=False).stdout.strip()
         if found:
             return found
     return platform.processor() or platform.machine()
@@ -1152,13 +1155,13 @@ def warn_of_idle_gpu():
     if "CUDA_VISIBLE_DEVICES" in os.environ:  # someone has chosen
         return
     try:
-        command = ["nvidia-smi", "-L"]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout
-    except (OSError, subprocess.SubprocessError):
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError):  # there is no driver, or it hangs
         return
+    found = done.stdout.decode(errors="replace")
     if found.startswith("GPU "):
         cure = "python -m pip install -r requirements-gpu.txt"
-        if sys.platform == "win32":
+        if WINDOWS:
             cure = "TensorFlow has no GPU on Windows itself, but in WSL2: see the README"
         name = found.splitlines()[0].partition(" (UUID")[0]
         warn(f"{name} is here, but TensorFlow does not see it: {cure}")
@@ -1324,10 +1327,10 @@ def lock(folder):
     """
     file = os.open(folder / LOCK, os.O_WRONLY | os.O_CREAT, 0o644)  # open as long as the process lives
     try:
-        if fcntl:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
+        if WINDOWS:
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return file
     except (BlockingIOError, PermissionError) as error:  # the second one by Windows
         os.close(file)
@@ -1928,7 +1931,7 @@ class Output(io.FileIO):
 
 def open_output(descriptor, stream):
     """Returns a standard stream of Python as one that no reader and no character can break."""
-    if sys.platform == "win32" and stream and stream.isatty():  # Python's own knows the console
+    if WINDOWS and stream and stream.isatty():  # Python's own knows the console
         stream.reconfigure(errors="backslashreplace")
         return stream
     try:
