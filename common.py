@@ -59,9 +59,9 @@ def filtering_logs():
     descriptor itself is diverted. Also left out: cuInit's code 303 (there is no CUDA driver).
     """
     notes = re.compile(
-        r"I\d{4} |WARNING: All log messages before absl|INFO: Created TensorFlow Lite|\s*$"
+        r"(\d{4}-\S+ \S+: )?(I(\d{4})? |W(\d{4})? .*(op_kernel|local_rendezvous|tensor_slice_reader|tf_tfl"
+        r"|computation_placer))|WARNING: All log messages before absl|INFO: Created TensorFlow Lite|\s*$"
         r"|.*cuInit.*\(303\)|.*jpeg_mem|.*(Corrupt JPEG|Premature end of JPEG)"
-        r"|W\d{4} .*(op_kernel|local_rendezvous|tensor_slice_reader|tf_tfl|computation_placer)"
         r"|.*Unable to register cu\w+ factory"
     )
     try:
@@ -1120,6 +1120,8 @@ def tune_for_device(precision):
     warn_of_slow_precision(precision)
     tf.config.experimental.enable_op_determinism()
     keep_memory()
+    with filtering_logs():  # TensorFlow 2.18 and 2.19 write notes when they compile the first time
+        tf.function(tf.abs, jit_compile=True)(0.0)
 
 
 def device_name():

@@ -21,7 +21,6 @@ import tensorflow as tf
 
 HERE = Path(__file__).parent.parent
 TRAINERS = ["01_gan_mnist.py", "02_cgan_mnist.py", "05_pix2pix_train.py"]
-linux = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="plays Windows by means of /proc")
 
 
 def like_windows(folder, script, *flags):
@@ -40,7 +39,7 @@ def like_windows(folder, script, *flags):
     return done.stdout
 
 
-@linux
+@pytest.mark.linux
 def test_digits_without_what_windows_lacks(tmp_path):
     """Broken if a training on Windows ends at an import, a signal, a lock, a flush, a rename or a name."""
     flags = ["--steps-per-epoch", 2, "--out", "그림"]
@@ -57,7 +56,7 @@ def test_digits_without_what_windows_lacks(tmp_path):
     assert len(lines) == 4 and not any(b"\r" in line for line in lines)
 
 
-@linux
+@pytest.mark.linux
 @pytest.mark.slow
 def test_pairs_without_what_windows_lacks(few_pairs, tmp_path):
     """Broken if stages 5 to 8 need what Windows lacks: trained, exported, a file coloured, a set joined."""
@@ -78,7 +77,7 @@ def test_pairs_without_what_windows_lacks(few_pairs, tmp_path):
     assert not list(tmp_path.glob(".new*")), "the lock's folder is left behind"
 
 
-@linux
+@pytest.mark.linux
 def test_lock_of_windows(tmp_path):
     """Broken if two processes train in one folder on Windows, or a lock that was given up holds."""
     code = "import common, pathlib, sys; common.lock(pathlib.Path(sys.argv[1]))"

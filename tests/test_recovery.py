@@ -61,6 +61,18 @@ def test_damaged_checkpoint(part, tmp_path, capsys):
     assert fell_back > 10
 
 
+def test_a_run_with_the_earlier_name_of_its_checkpoints(tmp_path):
+    """Broken if a run whose checkpoints lie in `checkpoints`, as they did, starts again or is split."""
+    variable, checkpoints = saved(tmp_path)
+    assert checkpoints.folder == tmp_path / "saved"
+    checkpoints.folder.rename(tmp_path / "checkpoints")
+    again = common.Checkpoints(tmp_path, [variable])
+    assert again.restore() == 20
+    again.save(30)
+    assert again.names() == ["step_00000020", "step_00000030"]
+    assert (tmp_path / "checkpoints" / "step_00000030").is_dir() and not (tmp_path / "saved").exists()
+
+
 def test_no_whole_checkpoint(tmp_path, capsys):
     """Broken if a run whose checkpoints are all spoilt starts again from nothing."""
     _, checkpoints = saved(tmp_path)
@@ -112,6 +124,7 @@ def test_not_a_number_in_a_loss(stage2, call_main, tmp_path, monkeypatch):
     assert sorted(p.name for p in (tmp_path / "run" / "saved").iterdir())[-1] == "step_00000003"
 
 
+@pytest.mark.linux
 def test_signals(call_main, tmp_path):
     """Broken if a polite kill loses steps, or the run then ends in other numbers."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
@@ -295,6 +308,7 @@ def test_no_room_is_no_damage(error, tmp_path, monkeypatch):
     assert "memory" in common.explain(error) or "disk is full" in common.explain(error)
 
 
+@pytest.mark.linux
 def test_brackets_in_the_path(call_main, tmp_path):
     """Broken if a run whose path TensorFlow takes for a pattern is called damaged."""
     (tmp_path / "a [1] b*").mkdir()
@@ -336,6 +350,7 @@ def test_rows_of_an_epoch_with_a_prime_number_of_steps(call_main, tmp_path):
     assert [line.split(",")[1] for line in lines(tmp_path / "run")[1:]] == ["39", "78", "83"]
 
 
+@pytest.mark.linux
 @pytest.mark.parametrize("streams", ["| head -1", "2>&1 | head -1", ">&-"])
 def test_output_that_nobody_reads(streams, tmp_path):
     """Broken if a training ends, or loses what it did, because its output was closed."""

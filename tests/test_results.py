@@ -190,6 +190,8 @@ def test_a_killed_run_can_be_used(few_pairs, run_script, tmp_path):
 
 
 STRANGE = ["<b>bold & 'so'.png", "100%#?.png", "그림.png", "a.png", "a.jpg"]
+if os.name == "nt":  # which takes none of <>?
+    STRANGE[:2] = ["bold & 'so'.png", "100%#.png"]
 
 
 @pytest.fixture
