@@ -4,6 +4,7 @@ What cannot be had here is played: see like_windows.py; a GPU is one in name onl
 """
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -289,3 +290,15 @@ def test_make_installs_for_the_device(flags, file, tmp_path):
         command, cwd=tmp_path, env=env, capture_output=True, encoding="utf-8", check=True
     ).stdout
     assert "pip" not in words and "01_gan_mnist.py" in words
+
+
+def test_notebook():
+    """Broken if the notebook has outputs, or runs a script that is gone, or with flags that are."""
+    notebook = json.loads((HERE / "docs" / "colab.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
+    commands = re.findall(r"^!python (\S+)(.*)", "\n".join("".join(c["source"]) for c in cells), re.MULTILINE)
+    assert [script[:2] for script, _ in commands] == ["01", "02", "03", "04", "05", "06"]
+    for script, flags in commands:
+        text = "".join((HERE / file).read_text(encoding="utf-8") for file in (script, "common.py"))
+        assert all(f'"{flag}"' in text for flag in re.findall("--[a-z-]+", flags))
