@@ -13,7 +13,7 @@ the real picture (L1) and to pass for real (cGAN) at once. Isola et al. 2017,
 Writes under runs/05_pix2pix: index.html (a page of all results, for a browser),
 result.png (sketch | generated | real, pairs never trained on), losses.csv, losses.png,
 metrics.csv, samples/ after each epoch, validation/ (all pictures of the page), the
-weights, and 1.4 GB of checkpoints (2.1 GB while one is written). Run again, it goes on
+weights, and in saved/ 1.4 GB of checkpoints (2.1 GB while one is written). Run again, it goes on
 where it stopped. Ten epochs of the 213 pairs take 15 to 30 minutes on 2 cores.
 """
 
@@ -166,9 +166,10 @@ def load_networks(run):
     if not metrics:
         raise common.UserError(f"--start-from {run}: its first epoch has not ended; finish that first")
     model, networks = Pix2Pix(), ["generator"]
-    names = common.Checkpoints(run, []).names()
+    checkpoints = common.Checkpoints(run, [])
+    names = checkpoints.names()
     if names:
-        folder = run / "checkpoints" / names[-1]
+        folder = checkpoints.folder / names[-1]
         try:
             with common.filtering_logs(), common.working_in(folder):
                 part = tf.train.Checkpoint(variables=[variable.value for variable in model.variables])

@@ -324,6 +324,7 @@ class Pad(ThreadingHTTPServer):
     """Serves the page and colours what it sends, at 127.0.0.1 alone. Port 0 is any that is free."""
 
     daemon_threads, block_on_close = True, False  # Ctrl-C waits for nobody
+    allow_reuse_address = not common.WINDOWS  # which would let another program share the port
     request_queue_size = 256
 
     def __init__(self, runs, port=0):
@@ -497,12 +498,15 @@ def serve(pad, out, open_browser):
     print(f"To open it on another computer, first run there: ssh -N -L {forward} NAME_OF_THIS_COMPUTER")
     print("To open it outside of a container: start that with --network host", flush=True)
     with contextlib.ExitStack() as stack:
-        if open_browser and (sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()):
+        screen = sys.platform in {"darwin", "win32"} or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
+        if open_browser and screen:
             # All who use this computer see a browser's command line. Only the owner reads this file.
             out.mkdir(parents=True, exist_ok=True)
-            lead = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".html", dir=out))
-            print(f'<meta http-equiv="refresh" content="0; url={pad.address}">', file=lead, flush=True)
-            url = Path(lead.name).resolve().as_uri()
+            file, name = tempfile.mkstemp(".html", dir=out)
+            stack.callback(Path(name).unlink, missing_ok=True)
+            with open(file, "w", encoding="utf-8") as lead:  # closed, or Windows shows it to nobody
+                print(f'<meta http-equiv="refresh" content="0; url={pad.address}">', file=lead)
+            url = Path(name).resolve().as_uri()
             threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()  # some wait
         stack.callback(pad.network.acquire, timeout=1.0)  # then no thread computes while Python ends
         stack.enter_context(contextlib.suppress(KeyboardInterrupt))

@@ -42,7 +42,7 @@ import unicodedata
 import urllib.error
 import urllib.request
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
 import common
@@ -99,7 +99,7 @@ def new_dataset(out, about):
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".new.{out.name}")
     temporary.mkdir(exist_ok=True)
-    common.lock(temporary)
+    lock = common.lock(temporary)
     folder = temporary / "dataset"
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -108,10 +108,13 @@ def new_dataset(out, about):
         yield folder
         text = json.dumps(about, indent=2, ensure_ascii=False)
         (folder / "dataset.json").write_text(text + "\n", encoding="utf-8")
-        folder.rename(out)
+        common.rename(folder, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)  # last, since the lock is in it
+        os.close(lock)
+        if common.WINDOWS:  # where no open file can be removed
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def refuse_existing(out):
@@ -161,8 +164,8 @@ def fetch(url, file):
     if the disk is full.
     """
     failures = 0  # requests that failed since one that brought something, that one included
-    with file.open("ab") as output:
-        try:
+    try:
+        with file.open("ab") as output:
             before = output.seek(0, os.SEEK_END)
             while problem := request(url, output):
                 size = output.seek(0, os.SEEK_END)
@@ -172,10 +175,10 @@ def fetch(url, file):
                     raise UserError(f"{url}: {problem}; {cure}")
                 time.sleep(BACK_OFF * 2 ** (failures - 1))
                 before = size
-        except BaseException:
-            if not output.tell():
-                file.unlink()
-            raise
+    except BaseException:
+        if file.exists() and not file.stat().st_size:
+            file.unlink()
+        raise
 
 
 def request(url, output):
@@ -293,17 +296,19 @@ def unpack(archive, folder):
     inner = [path for path in folder.iterdir() if (path / "train").is_dir()]
     if not (folder / "train").is_dir() and len(inner) == 1:
         for path in inner[0].iterdir():
-            path.rename(folder / path.name)
+            common.rename(path, folder / path.name)
         inner[0].rmdir()
 
 
 def unpack_member(tar, member, folder):
     """Writes a file, or makes a folder, of an archive; raises UserError for anything else.
 
-    No link is ever made, so a path without .. stays within `folder`.
+    No link is ever made, so a path without .. stays within `folder`, on Windows too, where
+    ..\\x and C:x lead outside.
     """
     path = PurePosixPath(member.name)
-    outside = path.is_absolute() or ".." in path.parts or len(path.parts) > 10
+    readings = path, PureWindowsPath(member.name)
+    outside = any(p.anchor or ".." in p.parts or len(p.parts) > 10 for p in readings)
     plain = (member.isfile() or member.isdir()) and not member.issparse()
     if outside or not plain:
         kind = "a link, a device, or a path that leads outside or too deep"
@@ -437,7 +442,7 @@ def write_splits(folder, names, make, args, left_out):
         (folder / "val").mkdir()
         for name in random.Random(args.seed or 0).sample(sorted(written), count):
             file = f"{splits['train'][name]}.png"
-            (folder / "train" / file).rename(folder / "val" / file)
+            common.rename(folder / "train" / file, folder / "val" / file)
     return written
 
 

@@ -131,6 +131,7 @@ def export(generator, folder):
             warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
             runners = write_files(to_module(generator), temporary)
             pictures = {name: run(condition=condition)["picture"] for name, run in runners.items()}
+        del runners  # they hold the files open, which Windows then would not rename
         for name, picture in pictures.items():
             difference = float(tf.reduce_max(tf.abs(picture - wanted)))
             allowed = f"allowed: {TOLERANCE}, of -1 to 1"
@@ -139,7 +140,7 @@ def export(generator, folder):
                 raise common.UserError(f"--out {folder}: {name} draws another picture; nothing is written")
         if folder.exists():
             shutil.rmtree(folder)
-        temporary.rename(folder)
+        common.rename(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -1,7 +1,9 @@
 # One virtual environment, made on first use; every target brings it along.
 PYTHON ?= python3
 PY := .venv/bin/python
-READY := .venv/ready
+# GPU=1 installs CUDA's libraries, too: for an NVIDIA GPU, on Linux or in WSL2.
+REQUIREMENTS := requirements$(if $(GPU),-gpu).txt
+READY := .venv/ready$(if $(GPU),-gpu)
 
 # Passed on when given, e.g. make pix2pix EPOCHS=50 DATASET=my/folder
 TRAIN_FLAGS := $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(BATCH_SIZE),--batch-size $(BATCH_SIZE)) \
@@ -28,6 +30,7 @@ help:
 	@echo "make clean     remove the virtual environment and caches; runs/ stays"
 	@echo
 	@echo "Variables: EPOCHS, DATASET, BATCH_SIZE, PRECISION, SEED, e.g. make pix2pix EPOCHS=50"
+	@echo "GPU=1, e.g. make train GPU=1: with the libraries for an NVIDIA GPU (Linux, WSL2)"
 
 train:
 	@$(MAKE) --no-print-directory gan
@@ -77,11 +80,11 @@ lint: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-$(READY): requirements.txt
+$(READY): requirements.txt $(REQUIREMENTS)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { \
 	  echo "make: TensorFlow 2.21 needs Python 3.10 to 3.13: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
 	@touch $(READY)
 
 clean:

@@ -1,5 +1,6 @@
 """What the tests share: the numbered scripts as modules, small data, losses with a tolerance."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -27,6 +28,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=2, help="how often a training is killed (2)")
     parser.addoption("--stages", default="01_gan_mnist.py", help="those to kill, with commas (stage 1)")
+
+
+def pytest_collection_modifyitems(items):
+    """Leaves out, on other systems, the tests that need a file name, signal or folder of Linux."""
+    for item in items:
+        if sys.platform != "linux" and item.get_closest_marker("linux"):
+            item.add_marker(pytest.mark.skip(reason="needs Linux"))
 
 
 @pytest.fixture
@@ -91,8 +99,21 @@ def run_script(tmp_path):
 @pytest.fixture
 def call_main(tmp_path, monkeypatch, capsys):
     """Runs a script's main in this process, which saves the start of another one."""
+    locks, lock = [], common.lock
+
+    def lock_and_note(folder):
+        locks.append(lock(folder))
+        return locks[-1]
+
+    def unlock():  # as the end of the script's own process would
+        while locks:
+            with contextlib.suppress(OSError):  # closed already
+                os.close(locks.pop())
+
+    monkeypatch.setattr(common, "lock", lock_and_note)
 
     def call(script, *flags):
+        unlock()
         keras.backend.clear_session()  # names of layers, which the weights' file has, begin anew
         module = importlib.import_module(script.removesuffix(".py"))
         monkeypatch.chdir(tmp_path)
@@ -104,7 +125,8 @@ def call_main(tmp_path, monkeypatch, capsys):
             status = end.code
         return subprocess.CompletedProcess(sys.argv, status, *capsys.readouterr())
 
-    return call
+    yield call
+    unlock()
 
 
 @pytest.fixture(scope="session")

@@ -385,7 +385,7 @@ def test_start_from(train, call_main, stage5, few_pairs, tmp_path, monkeypatch):
     assert options["flags"]["--start-from"] == "first"
     assert options["data"]["started from"] == {"run": "first", "epochs": 1, "networks": record["networks"]}
     generator = common.load_generator(first)[0]
-    shutil.rmtree(first / "checkpoints")
+    shutil.rmtree(first / "saved")
     model, record = stage5.load_networks(first)
     assert record["networks"] == ["generator"]
     assert all(bool(tf.reduce_all(a == b)) for a, b in zip(model.generator.weights, generator.weights))
@@ -400,7 +400,7 @@ def test_mistakes_of_start_from(train, call_main, stage5, few_pairs, tmp_path, m
     train("first")
 
     def damage():
-        (shard,) = (tmp_path / "run" / "checkpoints" / "step_00000002").glob("*.data*")
+        (shard,) = (tmp_path / "run" / "saved" / "step_00000002").glob("*.data*")
         shard.write_bytes(b"x" * shard.stat().st_size)
 
     class OtherUNet(common.UNet.__mro__[1]):
@@ -409,7 +409,7 @@ def test_mistakes_of_start_from(train, call_main, stage5, few_pairs, tmp_path, m
             self.encoder[0].conv.filters = 3
 
     def no_weights():
-        shutil.rmtree(tmp_path / "run" / "checkpoints")
+        shutil.rmtree(tmp_path / "run" / "saved")
         (tmp_path / "run" / "generator.weights.h5").write_text("x")
 
     mistakes = {
