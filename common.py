@@ -1062,6 +1062,24 @@ def keep_memory():
         mallopt(top_pad, 2**28)
 
 
+def free_memory():
+    """Returns the bytes of memory that a process can have, or infinity where that cannot be told.
+
+    With a GPU it cannot: pictures live in the GPU's memory, and TensorFlow says when that is full.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        return math.inf
+    free = math.inf
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # not Linux; or another system's names
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, TypeError):
+        text = Path("/proc/meminfo").read_text()
+        free = 1024 * int(re.search(r"^MemAvailable:\s+([0-9]+) kB", text, re.MULTILINE)[1])
+    with contextlib.suppress(OSError, ValueError):  # a container's limit, or "max"
+        free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return free
+
+
 def return_memory():
     """Has the C library return large blocks to the system at once, where it is glibc.
 
@@ -1726,6 +1744,7 @@ def in_threads(function, items):
 
 # === 11. Command line =======================================================
 
+SIDE_STEP = 256  # the sides of pictures are multiples of it: the U-Net halves them eight times
 MOST_SIDE = 4096  # of pictures in training; there is no memory for more
 MOST_FILTERS = 256  # 870 million weights
 
@@ -1836,14 +1855,13 @@ def file_path(text):
 def image_size(text):
     """Argparse type of --size: HEIGHTxWIDTH, or one number for both; returns (height, width)."""
     sides = text.split("x") if "x" in text else [text, text]
-    step, most = IMAGE_SIZE[0], MOST_SIDE
     if len(sides) == 2 and all(re.fullmatch("[0-9]{1,5}", side) for side in sides):
         height, width = map(int, sides)
-        if all(step <= side <= most and side % step == 0 for side in (height, width)):
+        if all(0 < side <= MOST_SIDE and side % SIDE_STEP == 0 for side in (height, width)):
             return height, width
     raise argparse.ArgumentTypeError(
         f"{text!r} is not HEIGHTxWIDTH, as 512x256, or one number for a square: "
-        f"each a multiple of {step} from {step} to {most}"
+        f"each a multiple of {SIDE_STEP} from {SIDE_STEP} to {MOST_SIDE}"
     )
 
 

@@ -147,7 +147,7 @@ def test_about(pad, stage6, make_run, run, tmp_path):
         options = json.loads((folder / "options.json").read_text())
         options["data"]["condition"] = labels | more
         (folder / "options.json").write_text(json.dumps(options))
-        assert stage6.condition_of(folder) == labels | {"line_width": 7.0} | more
+        assert stage6.condition_of(folder) == labels | {"line_width": 7.0, "size": (256, 256)} | more
 
 
 def test_colour(pad, call_main, run, tmp_path):
