@@ -26,19 +26,15 @@ CLASSES = [0, 1, 2, 11, 255]
 class SmallUNet(common.UNet):
     """The U-Net with a thirty-second of its filters: quick to make and to run."""
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        for block in [*self.encoder, *self.decoder]:
-            block.conv.filters //= 32
+    def __init__(self, filters=64, **kwargs):
+        super().__init__(filters // 32, **kwargs)
 
 
 class SmallPatchGAN(common.PatchGAN):
     """The PatchGAN with a thirty-second of its filters."""
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        for block in [*self.blocks, self.last_block]:
-            block.conv.filters //= 32
+    def __init__(self, filters=64, **kwargs):
+        super().__init__(filters // 32, **kwargs)
 
 
 @pytest.fixture(autouse=True)
@@ -405,8 +401,8 @@ def test_mistakes_of_start_from(train, call_main, stage5, few_pairs, tmp_path, m
         shard.write_bytes(b"x" * shard.stat().st_size)
 
     class OtherUNet(common.UNet.__mro__[1]):
-        def __init__(self, **kwargs):
-            super().__init__(**kwargs)
+        def __init__(self, filters=64, **kwargs):
+            super().__init__(filters // 32, **kwargs)
             self.encoder[0].conv.filters = 3
 
     def no_weights():

@@ -31,10 +31,8 @@ PHONE = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\
 class SmallUNet(common.UNet):
     """The U-Net with a thirty-second of its filters: quick to make, to run and to export."""
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        for block in [*self.encoder, *self.decoder]:
-            block.conv.filters //= 32
+    def __init__(self, filters=64, **kwargs):
+        super().__init__(filters // 32, **kwargs)
 
 
 @pytest.fixture(scope="module")
