@@ -12,8 +12,8 @@ itself (Isola et al. 2017, section 3.3).
 Needs a trained run, --run (runs/05_pix2pix). The page, 06_sketch_pad.html, is for this
 computer alone, and what is drawn or opened there stays in memory. --colour writes under
 runs/06_sketch_pad, or --out, a picture by each file's name. A file is treated as the run's
-training treated its conditions: squashed to the size that was trained at (the result has the
-file's own proportions), label maps without mixing colours. For a run on sketches it is taken for a
+training treated its conditions: squashed to the size of training (the result has the file's
+own proportions), label maps without mixing colours. For a run on sketches it is taken for a
 drawing or the photograph of one, and cleaned. --pairs says that the files are pairs, of
 which the half is used that the run colours. 5 s to start, 0.15 s a picture.
 
@@ -51,6 +51,8 @@ from PIL import Image
 
 BRUSH = 7.0  # width of a stroke in pixels of 256, where the run does not say
 WORK = 512  # longest side of a picture while its paper and ink are looked for
+# What --whole takes in memory, a little more than `python benchmarks/sizes.py --whole` measured.
+BYTES_TO_START, BYTES_A_PIXEL, BYTES_A_PIXEL_AND_FILTER = 10**9, 150, 6
 
 PAGE = common.HERE / "06_sketch_pad.html"
 MAX_BODY = 20 * 2**20  # bytes of a request
@@ -58,10 +60,6 @@ CONNECTIONS = 64  # that may wait without having shown the secret
 PATIENCE = 10.0  # seconds to wait for the next piece of a request
 HEADERS = {"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 HEADERS |= {"Referrer-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin"}
-
-# What --whole takes, in bytes, as measured by benchmarks/sizes.py --whole.
-BYTES_TO_START, BYTES_A_PIXEL, BYTES_A_PIXEL_AND_FILTER = 10**9, 150, 6
-
 
 # === Files: read, cleaned and coloured =======================================
 

@@ -1785,7 +1785,7 @@ def explain(error):
     if any(words in text for words in ("No space left", "Disk quota", "File too large")):
         return "the disk is full: make room, and run the same command again, without --fresh"
     if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
-        return "out of memory: close other programs, or give a smaller --batch-size"
+        return "out of memory: close other programs, or give a smaller --batch-size, --size or picture"
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else text
     if isinstance(error, UserError):
