@@ -153,6 +153,23 @@ def main_colours(conditions):
     return [[f"#{colour.hex()}", ""] for colour in colours]
 
 
+def refuse_too_large(args):
+    """Raises UserError if there is no memory to train under the flags: the system would end it without a word.
+
+    What it takes was measured by `python benchmarks/sizes.py`: the weights four times over (their
+    gradients, and Adam's two means of these), and the maps of all layers, larger with each pixel.
+    """
+    weights = 57.2e6 * (args.filters / common.FILTERS) ** 2
+    pixels = args.batch_size * args.size[0] * args.size[1]
+    needed, free = 0.6e9 + 16 * weights + pixels * 160 * args.filters, common.free_memory()
+    if needed > free:
+        flags = (
+            f"--size {common.size_text(args.size)} --filters {args.filters} --batch-size {args.batch_size}"
+        )
+        room = f"about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
+        raise common.UserError(f"{flags}: would take {room}; give smaller ones")
+
+
 def load_networks(run, filters=common.FILTERS):
     """Reads the networks of an earlier run, to start another one from.
 
@@ -239,6 +256,7 @@ def main():
         return
     del args.compare  # it is no setting of a run
     common.set_devices(args)
+    refuse_too_large(args)
 
     args.direction = args.direction or common.usual_direction(args.dataset)  # kept in options.json
     pairs = common.find_pairs(args.dataset)

@@ -305,6 +305,18 @@ def test_whole_too_large(call_main, stage6, untrained, tmp_path, monkeypatch):
     assert done.returncode == 2 and "--whole: goes with --colour only" in done.stderr
 
 
+def test_training_too_large(call_main, tmp_path, monkeypatch):
+    """Broken if a training that cannot fit into memory is begun, or one that fits is refused."""
+    monkeypatch.setattr(common, "free_memory", lambda: 8e9)
+    for flags in (["--size", "4096"], ["--filters", "256"], ["--batch-size", "100", "--size", "512"]):
+        done = call_main(TRAIN, *flags, "--dataset", "none")
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+        assert "and 8.0 GB are free; give smaller ones" in done.stderr and flags[0] in done.stderr
+    for flags in (["--size", "512x512"], ["--filters", "96"], ["--batch-size", "4"]):
+        assert "no such folder" in call_main(TRAIN, *flags, "--dataset", "none").stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_free_memory(monkeypatch):
     """Broken if memory is not looked up where it can be, or a system without these files is refused all."""
     assert 1e8 < common.free_memory() < 1e14
