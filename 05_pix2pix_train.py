@@ -154,7 +154,7 @@ def main_colours(conditions):
 
 
 def refuse_too_large(args):
-    """Raises UserError if there is no memory to train under the flags: the system would end it without a word.
+    """Raises UserError if there is no memory to train under the flags; the system would say nothing.
 
     What it takes was measured by `python benchmarks/sizes.py`: the weights four times over (their
     gradients, and Adam's two means of these), and the maps of all layers, larger with each pixel.
@@ -163,9 +163,8 @@ def refuse_too_large(args):
     pixels = args.batch_size * args.size[0] * args.size[1]
     needed, free = 0.6e9 + 16 * weights + pixels * 160 * args.filters, common.free_memory()
     if needed > free:
-        flags = (
-            f"--size {common.size_text(args.size)} --filters {args.filters} --batch-size {args.batch_size}"
-        )
+        flags = f"--size {common.size_text(args.size)} --filters {args.filters}"
+        flags += f" --batch-size {args.batch_size}"
         room = f"about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
         raise common.UserError(f"{flags}: would take {room}; give smaller ones")
 
