@@ -8,7 +8,8 @@ READY := .venv/ready$(if $(GPU),-gpu)
 # Passed on when given, e.g. make pix2pix EPOCHS=50 DATASET=my/folder
 TRAIN_FLAGS := $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(BATCH_SIZE),--batch-size $(BATCH_SIZE)) \
   $(if $(PRECISION),--precision $(PRECISION)) $(if $(SEED),--seed $(SEED))
-DATA_FLAGS := $(if $(DATASET),--dataset "$(DATASET)")
+DATA_FLAGS := $(if $(DATASET),--dataset "$(DATASET)") $(if $(SIZE),--size $(SIZE))
+WIDTH_FLAGS := $(if $(FILTERS),--filters $(FILTERS))
 
 .PHONY: help train download gan cgan data models pix2pix demo export test slow torture bench lint clean
 
@@ -29,7 +30,8 @@ help:
 	@echo "make lint      run the linter"
 	@echo "make clean     remove the virtual environment and caches; runs/ stays"
 	@echo
-	@echo "Variables: EPOCHS, DATASET, BATCH_SIZE, PRECISION, SEED, e.g. make pix2pix EPOCHS=50"
+	@echo "Variables: EPOCHS, DATASET, SIZE, FILTERS, BATCH_SIZE, PRECISION, SEED,"
+	@echo "e.g. make pix2pix EPOCHS=50 SIZE=512x256 FILTERS=32"
 	@echo "GPU=1, e.g. make train GPU=1: with the libraries for an NVIDIA GPU (Linux, WSL2)"
 
 train:
@@ -52,10 +54,10 @@ download: $(READY)
 	$(PY) 07_get_pairs.py --download "$(or $(DATASET),$(error say which: make download DATASET=facades))"
 
 models: $(READY)
-	$(PY) 04_pix2pix_models.py
+	$(PY) 04_pix2pix_models.py $(WIDTH_FLAGS)
 
 pix2pix: $(READY)
-	$(PY) 05_pix2pix_train.py $(TRAIN_FLAGS) $(DATA_FLAGS)
+	$(PY) 05_pix2pix_train.py $(TRAIN_FLAGS) $(DATA_FLAGS) $(WIDTH_FLAGS)
 
 demo: $(READY)
 	$(PY) 06_sketch_pad.py $(if $(RUN),--run $(RUN)) $(if $(PORT),--port $(PORT))

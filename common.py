@@ -126,7 +126,10 @@ HERE = Path(__file__).parent
 
 # === 1. Networks of Pix2Pix (stages 4, 5, 6 and 8) ==========================
 
-IMAGE_SIZE = 256  # height and width of the pictures that they take and give
+# Of the paper. Shapes below are for these: at --size 512x256 the maps are twice as high, the deepest
+# one 2x1, and with --filters 32 they have half as many channels.
+IMAGE_SIZE = (256, 256)  # height and width of the pictures; eight blocks halve them to 1x1
+FILTERS = 64  # channels of the first block; the others have up to eight times as many
 EPSILON = 1e-5  # batchnorm's, as in the authors' code; Keras' 1e-3 mutes the faint second layer
 
 
@@ -173,7 +176,7 @@ class DecodeBlock(layers.Layer):
         return self.activation(x)
 
 
-def encoder_blocks():
+def encoder_blocks(filters=FILTERS):
     """The half that shrinks the picture to one vector of 512 numbers.
 
     No batchnorm in the first block (the paper's appendix) nor in the last: over a
@@ -181,27 +184,27 @@ def encoder_blocks():
     into zero, cutting the path (the paper's erratum).
     """
     return [
-        EncodeBlock(64, batchnorm=False, name="encode_1"),  # (B, 128, 128, 64)
-        EncodeBlock(128, name="encode_2"),  # (B, 64, 64, 128)
-        EncodeBlock(256, name="encode_3"),  # (B, 32, 32, 256)
-        EncodeBlock(512, name="encode_4"),  # (B, 16, 16, 512)
-        EncodeBlock(512, name="encode_5"),  # (B, 8, 8, 512)
-        EncodeBlock(512, name="encode_6"),  # (B, 4, 4, 512)
-        EncodeBlock(512, name="encode_7"),  # (B, 2, 2, 512)
-        EncodeBlock(512, batchnorm=False, name="encode_8"),  # (B, 1, 1, 512)
+        EncodeBlock(filters, batchnorm=False, name="encode_1"),  # (B, 128, 128, 64)
+        EncodeBlock(2 * filters, name="encode_2"),  # (B, 64, 64, 128)
+        EncodeBlock(4 * filters, name="encode_3"),  # (B, 32, 32, 256)
+        EncodeBlock(8 * filters, name="encode_4"),  # (B, 16, 16, 512)
+        EncodeBlock(8 * filters, name="encode_5"),  # (B, 8, 8, 512)
+        EncodeBlock(8 * filters, name="encode_6"),  # (B, 4, 4, 512)
+        EncodeBlock(8 * filters, name="encode_7"),  # (B, 2, 2, 512)
+        EncodeBlock(8 * filters, batchnorm=False, name="encode_8"),  # (B, 1, 1, 512)
     ]
 
 
-def decoder_blocks():
+def decoder_blocks(filters=FILTERS):
     """The half that grows the picture again; dropout is its only source of noise."""
     return [
-        DecodeBlock(512, dropout=0.5, name="decode_1"),  # (B, 2, 2, 512)
-        DecodeBlock(512, dropout=0.5, name="decode_2"),  # (B, 4, 4, 512)
-        DecodeBlock(512, dropout=0.5, name="decode_3"),  # (B, 8, 8, 512)
-        DecodeBlock(512, name="decode_4"),  # (B, 16, 16, 512)
-        DecodeBlock(256, name="decode_5"),  # (B, 32, 32, 256)
-        DecodeBlock(128, name="decode_6"),  # (B, 64, 64, 128)
-        DecodeBlock(64, name="decode_7"),  # (B, 128, 128, 64)
+        DecodeBlock(8 * filters, dropout=0.5, name="decode_1"),  # (B, 2, 2, 512)
+        DecodeBlock(8 * filters, dropout=0.5, name="decode_2"),  # (B, 4, 4, 512)
+        DecodeBlock(8 * filters, dropout=0.5, name="decode_3"),  # (B, 8, 8, 512)
+        DecodeBlock(8 * filters, name="decode_4"),  # (B, 16, 16, 512)
+        DecodeBlock(4 * filters, name="decode_5"),  # (B, 32, 32, 256)
+        DecodeBlock(2 * filters, name="decode_6"),  # (B, 64, 64, 128)
+        DecodeBlock(filters, name="decode_7"),  # (B, 128, 128, 64)
     ]
 
 
@@ -226,10 +229,10 @@ class UNet(keras.Model):
     there (Isola et al. 2017, section 3.2.1 and appendix 6.1).
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, filters=FILTERS, **kwargs):
         super().__init__(**kwargs)
-        self.encoder = encoder_blocks()
-        self.decoder = decoder_blocks()
+        self.encoder = encoder_blocks(filters)
+        self.decoder = decoder_blocks(filters)
         # Layers and not tf.concat, so that stage 4's table can name them.
         self.joins = [layers.Concatenate(name=f"skip_{n}") for n in range(7, 0, -1)]
         self.to_picture = to_picture()
@@ -252,16 +255,17 @@ class PatchGAN(keras.Model):
     positive for real (Isola et al. 2017, section 3.2.2).
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, filters=FILTERS, **kwargs):
         super().__init__(**kwargs)
         self.join = layers.Concatenate()  # (B, 256, 256, 6)
         self.blocks = [
-            EncodeBlock(64, batchnorm=False, name="encode_1"),  # (B, 128, 128, 64)
-            EncodeBlock(128, name="encode_2"),  # (B, 64, 64, 128)
-            EncodeBlock(256, name="encode_3"),  # (B, 32, 32, 256)
+            EncodeBlock(filters, batchnorm=False, name="encode_1"),  # (B, 128, 128, 64)
+            EncodeBlock(2 * filters, name="encode_2"),  # (B, 64, 64, 128)
+            EncodeBlock(4 * filters, name="encode_3"),  # (B, 32, 32, 256)
         ]
         self.pad = layers.ZeroPadding2D()  # (B, 34, 34, 256)
-        self.last_block = EncodeBlock(512, strides=1, padding="valid", name="encode_4")  # (B, 31, 31, 512)
+        options = {"strides": 1, "padding": "valid", "name": "encode_4"}
+        self.last_block = EncodeBlock(8 * filters, **options)  # (B, 31, 31, 512)
         self.last_pad = layers.ZeroPadding2D()  # (B, 33, 33, 512)
         options = {"kernel_initializer": paper_init(), "dtype": "float32", "name": "to_logits"}
         self.to_logits = layers.Conv2D(1, 4, **options)  # (B, 30, 30, 1)
@@ -523,76 +527,84 @@ def split_stack(stack):
 
 
 def resize(stack, size=IMAGE_SIZE, labels=False):
-    """Resizes (height, width, channels) to (size, size, channels), without moire when it shrinks.
+    """Resizes (height, width, channels) to (*size, channels), without moire when it shrinks.
 
     Args:
+        size: (height, width).
         labels: whether the condition (the first 3 channels) is a label map. Its pixels are then
             picked and not mixed: a mixture of two classes' colours is the colour of a third, or of none.
     """
     if not labels:
-        return tf.image.resize(stack, (size, size), antialias=True)
+        return tf.image.resize(stack, size, antialias=True)
     condition, target = split_stack(stack)
-    condition = tf.image.resize(condition, (size, size), "nearest")
-    return tf.concat([condition, tf.image.resize(target, (size, size), antialias=True)], axis=-1)
+    condition = tf.image.resize(condition, size, "nearest")
+    return tf.concat([condition, tf.image.resize(target, size, antialias=True)], axis=-1)
 
 
-def random_crop(stack, seed):
-    """Cuts a random (256, 256, channels) out of a larger stack."""
-    return tf.image.stateless_random_crop(stack, (IMAGE_SIZE, IMAGE_SIZE, stack.shape[-1]), seed)
+def random_crop(stack, seed, size):
+    """Cuts a random (*size, channels) out of a larger stack."""
+    return tf.image.stateless_random_crop(stack, (*size, stack.shape[-1]), seed)
 
 
-def jitter(stack, seed, labels=False):
+def jitter(stack, seed, size=IMAGE_SIZE, labels=False):
     """The paper's augmentation (appendix 6.2): enlarge, crop at random, mirror half the time.
 
     Args:
         stack: (height, width, channels) float32, of any height and width.
         seed: (2,) int64; the same seed gives the same picture.
+        size: (height, width) of the result.
         labels: as for `resize`.
 
     Returns:
-        (256, 256, channels) float32.
+        (256, 256, channels) float32, or of another size.
     """
     crop_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    stack = random_crop(resize(stack, 286, labels), crop_seed)
+    enlarged = [side * 286 // 256 for side in size]  # 286 for 256
+    stack = random_crop(resize(stack, enlarged, labels), crop_seed, size)
     return tf.image.stateless_random_flip_left_right(stack, flip_seed)
 
 
-def course_augment(stack, seed, labels=False):
+def course_augment(stack, seed, size=IMAGE_SIZE, labels=False):
     """The course's augmentation: shift with padding, mirror both ways, quarter turns.
 
-    The border of 30 pixels is a reflection or white, half the time each. Arguments
-    and result as for `jitter`.
+    The border of 30 pixels (for 256) is a reflection or white, half the time each. Only a
+    square is turned. Arguments and result as for `jitter`.
     """
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
 
     def chance(seed):
         return tf.random.stateless_uniform((), seed) < 0.5
 
-    stack = resize(stack, labels=labels)
-    border = [[30, 30], [30, 30], [0, 0]]
+    stack = resize(stack, size, labels)
+    border = [[side * 30 // 256] * 2 for side in size] + [[0, 0]]
     white = tf.pad(stack, border, constant_values=1.0)
     stack = tf.where(chance(seeds[0]), tf.pad(stack, border, "REFLECT"), white)
-    stack = random_crop(stack, seeds[1])
+    stack = random_crop(stack, seeds[1], size)
     stack = tf.image.stateless_random_flip_left_right(stack, seeds[2])
     stack = tf.image.stateless_random_flip_up_down(stack, seeds[3])
+    if size[0] != size[1]:
+        return stack
     turns = tf.random.stateless_uniform((), seeds[4], minval=1, maxval=4, dtype=tf.int32)
     return tf.image.rot90(stack, tf.where(chance(seeds[5]), turns, 0))
 
 
-def no_augment(stack, seed, labels=False):
+def no_augment(stack, seed, size=IMAGE_SIZE, labels=False):
     """The pair as it is, resized. Arguments and result as for `jitter`."""
-    return resize(stack, labels=labels)
+    return resize(stack, size, labels)
 
 
 AUGMENTATIONS = {"none": no_augment, "jitter": jitter, "course": course_augment}
 
 
-def training_pairs(paths, *, batch_size, seed, direction, augment, first_step, last_step, labels=False):
+def training_pairs(
+    paths, *, batch_size, seed, direction, augment, first_step, last_step, size=IMAGE_SIZE, labels=False
+):
     """Returns the training batches of steps `first_step` to `last_step` - 1.
 
     The batch of step k is a pure function of (seed, k).
 
     Args:
+        size: (height, width) of the pictures.
         labels: whether the conditions are label maps.
 
     Returns:
@@ -603,7 +615,7 @@ def training_pairs(paths, *, batch_size, seed, direction, augment, first_step, l
     def example(position):
         chosen = shuffled(position[tf.newaxis], len(paths), seed)[0]
         stack = read_stack(files[chosen], direction)
-        return split_stack(AUGMENTATIONS[augment](stack, tf.stack([seed, position]), labels))
+        return split_stack(AUGMENTATIONS[augment](stack, tf.stack([seed, position]), size, labels))
 
     positions = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
     pairs = positions.map(example, num_parallel_calls=tf.data.AUTOTUNE)
@@ -1208,6 +1220,24 @@ def keep_memory():
         mallopt(top_pad, 2**28)
 
 
+def free_memory():
+    """Returns the bytes of memory that a process can have, or infinity where that cannot be told.
+
+    With a GPU it cannot: pictures live in the GPU's memory, and TensorFlow says when that is full.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        return math.inf
+    free = math.inf
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # not Linux; or another system's names
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, TypeError):
+        text = Path("/proc/meminfo").read_text()
+        free = 1024 * int(re.search(r"^MemAvailable:\s+([0-9]+) kB", text, re.MULTILINE)[1])
+    with contextlib.suppress(OSError, ValueError):  # a container's limit, or "max"
+        free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return free
+
+
 def return_memory():
     """Has the C library return large blocks to the system at once, where it is glibc.
 
@@ -1223,6 +1253,7 @@ def return_memory():
 FORMAT = 2  # of a run's folder; 1 had its tables outside of the checkpoints
 FREE_FLAGS = {"--out", "--fresh", "--checkpoint-minutes", "--devices"}  # may change on the way
 LOCK = ".lock"
+USUAL = {"--size": "{}x{}".format(*IMAGE_SIZE), "--filters": FILTERS}  # of runs older than these flags
 
 
 def start_run(args, data, hashes):
@@ -1242,7 +1273,7 @@ def start_run(args, data, hashes):
     """
     contents = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()[:16]
     data = {"script": Path(sys.argv[0]).name} | data | {"contents of the data": contents}
-    flags = {f"--{k.replace('_', '-')}": str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    flags = {f"--{name.replace('_', '-')}": recorded(value) for name, value in vars(args).items()}
     refuse_disagreement(flags | data)
     tune_for_device(args.precision)
     if is_chief():
@@ -1250,6 +1281,13 @@ def start_run(args, data, hashes):
     keras.config.set_dtype_policy(args.precision)
     keras.utils.set_random_seed(args.seed)
     return args.out
+
+
+def recorded(value):
+    """Returns the value of a flag as options.json has it."""
+    if isinstance(value, tuple):
+        return size_text(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def refuse_disagreement(now):
@@ -1301,6 +1339,7 @@ def refuse_changes(options_file, now):
     try:
         earlier = json.loads(options_file.read_text(encoding="utf-8"))
         was, version = earlier["flags"] | earlier["data"], earlier.get("format")
+        was = {name: value for name, value in USUAL.items() if name in now} | was
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{options_file}: damaged; give another --out, or --fresh") from error
     if version != FORMAT:
@@ -1356,14 +1395,17 @@ def read_run(run):
     try:
         options = json.loads(options_file.read_text(encoding="utf-8"))
         script = options["data"]["script"]
-        if not {"--dataset", "--direction", "--epochs"} <= options["flags"].keys():
+        flags = USUAL | options["flags"]
+        if not {"--dataset", "--direction", "--epochs"} <= flags.keys():
             raise ValueError("flags are missing")
+        options["flags"] = flags
+        image_size(flags["--size"]), number(1, MOST_FILTERS, int)(flags["--filters"])  # refuse others
         if metrics.path.exists():
             metrics.text = metrics.path.read_text(encoding="utf-8")
         rows = metrics.rows()
         if rows and not {"epoch", "val_l1"} <= rows[0].keys():
             raise ValueError("columns are missing")
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error, argparse.ArgumentTypeError) as error:
         raise UserError(
             f"{run}: options.json or metrics.csv is damaged; the run's command, or --fresh"
         ) from error
@@ -1385,8 +1427,8 @@ def load_generator(run):
     flags, weights = options["flags"], run / "generator.weights.h5"
     if not weights.exists():
         raise UserError(f"{run}: its first epoch has not ended; its command goes on with it")
-    generator = UNet(name="generator")
-    generator(tf.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3)), training=False)  # the first call makes the weights
+    generator = UNet(flags["--filters"], name="generator")
+    generator(tf.zeros((1, *IMAGE_SIZE, 3)), training=False)  # the first call makes the weights
     try:
         with filtering_logs():
             generator.load_weights(weights)
@@ -1610,7 +1652,7 @@ Image.init()
 FORMATS = ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM"]
 FORMATS = [name for name in FORMATS if name in Image.OPEN]  # before Pillow 11.3 there was no AVIF
 MOST_PIXELS = 2**28  # of a file that is made smaller while it is read: a phone has 200 million
-ENOUGH = 2 * 286  # of the shorter side: what training cannot see (it takes 286) need not be kept
+ENOUGH = 2 * 286 / 256  # times the size in training, either way: what it cannot see need not be kept
 ONE_AT_A_TIME = threading.Lock()  # for pictures that take much memory until they are smaller
 
 
@@ -1714,9 +1756,14 @@ def find_pictures(folder, left_out):
     return [file for file, problem in zip(files, problems) if not problem]
 
 
-def kept_size(size):
-    """Returns (width, height) divided by the whole number that leaves at least ENOUGH of either."""
-    factor = max(1, min(size) // ENOUGH)
+def kept_size(size, training_size=IMAGE_SIZE):
+    """Returns (width, height) divided by the whole number that leaves at least ENOUGH of either.
+
+    Args:
+        training_size: (height, width).
+    """
+    height, width = training_size
+    factor = max(1, math.floor(min(size[0] / width, size[1] / height) / ENOUGH))
     return size[0] // factor, size[1] // factor
 
 
@@ -1867,6 +1914,10 @@ def in_threads(function, items):
 
 # === 11. Command line =======================================================
 
+SIDE_STEP = 256  # the sides of pictures are multiples of it: the U-Net halves them eight times
+MOST_SIDE = 4096  # of pictures in training; there is no memory for more
+MOST_FILTERS = 256  # 870 million weights
+
 
 class UserError(Exception):
     """A mistake by the user; the message names the file or flag and the cure."""
@@ -1905,7 +1956,7 @@ def explain(error):
     if getattr(error, "errno", None) == errno.ENOSPC or any(words in text for words in full):
         return "the disk is full: make room, and run the same command again, without --fresh"
     if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
-        return "out of memory: close other programs, or give a smaller --batch-size"
+        return "out of memory: close other programs, or give a smaller --batch-size, --size or picture"
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else text
     if isinstance(error, UserError):
@@ -1978,6 +2029,24 @@ def file_path(text):
     return Path(text)
 
 
+def image_size(text):
+    """Argparse type of --size: HEIGHTxWIDTH, or one number for both; returns (height, width)."""
+    sides = text.split("x") if "x" in text else [text, text]
+    if len(sides) == 2 and all(re.fullmatch("[0-9]{1,5}", side) for side in sides):
+        height, width = map(int, sides)
+        if all(0 < side <= MOST_SIDE and side % SIDE_STEP == 0 for side in (height, width)):
+            return height, width
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not HEIGHTxWIDTH, as 512x256, or one number for a square: "
+        f"each a multiple of {SIDE_STEP} from {SIDE_STEP} to {MOST_SIDE}"
+    )
+
+
+def size_text(size):
+    """Returns (height, width) as --size takes it."""
+    return "{}x{}".format(*size)
+
+
 def device_count(text):
     """Argparse type of --devices."""
     return text if text == "all" else number(1, 1024, int)(text)
@@ -2020,6 +2089,21 @@ def pair_arguments(parser):
     add = parser.add_argument
     add("--dataset", default="openmoji", metavar="NAME|DIR", help="folder with train/ and val/ (openmoji)")
     add("--direction", choices=["AtoB", "BtoA"], help="AtoB: left half to right half (the dataset's own)")
+    add_size(parser, f"what the halves are resized to, in multiples of 256 ({size_text(IMAGE_SIZE)})")
+
+
+def add_size(parser, help_text):
+    """Adds --size, (height, width)."""
+    parser.add_argument(
+        "--size", type=image_size, default=IMAGE_SIZE, metavar="HEIGHTxWIDTH|N", help=help_text
+    )
+
+
+def add_filters(parser):
+    """Adds --filters."""
+    help_text = f"channels of the first layer, all others in proportion: 16, 32, 96, ... ({FILTERS})"
+    filters = number(1, MOST_FILTERS, int)
+    parser.add_argument("--filters", type=filters, default=FILTERS, metavar="N", help=help_text)
 
 
 def epoch_steps(args, examples):
@@ -2046,8 +2130,9 @@ def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
         rows: list of lists of (height, width, 3 or 1) tensors in [-1, 1], all of one size.
         titles: one for each column.
         row_titles: one for each row.
-        scale: size of a picture's pixel on the page.
+        scale: size of a picture's pixel on the page; less if they are higher or wider than 512.
     """
+    scale *= min(1.0, 512 / max(rows[0][0].shape))
     gap = 2
     border = [[gap, gap], [gap, gap], [0, 0]]
     tiles = [[tf.pad(picture, border, constant_values=0.6) for picture in row] for row in rows]
@@ -2073,7 +2158,7 @@ def to_uint8(picture):
 
 
 def write_picture(path, picture):
-    """Writes (1, 256, 256, 3) in [-1, 1] as PNG."""
+    """Writes (1, height, width, 3) in [-1, 1] as PNG."""
     tf.io.write_file(str(path), tf.io.encode_png(to_uint8(picture)))
 
 

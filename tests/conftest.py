@@ -144,13 +144,13 @@ def few_pairs(tmp_path_factory):
 def make_run(few_pairs):
     """Makes the run folder of a training without training: what stages 6 and 8 read of it."""
 
-    def make(folder, generator, direction="AtoB"):
+    def make(folder, generator, direction="AtoB", flags=None):
         generator(tf.zeros((1, 256, 256, 3)), training=False)
         folder.mkdir(parents=True)
         generator.save_weights(folder / "generator.weights.h5")
         (folder / "metrics.csv").write_text("epoch,val_l1\n1,0.5\n")
-        flags = {"--dataset": str(few_pairs), "--direction": direction, "--epochs": 1}
-        options = {"flags": flags, "data": {"script": "05_pix2pix_train.py"}}
+        usual = {"--dataset": str(few_pairs), "--direction": direction, "--epochs": 1}
+        options = {"flags": usual | (flags or {}), "data": {"script": "05_pix2pix_train.py"}}
         (folder / "options.json").write_text(json.dumps(options))
         return folder
 
