@@ -770,7 +770,7 @@ class Conv2D(layers.Conv2D):
 
     def convolution_op(self, x, kernel):
         batch, height, width, _ = x.shape
-        if self.strides != (2, 2) or batch * height * width // 4 > self.filters:
+        if self.strides != (2, 2) or not few(batch * height * width // 4, self.filters):
             return super().convolution_op(x, kernel)
         y = to_patches(x) @ tf.reshape(kernel, (-1, self.filters))
         return tf.reshape(y, (batch, height // 2, width // 2, self.filters))
@@ -781,11 +781,16 @@ class Conv2DTranspose(layers.Conv2DTranspose):
 
     def call(self, x):
         batch, height, width, channels = x.shape
-        if batch * height * width > channels:
+        if not few(batch * height * width, channels):
             return super().call(x)
         kernel = tf.reshape(self.kernel, (-1, channels))  # (16 filters, channels)
         patches = tf.matmul(tf.reshape(x, (-1, channels)), kernel, transpose_b=True)
         return from_patches(patches, (batch, 2 * height, 2 * width, self.filters))
+
+
+def few(pixels, channels):
+    """Returns whether a convolution is better computed as a matrix product, on a processor."""
+    return pixels <= channels and not on_gpu()
 
 
 def to_patches(x):
@@ -1193,6 +1198,7 @@ def tune_for_device(precision):
       (tf.config.experimental.enable_op_determinism). Data, noise and dropout are the same still.
     - Adam's update is compiled on the processor alone (`CompiledAdam`): XLA on a GPU needs
       libdevice of CUDA's compiler, which not every installation has where XLA looks for it.
+    - Convolutions of few pixels are matrix products on the processor alone (`Conv2D`).
     - Memory: glibc keeps what a step frees, which concerns the main memory alone. A GPU's is taken
       as needed, and not whole (TF_FORCE_GPU_ALLOW_GROWTH, above).
     - Half precision: GPUs have units for it; whether a processor has, is tried. Losses are
