@@ -770,7 +770,7 @@ class Conv2D(layers.Conv2D):
 
     def convolution_op(self, x, kernel):
         batch, height, width, _ = x.shape
-        if self.strides != (2, 2) or not few(batch * height * width // 4, self.filters):
+        if self.strides != (2, 2) or not few_pixels(x, 4 * self.filters):
             return super().convolution_op(x, kernel)
         y = to_patches(x) @ tf.reshape(kernel, (-1, self.filters))
         return tf.reshape(y, (batch, height // 2, width // 2, self.filters))
@@ -781,16 +781,16 @@ class Conv2DTranspose(layers.Conv2DTranspose):
 
     def call(self, x):
         batch, height, width, channels = x.shape
-        if not few(batch * height * width, channels):
+        if not few_pixels(x, channels):
             return super().call(x)
         kernel = tf.reshape(self.kernel, (-1, channels))  # (16 filters, channels)
         patches = tf.matmul(tf.reshape(x, (-1, channels)), kernel, transpose_b=True)
         return from_patches(patches, (batch, 2 * height, 2 * width, self.filters))
 
 
-def few(pixels, channels):
-    """Returns whether a convolution is better computed as a matrix product, on a processor."""
-    return pixels <= channels and not on_gpu()
+def few_pixels(x, limit):
+    """Returns whether a batch of maps has at most so many pixels, on a processor (see `Conv2D`)."""
+    return None not in x.shape and math.prod(x.shape[:-1]) <= limit and not on_gpu()
 
 
 def to_patches(x):
