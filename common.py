@@ -1110,6 +1110,8 @@ LOST += (tf.errors.DeadlineExceededError, tf.errors.InternalError)
 def set_devices(args):
     """Has tf.distribute share the training out, over --devices and the machines of TF_CONFIG.
 
+    Prints what it runs on.
+
     Each replica, one a device, takes its share of every batch; their gradients are averaged.
     Batchnorm takes the replica's own pictures, and its moving averages are the first's.
     Without a GPU, --devices N makes N devices of the processor, to try this out. Must come
@@ -1138,6 +1140,7 @@ def set_devices(args):
             tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
         strategy = tf.distribute.MirroredStrategy(tf.config.list_logical_devices("GPU" if gpus else "CPU"))
     tf.distribute.experimental_set_strategy(strategy)
+    print(f"on {device_name()}", flush=True)
 
 
 def refuse_uneven(batch_size, devices):
@@ -1191,7 +1194,7 @@ def on_gpu():
 
 
 def tune_for_device(precision):
-    """Decides, here alone, what differs between a processor and a GPU; names the device.
+    """Decides, here alone, what differs between a processor and a GPU.
 
     - Determinism: on the processor the same seed gives the same bytes, at no cost. On a GPU it is
       off: it takes slower algorithms, and an operation without one ends the training
@@ -1206,7 +1209,6 @@ def tune_for_device(precision):
     - Batches are made by the processor, ahead of time (`prefetch`), for both: to copy 1.5 MB a
       step to a GPU takes it less than a thousandth of a second.
     """
-    print(f"on {device_name()}", flush=True)
     if on_gpu():
         return
     warn_of_idle_gpu()

@@ -102,13 +102,16 @@ def call_main(tmp_path, monkeypatch, capsys):
     locks, lock = [], common.lock
 
     def lock_and_note(folder):
-        locks.append(lock(folder))
-        return locks[-1]
+        file = lock(folder)
+        locks.append((file, os.fstat(file)))
+        return file
 
     def unlock():  # as the end of the script's own process would
         while locks:
-            with contextlib.suppress(OSError):  # closed already
-                os.close(locks.pop())
+            file, opened = locks.pop()
+            with contextlib.suppress(OSError):  # the script has closed it
+                if os.path.samestat(os.fstat(file), opened):  # else the number is another file's now
+                    os.close(file)
 
     monkeypatch.setattr(common, "lock", lock_and_note)
 
