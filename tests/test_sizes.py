@@ -333,7 +333,7 @@ def test_free_memory(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("filters", [2, 48])
 def test_memory_of_whole_pictures(filters, untrained, tmp_path):
-    """Broken if a whole picture takes more memory than it was said to, or half of that."""
+    """Broken if a whole picture takes more memory than it is said to, or a third of that."""
     run = untrained(f"memory{filters}", filters=filters)
     Image.effect_noise((3000, 2000), 80).convert("RGB").save(tmp_path / "photo.png")
     script = [HERE / COLOUR, "--run", run, "--whole", "--colour", tmp_path / "photo.png"]
@@ -345,7 +345,7 @@ def test_memory_of_whole_pictures(filters, untrained, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     said = 1e9 * float(done.stdout.split("s, ")[1].split(" GB")[0])
     status, peak = map(int, done.stdout.split()[-2:])
-    assert status == 0 and said / 2 < 1024 * peak < said
+    assert status == 0 and said / 3 < 1024 * peak < said
 
 
 def test_kept_pixels(call_main, tmp_path):
