@@ -161,7 +161,7 @@ def refuse_too_large(args):
     """
     weights = 57.2e6 * (args.filters / common.FILTERS) ** 2
     pixels = args.batch_size * args.size[0] * args.size[1]
-    needed, free = 0.9e9 + 20 * weights + 35 * args.filters * pixels, common.free_memory()
+    needed, free = 1e9 + 20 * weights + 35 * args.filters * pixels, common.free_memory()
     if needed > free:
         flags = f"--size {common.size_text(args.size)} --filters {args.filters}"
         flags += f" --batch-size {args.batch_size}"
