@@ -156,12 +156,12 @@ def main_colours(conditions):
 def refuse_too_large(args):
     """Raises UserError if there is no memory to train under the flags; the system would say nothing.
 
-    What it takes was measured by `python benchmarks/sizes.py`: the weights four times over (their
-    gradients, and Adam's two means of these), and the maps of all layers, larger with each pixel.
+    What it takes is as measured by `python benchmarks/sizes.py`, to a tenth: for each weight its
+    gradient, Adam's two means and room to work in, and for each pixel the maps of all layers.
     """
     weights = 57.2e6 * (args.filters / common.FILTERS) ** 2
     pixels = args.batch_size * args.size[0] * args.size[1]
-    needed, free = 0.6e9 + 16 * weights + pixels * 160 * args.filters, common.free_memory()
+    needed, free = 1e9 + 20 * weights + 35 * args.filters * pixels, common.free_memory()
     if needed > free:
         flags = f"--size {common.size_text(args.size)} --filters {args.filters}"
         flags += f" --batch-size {args.batch_size}"

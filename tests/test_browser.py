@@ -426,9 +426,13 @@ def test_sheets_of_another_size(make_pad, height, width):
     with Page.opened(make_pad("pictures", flags=flags, kind="picture").address) as page:
         page.run("var red = newCanvas(300, 300), context = red.getContext('2d'); context.fillStyle = 'red'")
         page.run("context.fillRect(0, 0, 300, 300)")
-        page.run("toPng(red).then((blob) => openFile(new File([blob], 'red.png', { type: blob.type })))")
-        page.settle()
+        page.run("await openFile(new File([await toPng(red)], 'red.png', { type: 'image/png' }))")
         assert int(tf.reduce_max(page.pixels()[..., 1])) == 0, "does not fill the frame"
+        page.draw((100, 100), (100, 1000))
+        page.run("for (let n = 0; n < 20; n += 1) $('smaller').click()")
+        shown = page.pixels()[..., 1]
+        whole = min(height, width)  # a square, moved to the middle of the longer side or along it
+        assert int(tf.reduce_sum(tf.cast(shown < 128, tf.int32))) == pytest.approx(whole**2, rel=0.02)
 
 
 @slow

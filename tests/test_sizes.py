@@ -104,7 +104,10 @@ def test_augmentations_of_another_size(name):
         height, width = (int(tf.reduce_sum(tf.cast(line > 0.5, tf.int32))) for line in (row, column))
         assert 196 - 61 <= height <= 196 + 61 and 98 - 31 <= width <= 98 + 31
         heights.append(height)
-    assert (max(heights) - min(heights) > 31) == (name != "none"), "the height's shift is the width's"
+    # The most that the height could vary by if it were shifted as the width is.
+    least = {"none": -1, "jitter": 30, "course": 60}[name]
+    assert max(heights) - min(heights) > least
+    assert name != "none" or len(set(heights)) == 1
 
 
 # 32 is the width that was asked for, 2 one that takes no time.
@@ -333,7 +336,7 @@ def test_free_memory(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("filters", [2, 48])
 def test_memory_of_whole_pictures(filters, untrained, tmp_path):
-    """Broken if a whole picture takes more memory than it was said to, or half of that."""
+    """Broken if a whole picture takes more memory than it is said to, or a third of that."""
     run = untrained(f"memory{filters}", filters=filters)
     Image.effect_noise((3000, 2000), 80).convert("RGB").save(tmp_path / "photo.png")
     script = [HERE / COLOUR, "--run", run, "--whole", "--colour", tmp_path / "photo.png"]
@@ -345,7 +348,7 @@ def test_memory_of_whole_pictures(filters, untrained, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     said = 1e9 * float(done.stdout.split("s, ")[1].split(" GB")[0])
     status, peak = map(int, done.stdout.split()[-2:])
-    assert status == 0 and said / 2 < 1024 * peak < said
+    assert status == 0 and said / 3 < 1024 * peak < said
 
 
 def test_kept_pixels(call_main, tmp_path):
