@@ -14,7 +14,7 @@ import common
 
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageDraw
 from test_sketch_pad import ask, png, serving
 
 HERE = Path(__file__).parent.parent
@@ -281,6 +281,11 @@ def test_whole_conditions(stage6, few_pairs, tmp_path):
     assert sheet.shape == (1, 1200, 1200, 3) and float(tf.reduce_max(sheet)) == 1.0
     wanted = tf.image.resize(tf.cast(left, tf.float32) / 127.5 - 1.0, (1200, 1200))
     assert float(tf.reduce_mean(tf.abs(sheet[0] - wanted))) < 0.02
+    thin = Image.new("L", (1200, 1200), 255)
+    ImageDraw.Draw(thin).ellipse((200, 200, 1000, 1000), outline=0, width=3)
+    thin.save(tmp_path / "thin.png")
+    sheet, _ = stage6.read_condition(str(tmp_path / "thin.png"), sketch, False, whole=True)
+    assert common.line_width([sheet[0, ..., :1] / 2 + 0.5]) == pytest.approx(7, rel=0.2)
     pair = common.find_pairs(few_pairs)["val"][0]
     sheet, size = stage6.read_half(pair, sketch, "AtoB", whole=True)
     assert size == (256, 256) and largest_difference(sheet, tf.cast(left, tf.float32) / 127.5 - 1.0) < 1e-5
