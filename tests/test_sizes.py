@@ -295,19 +295,19 @@ def test_whole_too_large(call_main, stage6, untrained, tmp_path, monkeypatch):
     """Broken if a picture that does not fit into memory is tried, or keeps the others from being coloured."""
     run = untrained("large", filters=3)
     (tmp_path / "in").mkdir()
-    Image.new("1", (20000, 10000)).save(tmp_path / "in" / "large.png")
+    Image.new("1", (2000, 1000)).save(tmp_path / "in" / "large.png")
     Image.new("RGB", (300, 300)).save(tmp_path / "in" / "small.png")
-    monkeypatch.setattr(common, "free_memory", lambda: 3e9)
+    monkeypatch.setattr(common, "free_memory", lambda: 1.2e9)
     flags = ["--run", run, "--out", "out", "--whole"]
     done = call_main(COLOUR, *flags, "--colour", "in")
-    assert done.returncode == 0 and "too large: 20000x10000 would take" in done.stderr, done.stderr
+    assert done.returncode == 0 and "too large: 2000x1000 would take 1.4 GB" in done.stderr, done.stderr
     assert done.stderr.splitlines()[-1].endswith("in/large.png") and (tmp_path / "out" / "small.png").exists()
     shutil.rmtree(tmp_path / "out")
     tried = []
     monkeypatch.setattr(common, "load_generator", tried.append)
     done = call_main(COLOUR, *flags, "--colour", "in/large.png")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and not tried
-    assert "large.png: too large" in done.stderr and "3.0 GB are free; make it smaller" in done.stderr
+    assert "large.png: too large" in done.stderr and "1.2 GB are free; make it smaller" in done.stderr
     assert not (tmp_path / "out").exists()
     done = call_main(COLOUR, "--run", run, "--whole")
     assert done.returncode == 2 and "--whole: goes with --colour only" in done.stderr
