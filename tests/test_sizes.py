@@ -329,7 +329,7 @@ def test_free_memory(monkeypatch):
     """Broken if memory is not looked up where it can be, or a system without these files is refused all."""
     assert 1e8 < common.free_memory() < 1e14
 
-    def no_file(path):
+    def no_file(path, **options):
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(Path, "read_text", no_file)
