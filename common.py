@@ -1313,10 +1313,10 @@ def free_memory():
     with contextlib.suppress(OSError, ValueError, AttributeError):  # not Linux; or another system's names
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError, TypeError):
-        text = Path("/proc/meminfo").read_text()
+        text = Path("/proc/meminfo").read_text(encoding="utf-8")
         free = 1024 * int(re.search(r"^MemAvailable:\s+([0-9]+) kB", text, re.MULTILINE)[1])
     with contextlib.suppress(OSError, ValueError):  # a container's limit, or "max"
-        free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+        free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
     return free
 
 

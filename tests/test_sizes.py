@@ -14,7 +14,7 @@ import common
 
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageDraw
 from test_sketch_pad import ask, png, serving
 
 HERE = Path(__file__).parent.parent
@@ -281,6 +281,11 @@ def test_whole_conditions(stage6, few_pairs, tmp_path):
     assert sheet.shape == (1, 1200, 1200, 3) and float(tf.reduce_max(sheet)) == 1.0
     wanted = tf.image.resize(tf.cast(left, tf.float32) / 127.5 - 1.0, (1200, 1200))
     assert float(tf.reduce_mean(tf.abs(sheet[0] - wanted))) < 0.02
+    thin = Image.new("L", (1200, 1200), 255)
+    ImageDraw.Draw(thin).ellipse((200, 200, 1000, 1000), outline=0, width=3)
+    thin.save(tmp_path / "thin.png")
+    sheet, _ = stage6.read_condition(str(tmp_path / "thin.png"), sketch, False, whole=True)
+    assert common.line_width([sheet[0, ..., :1] / 2 + 0.5]) == pytest.approx(7, rel=0.2)
     pair = common.find_pairs(few_pairs)["val"][0]
     sheet, size = stage6.read_half(pair, sketch, "AtoB", whole=True)
     assert size == (256, 256) and largest_difference(sheet, tf.cast(left, tf.float32) / 127.5 - 1.0) < 1e-5
@@ -290,19 +295,19 @@ def test_whole_too_large(call_main, stage6, untrained, tmp_path, monkeypatch):
     """Broken if a picture that does not fit into memory is tried, or keeps the others from being coloured."""
     run = untrained("large", filters=3)
     (tmp_path / "in").mkdir()
-    Image.new("1", (20000, 10000)).save(tmp_path / "in" / "large.png")
+    Image.new("1", (2000, 1000)).save(tmp_path / "in" / "large.png")
     Image.new("RGB", (300, 300)).save(tmp_path / "in" / "small.png")
-    monkeypatch.setattr(common, "free_memory", lambda: 3e9)
+    monkeypatch.setattr(common, "free_memory", lambda: 1.2e9)
     flags = ["--run", run, "--out", "out", "--whole"]
     done = call_main(COLOUR, *flags, "--colour", "in")
-    assert done.returncode == 0 and "too large: 20000x10000 would take" in done.stderr, done.stderr
+    assert done.returncode == 0 and "too large: 2000x1000 would take 1.4 GB" in done.stderr, done.stderr
     assert done.stderr.splitlines()[-1].endswith("in/large.png") and (tmp_path / "out" / "small.png").exists()
     shutil.rmtree(tmp_path / "out")
     tried = []
     monkeypatch.setattr(common, "load_generator", tried.append)
     done = call_main(COLOUR, *flags, "--colour", "in/large.png")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and not tried
-    assert "large.png: too large" in done.stderr and "3.0 GB are free; make it smaller" in done.stderr
+    assert "large.png: too large" in done.stderr and "1.2 GB are free; make it smaller" in done.stderr
     assert not (tmp_path / "out").exists()
     done = call_main(COLOUR, "--run", run, "--whole")
     assert done.returncode == 2 and "--whole: goes with --colour only" in done.stderr
@@ -324,7 +329,7 @@ def test_free_memory(monkeypatch):
     """Broken if memory is not looked up where it can be, or a system without these files is refused all."""
     assert 1e8 < common.free_memory() < 1e14
 
-    def no_file(path):
+    def no_file(path, **options):
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(Path, "read_text", no_file)
