@@ -9,7 +9,8 @@ interpreter of its own, which needs PyTorch and no TensorFlow.
 Tuned: channels_last, the fused Adam, autocast for bfloat16, a thread on each core, and one
 pass over the generated picture for both losses, as in stage 5. The pictures are random and
 lie in memory already, where ours are read, decoded and augmented meanwhile: in PyTorch's
-favour. torch.compile is left out: see COMPILE below.
+favour. Without torch.compile: tried on 2 cores of a Xeon with AMX, with both networks
+compiled, a step took 4 to 6% longer, but 7% less for batch 1 in bfloat16.
 """
 
 import os
@@ -23,8 +24,6 @@ warnings.filterwarnings("ignore", "Failed to initialize NumPy")  # which nothing
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss  # noqa: E402
-
-COMPILE = False
 
 
 def encode_block(channels, filters, stride=2, batchnorm=True):
@@ -117,9 +116,6 @@ def make_step(batch, precision):
             g_loss = adversarial_loss(fake_logits, True)
             d_loss = adversarial_loss(real_logits, True) + adversarial_loss(fake_logits, False)
             return fake, shown, g_loss, d_loss, 100.0 * l1_loss(fake.float(), real)
-
-    if COMPILE:
-        losses = torch.compile(losses)
 
     def step():
         g_optimizer.zero_grad(set_to_none=True)
