@@ -227,9 +227,9 @@ def main():
     args.direction = args.direction or common.usual_direction(args.dataset)  # kept in options.json
     pairs = common.find_pairs(args.dataset)
     steps = common.epoch_steps(args, len(pairs["train"]))
-    files = pairs["train"] + pairs["val"]
-    common.refuse_unreadable(f"--dataset {args.dataset}", common.find_unreadable(files))
-    hashes = common.file_hashes(files)
+    problems, checks = common.check_pictures(pairs["train"] + pairs["val"], args.out)
+    common.refuse_unreadable(f"--dataset {args.dataset}", problems)
+    hashes = {path: check[-1] for path, check in checks.items()}
     common.warn_of_shared(pairs, hashes)
     data = {name: len(paths) for name, paths in pairs.items()}
     data["condition"] = describe_conditions(args.dataset, pairs["train"], args.direction)
@@ -237,7 +237,7 @@ def main():
     earlier = None
     if args.start_from:
         earlier, data["started from"] = start_from(args)
-    run = common.start_run(args, data, hashes)
+    run = common.start_run(args, data, hashes, checks)
 
     # The game: U-Net and PatchGAN, an optimiser each, batches of augmented pairs.
     model = Pix2Pix(args.loss, args.lambda_l1)
