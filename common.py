@@ -51,8 +51,9 @@ def filtering_logs():
     """
     notes = re.compile(
         r"I\d{4} |WARNING: All log messages before absl|INFO: Created TensorFlow Lite|\s*$"
-        r"|.*cuInit.*\(303\)|.*jpeg_mem|.*(Corrupt JPEG|Premature end of JPEG)"
-        r"|W\d{4} .*(op_kernel|local_rendezvous|tensor_slice_reader|tf_tfl)"
+        r"|.*cuInit.*\(303\)|.*jpeg_mem|W\d{4} .*(op_kernel|local_rendezvous|tensor_slice_reader|tf_tfl)"
+        r"|(Bogus|Corrupt|Improper call|Input file|Invalid (JPEG|component)|Premature|Quantization) "
+        r"|Unsupported (JPEG|marker) "
     )
     try:
         log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
@@ -1517,7 +1518,7 @@ def opening(path):
             yield image
     except UnidentifiedImageError as error:
         raise UnreadableError(path, name_other_format(path)) from error
-    except (UserError, MemoryError):
+    except (UserError, MemoryError, tf.errors.ResourceExhaustedError):
         raise
     except Exception as error:  # Pillow knows many kinds of damage
         problem = getattr(error, "strerror", None) or f"damaged ({error})"

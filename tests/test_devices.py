@@ -104,6 +104,37 @@ def test_devices_and_processes(alone, tmp_path):
     assert_same_run(tmp_path / "run", alone)
 
 
+def test_fewer_devices_within_an_epoch(call_main, tmp_path):
+    """Broken if a run that was stopped within an epoch on two devices cannot end it on one, as promised.
+
+    50 steps, of which those that are left are no multiple of how many are taken at a time.
+    """
+    code = """
+import importlib, signal, sys
+sys.argv[0] = "01_gan_mnist.py"
+sys.path.insert(0, sys.argv.pop(1))
+import common
+stage1 = importlib.import_module("01_gan_mnist")
+step, signals = stage1.GAN.train_step, [signal.SIGTERM]
+
+def stop(model, batch):  # sends while it is being traced for the first device
+    if signals:
+        signal.raise_signal(signals.pop())
+    return step(model, batch)
+
+stage1.GAN.train_step = stop
+common.run_main(stage1.main)
+"""
+    flags = ["--steps-per-epoch", "50", "--epochs", "1", "--out", "run"]
+    command = [sys.executable, "-c", code, HERE, *flags, "--devices", "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 143 and "Stopped and saved at step" in done.stderr, done.stderr
+    done = call_main("01_gan_mnist.py", *flags)
+    assert done.returncode == 0 and "goes on after step" in done.stdout, done.stderr
+    assert read_rows(tmp_path / "run" / "losses.csv")[-1]["step"] == 50
+    assert max(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == "step_00000050"
+
+
 @pytest.mark.parametrize(
     "flags, problem",
     [

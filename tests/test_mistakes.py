@@ -8,7 +8,11 @@ import io
 import os
 import random
 import shutil
+import signal
 import struct
+import subprocess
+import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -166,6 +170,11 @@ PICTURES = {
     "cut in half": (lambda: encoded(pair())[:60], "damaged"),
     "one byte short": (lambda: encoded(pair())[:-1], "damaged"),
     "a JPEG cut short": (lambda: encoded(pair(), "JPEG")[:-20], "damaged"),
+    "a progressive JPEG cut short": (lambda: encoded(pair(), "JPEG", progressive=True)[:-20], "damaged"),
+    "a JPEG with a strange marker": (
+        lambda: encoded(pair(), "JPEG")[:-20] + b"\xff\xf0" + encoded(pair(), "JPEG")[-18:],
+        "damaged",
+    ),
     "no bytes": (lambda: b"", "not PNG or JPEG"),
     "text": (lambda: b"no picture", "not PNG or JPEG"),
     "a GIF that moves": (
@@ -213,12 +222,67 @@ def test_all_bad_pictures_are_named_at_once(mine, refused, call_main):
     assert (train, val) == (["train", "2", "6"], ["val", "1", "3"]), "what is sound is not measured"
 
 
+def test_what_never_ends_is_no_picture(mine):
+    """Broken if a named pipe, or a device, in a dataset has its check wait for ever."""
+    os.mkfifo(mine / "train" / "pipe.png")
+    controller, terminal = os.openpty()
+    (mine / "val" / "terminal.png").symlink_to(os.ttyname(terminal))
+    command = [sys.executable, HERE / "05_pix2pix_train.py", "--dataset", mine]
+    done = subprocess.run(command, cwd=mine.parent, capture_output=True, text=True, timeout=60, check=False)
+    os.close(controller)
+    os.close(terminal)
+    assert done.returncode == 2, done.stderr
+    for name in ("pipe.png", "terminal.png"):
+        assert f"{name} (not a file)" in done.stderr.splitlines()[-1]
+
+
+def test_interrupted_check():
+    """Broken if Ctrl-C, while thousands of pictures are handed out to be checked, waits for them all."""
+    checked = []
+
+    class Pictures(list):
+        def __iter__(self):
+            for number in range(len(self)):
+                if number == 300:
+                    signal.raise_signal(signal.SIGINT)
+                yield number
+
+    def check(number):
+        time.sleep(0.02)
+        checked.append(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(common.in_threads(check, Pictures(range(1000))))
+    assert len(checked) < 150  # those under way are finished
+
+
+@pytest.mark.parametrize("error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM")])
+def test_no_memory_is_no_damage(error, mine, call_main, monkeypatch):
+    """Broken if sound pictures are called damaged because memory was short while they were read."""
+
+    def read(*args):
+        raise error
+
+    before = files(mine.parent)
+    for reader, *command in (
+        ("decode_pair", "05_pix2pix_train.py", "--dataset", "mine"),
+        ("to_tensor", "07_get_pairs.py", "--edges", "mine/train", "--out", "new"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(common, reader, read)
+            done = call_main(*command)
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+        assert len(done.stderr.splitlines()) == 1 and "out of memory" in done.stderr
+        assert files(mine.parent) == before
+
+
 TAKEN = {
     "PNG": lambda: encoded(pair()),
     "JPEG": lambda: encoded(pair(), "JPEG", quality=95),
     "progressive JPEG": lambda: encoded(pair(), "JPEG", quality=95, progressive=True),
     "JPEG, upright by EXIF": lambda: encoded(pair(), "JPEG", quality=95, exif=turned(1)),
     "JPEG, thumbnail turned": lambda: encoded(pair(), "JPEG", quality=95, exif=turned(1) + turned(6)[14:]),
+    "JPEG, orientation 0": lambda: encoded(pair(), "JPEG", quality=95, exif=turned(0)),  # not known
     "JPEG, upright, other order": lambda: encoded(pair(), "JPEG", quality=95, exif=turned(1, "II")),
     "CMYK JPEG": lambda: encoded(pair("CMYK"), "JPEG", quality=95),
     "palette": lambda: encoded(pair().quantize()),

@@ -295,6 +295,28 @@ def test_no_room_is_no_damage(error, tmp_path, monkeypatch):
     assert "memory" in common.explain(error) or "disk is full" in common.explain(error)
 
 
+def test_a_checkpoint_alone_is_flushed(tmp_path, monkeypatch):
+    """Broken if a power cut can leave a checkpoint's name without its contents, or if saving one
+    waits until all that this machine writes has reached the disk.
+    """
+    checkpoints = common.Checkpoints(tmp_path, [tf.Variable(tf.zeros(50))])
+    checkpoints.restore()
+    flushed, all_flushed, flush = [], [], os.fsync
+
+    def note(file):
+        flushed.append((os.fstat(file).st_ino, (checkpoints.folder / "step_00000010").exists()))
+        flush(file)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "sync", lambda: all_flushed.append(True))
+    checkpoints.save(10)
+    assert not all_flushed
+    folder = checkpoints.folder / "step_00000010"
+    contents = {path.stat().st_ino for path in [folder, *folder.iterdir()]}
+    assert {number for number, has_name in flushed if not has_name} == contents and len(contents) == 3
+    assert [number for number, has_name in flushed if has_name] == [folder.parent.stat().st_ino]
+
+
 def test_brackets_in_the_path(call_main, tmp_path):
     """Broken if a run whose path TensorFlow takes for a pattern is called damaged."""
     (tmp_path / "a [1] b*").mkdir()
@@ -347,6 +369,14 @@ def test_output_that_nobody_reads(streams, tmp_path):
     assert (tmp_path / "status").read_text() == "0\n", done.stderr
     assert "Traceback" not in done.stderr and "Broken pipe" not in done.stderr
     assert len(lines(tmp_path / "run")) == 4 and (tmp_path / "run" / "result.png").exists()
+
+
+def test_warnings_that_nobody_reads(tmp_path):
+    """Broken if a script ends with its first warning after the reader of its errors has gone."""
+    code = "import common; common.run_main(lambda: [common.warn(str(number)) for number in range(3)])"
+    command = f"({sys.executable} -c '{code}'; echo $? >{tmp_path}/status) 2>&1 | true"
+    subprocess.run(["bash", "-c", command], cwd=HERE, check=False)
+    assert (tmp_path / "status").read_text() == "0\n"
 
 
 @pytest.fixture

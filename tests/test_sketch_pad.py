@@ -527,6 +527,20 @@ def test_runs(call_main, run, tmp_path, few_pairs):
         assert message in done.stderr
 
 
+@pytest.mark.parametrize("error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM")])
+def test_no_memory_is_no_damage(error, call_main, run, tmp_path, monkeypatch):
+    """Broken if sound weights are called damaged because memory was short while they were read."""
+
+    def load(*args):
+        raise error
+
+    monkeypatch.setattr(SmallUNet, "load_weights", load)
+    (tmp_path / "sketch.png").write_bytes(SHEET)
+    done = call_main(SCRIPT, "--run", run, "--colour", "sketch.png", "--out", "new")
+    assert done.returncode == 2 and "out of memory" in done.stderr and "damaged" not in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
 def test_export_moved(call_main, run):
     """Broken if the flag of earlier versions is not answered with the command that took its place."""
     done = call_main(SCRIPT, "--run", run, "--export", "new")
