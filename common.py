@@ -22,6 +22,7 @@ import csv
 import ctypes
 import errno
 import fcntl
+import functools
 import gzip
 import hashlib
 import io
@@ -53,7 +54,7 @@ def filtering_logs():
         r"I\d{4} |WARNING: All log messages before absl|INFO: Created TensorFlow Lite|\s*$"
         r"|.*cuInit.*\(303\)|.*jpeg_mem|W\d{4} .*(op_kernel|local_rendezvous|tensor_slice_reader|tf_tfl)"
         r"|(Bogus|Corrupt|Improper call|Input file|Invalid (JPEG|component)|Premature|Quantization) "
-        r"|Unsupported (JPEG|marker) "
+        r"|Unsupported (JPEG|marker) |\t \[\[\{\{"  # the last: where in a graph
     )
     try:
         log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
@@ -585,7 +586,7 @@ def training_pairs(paths, *, batch_size, seed, direction, augment, first_step, l
 # === 6. The training loop ===================================================
 
 
-def train(model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, validation=(), baseline=None):
+def train(model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, validation=(), baseline=dict):
     """Trains up to `args.epochs` epochs, from the run's last checkpoint if there is one.
 
     Writes losses.csv (the losses of the last step before each row), metrics.csv (with
@@ -601,7 +602,7 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, 
         draw: path -> None, draws the sample picture of the current state.
         steps_at_once: more than 1 where a step takes about as long as returning to Python.
         validation: pairs for the model's `test_step`, after each epoch.
-        baseline: what doing nothing scores on them, as columns for metrics.csv.
+        baseline: returns what doing nothing scores on them, as columns for metrics.csv.
 
     Returns:
         The rows of metrics.csv, dicts of numbers.
@@ -636,7 +637,7 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, 
             if is_chief():
                 scores = mean_scores([validate(pair) for pair in validation])
                 if scores:
-                    metrics_table.append({"epoch": epoch + 1} | scores | (baseline or {}))
+                    metrics_table.append({"epoch": epoch + 1} | scores | baseline())
                 bar.update(steps_per_epoch, scores.items(), finalize=True)
                 draw(run / "samples" / f"epoch_{epoch + 1:04d}.png")
                 draw_curves(run / "losses.png", losses_table.rows(), metrics_table.rows())
@@ -1409,6 +1410,7 @@ def check_pictures(paths, run=None):
     """
     kept = read_checks(run / CHECKED) if run else {}
     new = [path for path in paths if not (path in kept and kept[path][:2] == size_and_time(os.stat(path)))]
+    shape_decoder()  # traced once, and not in each thread
     with filtering_logs():
         found = dict(zip(new, in_threads(check_picture, new)))
     problems = {path: problem for path, (problem, _) in found.items() if problem}
@@ -1431,7 +1433,7 @@ def check_picture(path):
                     return "turned by an EXIF tag: save it upright", None
             file.seek(0)
             data = file.read()
-        if decoded_shape(data)[1] < 2:
+        if shape_decoder()(tf.constant(data))[1] < 2:
             return "less than 2 pixels wide", None
     except UnidentifiedImageError:
         return "not PNG or JPEG", None
@@ -1444,10 +1446,14 @@ def check_picture(path):
     return None, [*check, hashlib.sha256(data).hexdigest()]
 
 
-@tf.function(input_signature=[tf.TensorSpec((), tf.string)])  # op by op it takes six times as long
-def decoded_shape(data):
-    """Decodes a picture as training does; returns its height, width and 3. Raises as `decode_data`."""
-    return tf.shape(decode_data(data))
+@functools.cache
+def shape_decoder():
+    """Returns a function that decodes a picture as training does, and returns its height, width and 3.
+
+    It raises what `decode_data` raises, which takes six times as long, op by op.
+    """
+    decode = tf.function(lambda data: tf.shape(decode_data(data)))
+    return decode.get_concrete_function(tf.TensorSpec((), tf.string))
 
 
 def size_and_time(status):
