@@ -108,14 +108,14 @@ def print_table(measured, unreadable, direction):
 
     Args:
         measured: {split: its `Measures`}.
-        unreadable: {split: files that cannot be used}.
+        unreadable: {split: number of files that cannot be used}.
     """
     print(f"{'split':6}{'pairs':>7}{'unreadable':>12}  size of a half (pairs)")
     for split, measures in measured.items():
         sizes = measures.sizes
         most_common = ", ".join(f"{size} ({count})" for size, count in sizes.most_common(4))
         more = f", and {len(sizes) - 4} more sizes" if len(sizes) > 4 else ""
-        print(f"{split:6}{sizes.total():7}{len(unreadable[split]):12}  {most_common}{more}")
+        print(f"{split:6}{sizes.total():7}{unreadable[split]:12}  {most_common}{more}")
     heads = f"{'mean R':>8}{'G':>8}{'B':>8}{'spread R':>11}{'G':>8}{'B':>8}{'colours':>9}{'ink':>8}"
     print(f"\n{'in [-1, 1]':17}{heads}")
     for split, measures in measured.items():
@@ -209,10 +209,8 @@ def main():
 
     direction = args.direction or common.usual_direction(args.dataset)
     pairs = common.find_pairs(args.dataset)
-    unreadable = {split: common.find_unreadable(paths) for split, paths in pairs.items()}
-    readable = {
-        split: [path for path in paths if path not in unreadable[split]] for split, paths in pairs.items()
-    }
+    problems, checks = common.check_pictures(pairs["train"] + pairs["val"])
+    readable = {split: [path for path in paths if path in checks] for split, paths in pairs.items()}
     for split, paths in readable.items():
         if not paths:
             raise common.UserError(f"--dataset {args.dataset}: no readable picture in {split}")
@@ -227,8 +225,9 @@ def main():
     print(f"Conditions: {kind}, {how}\n")
     form = {"size": args.size, "labels": labels}
     measured = {split: measure(paths, direction, **form) for split, paths in readable.items()}
+    unreadable = {split: len(pairs[split]) - len(readable[split]) for split in pairs}
     print_table(measured, unreadable, direction)
-    common.warn_of_shared(readable, common.file_hashes(readable["train"] + readable["val"]))
+    common.warn_of_shared(readable, {path: check[-1] for path, check in checks.items()})
 
     draw_pairs(args.out / "pairs.png", readable["train"], direction, **form)
     draw_augmentations(args.out / "augmentation.png", readable["train"][0], direction, args.seed, **form)
@@ -238,7 +237,7 @@ def main():
         f"{args.out / 'augmentation.png'}  one pair under each --augment of stage 5\n"
         f"{args.out / 'histograms.png'}    values of both halves, and ink (training pairs)"
     )
-    common.refuse_unreadable(f"--dataset {args.dataset}", unreadable["train"] | unreadable["val"])
+    common.refuse_unreadable(f"--dataset {args.dataset}", problems)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ weights, and in saved/ 1.4 GB of checkpoints (2.1 GB while one is written). Run 
 where it stopped. Ten epochs of the 213 pairs take 15 to 30 minutes on 2 cores.
 """
 
+import functools
 import html
 import urllib.parse
 from pathlib import Path
@@ -85,6 +86,7 @@ class Pix2Pix(AdversarialModel):
         return scores(generate(self.generator, condition), real)
 
 
+@tf.function
 def scores(picture, real):
     """Scores a picture against the real one, both (1, height, width, 3) in [-1, 1].
 
@@ -261,9 +263,9 @@ def main():
     args.direction = args.direction or common.usual_direction(args.dataset)  # kept in options.json
     pairs = common.find_pairs(args.dataset)
     steps = common.epoch_steps(args, len(pairs["train"]))
-    files = pairs["train"] + pairs["val"]
-    common.refuse_unreadable(f"--dataset {args.dataset}", common.find_unreadable(files))
-    hashes = common.file_hashes(files)
+    problems, checks = common.check_pictures(pairs["train"] + pairs["val"], args.out)
+    common.refuse_unreadable(f"--dataset {args.dataset}", problems)
+    hashes = {path: check[-1] for path, check in checks.items()}
     common.warn_of_shared(pairs, hashes)
     data = {name: len(paths) for name, paths in pairs.items()}
     data["condition"] = describe_conditions(args.dataset, pairs["train"], args.direction, args.size)
@@ -271,7 +273,7 @@ def main():
     earlier = None
     if args.start_from:
         earlier, data["started from"] = start_from(args)
-    run = common.start_run(args, data, hashes)
+    run = common.start_run(args, data, hashes, checks)
 
     # The game: U-Net and PatchGAN, an optimiser each, batches of augmented pairs.
     model = Pix2Pix(args.loss, args.lambda_l1, args.filters)
@@ -287,9 +289,12 @@ def main():
         kind = {"seed": args.seed, "direction": args.direction, "augment": args.augment}
         return common.training_pairs(pairs["train"], **span, **kind, **form)
 
-    # Scores mean something beside those of doing nothing: the condition against the real picture.
     validation = validation_pairs(pairs["val"], args.direction, **form)
-    baseline = common.mean_scores([scores(*pair) for pair in validation], "condition_")
+
+    # Scores mean something beside those of doing nothing: the condition against the real picture.
+    @functools.cache
+    def baseline():
+        return common.mean_scores([scores(*pair) for pair in validation], "condition_")
 
     def draw(path, count=SAMPLE_ROWS):
         chosen = validation_pairs(common.spread(pairs["val"], count), args.direction, **form)

@@ -26,7 +26,7 @@ help:
 	@echo "make test      run the tests"
 	@echo "make slow      run the tests that take longer: kills, processes, a web browser"
 	@echo "make torture   kill trainings 60 times and see that nothing is lost (half an hour)"
-	@echo "make bench     how fast a step is, and how fast it could be"
+	@echo "make bench     how fast a step is, and how fast it could be: TORCH=python that has PyTorch"
 	@echo "make lint      run the linter"
 	@echo "make clean     remove the virtual environment and caches; runs/ stays"
 	@echo
@@ -76,7 +76,7 @@ torture: $(READY)
 	  01_gan_mnist.py,02_cgan_mnist.py,05_pix2pix_train.py
 
 bench: $(READY)
-	$(PY) benchmarks/step.py
+	$(PY) benchmarks/step.py $(if $(TORCH),--torch "$(TORCH)")
 
 lint: $(READY)
 	$(PY) -m ruff check .

@@ -21,6 +21,7 @@ import contextlib
 import csv
 import ctypes
 import errno
+import functools
 import gzip
 import hashlib
 import io
@@ -63,7 +64,7 @@ def filtering_logs():
         r"|computation_placer))|WARNING: All log messages before absl|INFO: Created TensorFlow Lite|\s*$"
         r"|.*cuInit.*\(303\)|.*jpeg_mem|.*Unable to register cu\w+ factory"
         r"|(Bogus|Corrupt|Improper call|Input file|Invalid (JPEG|component)|Premature|Quantization) "
-        r"|Unsupported (JPEG|marker) "
+        r"|Unsupported (JPEG|marker) |\t \[\[\{\{"  # the last: where in a graph
     )
     try:
         log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
@@ -629,7 +630,7 @@ def training_pairs(
 # === 6. The training loop ===================================================
 
 
-def train(model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, validation=(), baseline=None):
+def train(model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, validation=(), baseline=dict):
     """Trains up to `args.epochs` epochs, from the run's last checkpoint if there is one.
 
     Writes losses.csv (the losses of the last step before each row), metrics.csv (with
@@ -645,7 +646,7 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, 
         draw: path -> None, draws the sample picture of the current state.
         steps_at_once: more than 1 where a step takes about as long as returning to Python.
         validation: pairs for the model's `test_step`, after each epoch.
-        baseline: what doing nothing scores on them, as columns for metrics.csv.
+        baseline: returns what doing nothing scores on them, as columns for metrics.csv.
 
     Returns:
         The rows of metrics.csv, dicts of numbers.
@@ -680,7 +681,7 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, 
             if is_chief():
                 scores = mean_scores([validate(pair) for pair in validation])
                 if scores:
-                    metrics_table.append({"epoch": epoch + 1} | scores | (baseline or {}))
+                    metrics_table.append({"epoch": epoch + 1} | scores | baseline())
                 bar.update(steps_per_epoch, scores.items(), finalize=True)
                 draw(run / "samples" / f"epoch_{epoch + 1:04d}.png")
                 draw_curves(run / "losses.png", losses_table.rows(), metrics_table.rows())
@@ -1338,13 +1339,14 @@ LOCK = ".lock"
 USUAL = {"--size": "{}x{}".format(*IMAGE_SIZE), "--filters": FILTERS}  # of runs older than these flags
 
 
-def start_run(args, data, hashes):
+def start_run(args, data, hashes, checks=None):
     """Opens the run's folder `args.out`, new or to go on with; sets seed and precision.
 
     Args:
         args: the parsed flags.
         data: dict of names and counts, kept with the flags.
         hashes: of the data's files, by `file_hashes`. A run goes on with the same alone.
+        checks: of the data's files, by `check_pictures`, kept for its next start.
 
     Returns:
         The folder. Only the chief writes there.
@@ -1360,6 +1362,8 @@ def start_run(args, data, hashes):
     tune_for_device(args.precision)
     if is_chief():
         open_run(args.out, args.fresh, flags, data)
+        if checks:
+            keep_checks(args.out, checks)
     keras.config.set_dtype_policy(args.precision)
     keras.utils.set_random_seed(args.seed)
     return args.out
@@ -1681,44 +1685,103 @@ def find_pairs(dataset):
     return pairs
 
 
-def find_problem(path):
-    """Returns what makes a picture file unusable as a pair, or None."""
+CHECKED = ".checked.json"  # in a run's folder
+
+
+def check_pictures(paths, run=None):
+    """Decodes and hashes every picture, each file read once, so that none ends a long training.
+
+    Args:
+        run: a run's folder, where `keep_checks` has kept what an earlier start found. Of those files
+            whose size and time of change are as they were, the contents are taken to be so, too.
+
+    Returns:
+        problems: dict of path -> what is wrong with it, of those that cannot be used.
+        checks: dict of path -> [size, time of change in ns, hash], of the others.
+    """
+    kept = read_checks(run / CHECKED) if run else {}
+    new = [path for path in paths if not (path in kept and kept[path][:2] == size_and_time(os.stat(path)))]
+    shape_decoder()  # traced once, and not in each thread
+    with filtering_logs():
+        found = dict(zip(new, in_threads(check_picture, new)))
+    problems = {path: problem for path, (problem, _) in found.items() if problem}
+    good = [path for path in paths if path not in problems]
+    return problems, {path: found[path][1] if path in found else kept[path] for path in good}
+
+
+def check_picture(path):
+    """Returns what makes a picture file unusable as a pair, or None; and its size, time and hash."""
     try:
         path.encode()
         if Path(path).exists() and not Path(path).is_file():
-            return "not a file"  # opening a pipe would wait for its other end
-        with Image.open(path, formats=["PNG", "JPEG"]) as image:
-            if math.prod(image.size) > MAX_PIXELS:
-                return f"more than {MAX_PIXELS:,} pixels"
-            if orientation(image) != 1:
-                return "turned by an EXIF tag: save it upright"
-        left, _ = decode_pair(path)
+            return "not a file", None  # opening a pipe would wait for its other end
+        with open(path, "rb") as file:
+            check = size_and_time(os.fstat(file.fileno()))
+            with Image.open(file, formats=["PNG", "JPEG"]) as image:
+                if math.prod(image.size) > MAX_PIXELS:
+                    return f"more than {MAX_PIXELS:,} pixels", None
+                if orientation(image) != 1:
+                    return "turned by an EXIF tag: save it upright", None
+            file.seek(0)
+            data = file.read()
+        if shape_decoder()(tf.constant(data))[1] < 2:
+            return "less than 2 pixels wide", None
     except UnidentifiedImageError:
-        return "not PNG or JPEG"
+        return "not PNG or JPEG", None
     except UnicodeError:
-        return "TensorFlow cannot take this name, which is not UTF-8: rename it"
+        return "TensorFlow cannot take this name, which is not UTF-8: rename it", None
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise  # the picture is not to blame
     except Exception as error:  # Pillow and TensorFlow know many kinds of damage
-        return getattr(error, "strerror", None) or "damaged"
-    return None if left.shape[1] else "less than 2 pixels wide"
+        return getattr(error, "strerror", None) or "damaged", None
+    return None, [*check, hashlib.sha256(data).hexdigest()]
+
+
+@functools.cache
+def shape_decoder():
+    """Returns a function that decodes a picture as training does, and returns its height, width and 3.
+
+    It raises what `decode_data` raises, which takes six times as long, op by op.
+    """
+    decode = tf.function(lambda data: tf.shape(decode_data(data)))
+    return decode.get_concrete_function(tf.TensorSpec((), tf.string))
+
+
+def size_and_time(status):
+    """Returns the size of a file and when it was changed, from its os.stat."""
+    return [status.st_size, status.st_mtime_ns]
+
+
+def keep_checks(run, checks):
+    """Keeps what `check_pictures` has found in the run's folder, under a seal."""
+    text = json.dumps(checks)
+    with replacing(run / CHECKED) as path:
+        path.write_text(f"{seal(text)}\n{text}")
+
+
+def read_checks(path):
+    """Returns the checks that are kept in a file; none if it is not there, damaged or not by this version."""
+    try:
+        sealed_by, _, text = path.read_text().partition("\n")
+        return json.loads(text) if sealed_by == seal(text) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def seal(text):
+    """Returns a checksum: of the TensorFlow too, since another one may read other pictures."""
+    return hashlib.sha256(f"{tf.__version__} {text}".encode()).hexdigest()
+
+
+def find_unreadable(paths):
+    """Returns path -> what is wrong with it, of those pictures that cannot be used as pairs."""
+    return check_pictures(paths)[0]
 
 
 def orientation(image):
     """Returns how EXIF turns a Pillow picture, 2 to 8, or 1 for upright."""
     turn = image.getexif().get(ExifTags.Base.Orientation, 1) if image.format == "JPEG" else 1
     return turn if turn in range(2, 9) else 1
-
-
-def find_unreadable(paths):
-    """Decodes every picture, so that none ends a long training.
-
-    Returns:
-        dict: path -> what is wrong with it, of those that cannot be used.
-    """
-    with filtering_logs():
-        problems = in_threads(find_problem, paths)
-    return {path: problem for path, problem in zip(paths, problems) if problem}
 
 
 def refuse_unreadable(flag, problems):
@@ -1965,7 +2028,7 @@ def warn_of_shared(pairs, hashes):
     """Warns when a validation picture is trained on as well, since the scores would flatter.
 
     Args:
-        hashes: of all these pictures, by `file_hashes`.
+        hashes: of all these pictures, {path: hash}.
     """
     train = {hashes[path]: path for path in pairs["train"]}
     shared = [path for path in pairs["val"] if hashes[path] in train]

@@ -1,12 +1,15 @@
 """How fast is a Pix2Pix step, against the plain way to write it and against the machine's limit?
 
-    python benchmarks/step.py [rounds]        (make bench)
+    python benchmarks/step.py [rounds] [--torch PYTHON]        (make bench TORCH=PYTHON)
 
 For batch 1 and 4, float32 and mixed_bfloat16, in one run, interleaved, medians:
 
 plain  two tapes and Keras' Adam in one @tf.function, as a tutorial has it, and the C
        library's memory as it comes;
 ours   the step of stage 5 as `Model.fit` calls it, with its input pipeline;
+torch  the same step in PyTorch, tuned: see step_torch.py. Only with --torch, the interpreter
+       of an environment of its own: `python -m venv torchenv && torchenv/bin/pip install
+       torch`, then `--torch torchenv/bin/python`. Nothing else here needs it;
 limit  the time that the arithmetic and the optimisers' memory traffic take at the rates
        measured here: FLOPs counted from the layers over the rate of a matrix product in
        that precision, plus the bytes that Adam reads and writes over the rate of a copy.
@@ -20,8 +23,11 @@ Writes step.csv and step.png beside the table, under runs/benchmarks/.
 import csv
 import importlib
 import itertools
+import math
 import multiprocessing
+import select
 import statistics
+import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -44,6 +50,7 @@ from common import (  # noqa: E402
     generator_loss,
     keep_memory,
     make_train_function,
+    new_parser,
     save_figure,
     training_pairs,
 )
@@ -54,7 +61,8 @@ from matplotlib.figure import Figure  # noqa: E402
 
 BATCHES = (1, 4)
 PRECISIONS = ("float32", "mixed_bfloat16")
-FORMS = ("plain", "ours")
+FORMS = ("plain", "ours", "torch")
+PATIENCE = 100  # seconds for a step of PyTorch: its bfloat16 takes minutes where a processor has none
 SIZE = 2048  # of the matrices multiplied
 COPIED = 2**26  # floats
 ADAM_FLOATS = 7  # per parameter: read gradient, parameter and both moments; write the last three
@@ -91,12 +99,15 @@ def convolutions(network, *inputs):
 
 
 def count():
-    """Returns the convolutions of both networks on one picture, and the number of all parameters."""
+    """Returns the convolutions of both networks on one picture, and their trainable parameters."""
     picture = tf.zeros((1, 256, 256, 3))
     generator, discriminator = UNet(), PatchGAN()
     generator(picture, training=False)
     discriminator(picture, picture, training=False)
-    parameters = generator.count_params() + discriminator.count_params()
+    parameters = [
+        sum(math.prod(variable.shape) for variable in network.trainable_variables)
+        for network in (generator, discriminator)
+    ]
     return convolutions(generator, picture), convolutions(discriminator, picture, picture), parameters
 
 
@@ -159,12 +170,51 @@ def serve(pipe, batch, precision, form):
         pipe.send((taken, page_faults() - before))
 
 
-def start_forms(batch):
-    """Starts the processes of a batch size, 2 GB each; returns {(batch, precision, form): pipe}."""
+class TorchPipe:
+    """step_torch.py in an interpreter that has PyTorch, asked as the other processes are.
+
+    Raises:
+        SystemExit: PyTorch is not there, or its networks have other parameters than ours.
+    """
+
+    def __init__(self, python, batch, precision, parameters):
+        command = [python, Path(__file__).with_name("step_torch.py"), str(batch), precision]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        version, *counts = self.process.stdout.readline().split() or ["nothing"]
+        if [int(count) for count in counts] != parameters:
+            sys.exit(f"--torch {python}: answers {version}, with {counts} parameters, not {parameters}")
+        print(f"batch {batch}, {precision}: PyTorch {version}, {' + '.join(counts)} parameters, as ours")
+
+    def send(self, more):
+        if more and self.process.poll() is None:
+            print(file=self.process.stdin, flush=True)
+        else:
+            self.process.kill()
+
+    def recv(self):
+        """Returns the seconds and page faults of a step; infinite seconds if it takes too long."""
+        if select.select([self.process.stdout], [], [], PATIENCE)[0]:
+            answer = self.process.stdout.readline().split()
+            if answer:
+                return float(answer[0]), int(answer[1])
+        self.process.kill()
+        return math.inf, 0
+
+
+def start_forms(batch, torch, parameters):
+    """Starts the processes of a batch size, 2 GB each; returns {(batch, precision, form): pipe}.
+
+    Args:
+        torch: an interpreter that has PyTorch, or None.
+        parameters: trainable ones of the generator and of the discriminator.
+    """
     context, pipes = multiprocessing.get_context("spawn"), {}
     for precision, form in itertools.product(PRECISIONS, FORMS):
-        pipes[batch, precision, form], there = context.Pipe()
-        context.Process(target=serve, args=(there, batch, precision, form), daemon=True).start()
+        if form != "torch":
+            pipes[batch, precision, form], there = context.Pipe()
+            context.Process(target=serve, args=(there, batch, precision, form), daemon=True).start()
+        elif torch:
+            pipes[batch, precision, form] = TorchPipe(torch, batch, precision, parameters)
     return pipes
 
 
@@ -243,7 +293,7 @@ def machine():
     return works
 
 
-def measure(rounds, generators, discriminators):
+def measure(rounds, generators, discriminators, parameters, torch):
     """Runs everything in turn, so often.
 
     Returns:
@@ -256,7 +306,7 @@ def measure(rounds, generators, discriminators):
         asked = {(batch, name): lambda work=work: (seconds(work), 0) for name, work in rates.items()}
         for name, (work, count) in parts(batch, generators, discriminators).items():
             asked[batch, name], flops[batch, name] = lambda work=work: (seconds(work), 0), count
-        pipes = start_forms(batch)
+        pipes = start_forms(batch, torch, parameters)
         for name, pipe in pipes.items():
             asked[name] = lambda pipe=pipe: pipe.send(True) or pipe.recv()
         for number in range(-2, rounds):
@@ -273,12 +323,16 @@ def measure(rounds, generators, discriminators):
 
 
 def main():
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+    parser = new_parser(__doc__)
+    parser.add_argument("rounds", type=int, nargs="?", default=7)
+    parser.add_argument("--torch", metavar="PYTHON", help="an interpreter that has PyTorch")
+    args = parser.parse_args()
     generators, discriminators, parameters = count()
     # The generator forward and backward: 3 passes. The discriminator: 3 on the real pair, 3 on
     # the generated one, and once more the gradient of the input, which the generator learns from.
     flops = 3 * forward_flops(generators) + 7 * forward_flops(discriminators)
-    median, shares, faults = measure(rounds, generators, discriminators)
+    median, shares, faults = measure(args.rounds, generators, discriminators, parameters, args.torch)
+    parameters = sum(parameters)
 
     # The machine may be busier in one hour than in the next: each batch size has rates of its own.
     rate = {(b, precision): 2 * SIZE**3 / median[b, precision] for b in BATCHES for precision in PRECISIONS}
@@ -296,7 +350,7 @@ def main():
     rows = []
     for batch, precision in itertools.product(BATCHES, PRECISIONS):
         limit = batch * flops / rate[batch, precision] + traffic[batch]
-        for form in FORMS:
+        for form in [form for form in FORMS if (batch, precision, form) in median]:
             taken = median[batch, precision, form]
             rows.append(
                 {
@@ -306,6 +360,7 @@ def main():
                     "seconds a step": taken,
                     "pictures a second": batch / taken,
                     "by plain": median[batch, precision, "plain"] / taken,
+                    "by torch": median.get((batch, precision, "torch"), math.nan) / taken,
                     "by float32": median[batch, "float32", form] / taken,
                     "of the limit": limit / taken,
                     "page faults": int(faults[batch, precision, form]),
@@ -337,11 +392,12 @@ def draw(rows, median, path):
     """Draws the seconds a picture of each form, with the limit as a line."""
     figure = Figure((7, 3.6), layout="constrained")
     axis = figure.subplots()
+    rows = [row for row in rows if row["seconds a step"] < math.inf]
     labels = [
         f"batch {row['batch']}\n{row['precision'].removeprefix('mixed_')}\n{row['form']}" for row in rows
     ]
-    taken = [1 / row["pictures a second"] for row in rows]
-    colours = {"plain": "0.7", "ours": "tab:blue"}
+    taken = [row["seconds a step"] / row["batch"] for row in rows]
+    colours = {"plain": "0.7", "ours": "tab:blue", "torch": "tab:orange"}
     bars = axis.bar(range(len(rows)), taken, color=[colours[row["form"]] for row in rows])
     axis.bar_label(bars, [f"{t:.2f}" for t in taken], fontsize=8)
     limits = [t * row["of the limit"] for t, row in zip(taken, rows)]

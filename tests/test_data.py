@@ -150,7 +150,7 @@ def test_few_bits_and_one_transparent_colour(kind, tmp_path):
     data, red = KINDS[kind]
     path = tmp_path / "picture.png"
     path.write_bytes(data)
-    assert common.find_problem(str(path)) is None
+    assert common.find_unreadable([str(path)]) == {}
     picture = common.decode_picture(str(path))
     assert picture.shape == (1, len(red), 3)
     assert [int(value) for value in picture[0, :, 0]] == red
