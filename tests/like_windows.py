@@ -8,6 +8,7 @@ error. The rest of Windows (its paths, its console, its TensorFlow) is not playe
 
 import contextlib
 import fcntl
+import functools
 import os
 import signal
 import subprocess  # noqa: F401 (later, it would take the made-up msvcrt for a sign of Windows)
@@ -20,7 +21,7 @@ GONE = {
     signal: "SIGHUP SIGQUIT SIGKILL SIGALRM SIGUSR1 SIGUSR2 SIGCHLD SIGPIPE alarm pause setitimer",
 }
 MODULES = "fcntl grp pwd resource termios tty"
-plain = {name: getattr(os, name) for name in ("open", "fsync", "rename", "replace", "unlink", "rmdir")}
+plain = {name: getattr(os, name) for name in ("open", "fsync", "rename", "unlink", "rmdir")}
 
 
 def files_open():
@@ -38,21 +39,15 @@ def refuse_open(*paths):
             raise PermissionError(13, "used by another process", path)
 
 
-def moving(function):
-    def move(path, new_path):
-        refuse_open(path, new_path)
-        return function(path, new_path)
-
-    return move
+def move(function, path, new_path):
+    refuse_open(path, new_path)
+    return function(path, new_path)
 
 
-def removing(function):
-    def remove(path, **options):
-        if "dir_fd" not in options or options["dir_fd"] is None:
-            refuse_open(path)
-        return function(path, **options)
-
-    return remove
+def remove(function, path, **options):
+    if options.get("dir_fd") is None:
+        refuse_open(path)
+    return function(path, **options)
 
 
 def open_file(path, flags, *arguments, **options):
@@ -82,9 +77,10 @@ def hide():
     sys.modules["msvcrt"] = types.SimpleNamespace(locking=lock, LK_NBLCK=2)
     sys.modules |= dict.fromkeys(MODULES.split())  # None: cannot be imported
     os.open, os.fsync = open_file, flush
-    os.rename, os.replace = moving(plain["rename"]), moving(plain["replace"])
-    os.unlink = os.remove = removing(plain["unlink"])
-    os.rmdir = removing(plain["rmdir"])
+    # partial, because pathlib of Python 3.10 would make methods of functions.
+    os.rename = os.replace = functools.partial(move, plain["rename"])
+    os.unlink = os.remove = functools.partial(remove, plain["unlink"])
+    os.rmdir = functools.partial(remove, plain["rmdir"])
 
 
 def main():
