@@ -1756,13 +1756,13 @@ def keep_checks(run, checks):
     """Keeps what `check_pictures` has found in the run's folder, under a seal."""
     text = json.dumps(checks)
     with replacing(run / CHECKED) as path:
-        path.write_text(f"{seal(text)}\n{text}")
+        path.write_text(f"{seal(text)}\n{text}", encoding="utf-8")
 
 
 def read_checks(path):
     """Returns the checks that are kept in a file; none if it is not there, damaged or not by this version."""
     try:
-        sealed_by, _, text = path.read_text().partition("\n")
+        sealed_by, _, text = path.read_text(encoding="utf-8").partition("\n")
         return json.loads(text) if sealed_by == seal(text) else {}
     except (OSError, ValueError):
         return {}

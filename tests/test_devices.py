@@ -132,7 +132,7 @@ common.run_main(stage1.main)
     done = call_main("01_gan_mnist.py", *flags)
     assert done.returncode == 0 and "goes on after step" in done.stdout, done.stderr
     assert read_rows(tmp_path / "run" / "losses.csv")[-1]["step"] == 50
-    assert max(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == "step_00000050"
+    assert max(path.name for path in (tmp_path / "run" / "saved").iterdir()) == "step_00000050"
 
 
 @pytest.mark.parametrize(

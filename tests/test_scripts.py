@@ -122,6 +122,7 @@ def test_train(run_script, call_main, tmp_path, few_pairs, monkeypatch):
         "samples/epoch_0002.png",
         "generator.weights.h5",
         ".lock",
+        ".checked.json",
         *(f"saved/step_0000000{n}" for n in (2, 4)),
         *(f"saved/step_0000000{n}/state.{part}" for n in (2, 4) for part in PARTS),
     }

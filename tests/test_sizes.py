@@ -161,11 +161,23 @@ def test_all_stages_at_another_size(filters, call_main, stage5, few_pairs, tmp_p
     done = call_main(TRAIN, *flags, "--filters", "3", "--start-from", "whole", "--out", "new")
     assert done.returncode == 2 and f"has other networks; give --filters {filters}" in done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "new").exists()
-    begun = [*flags, "--size", "256x256", "--epochs", 1, "--start-from", "whole", "--out", "new"]
-    done = call_main(TRAIN, *begun)
+    shutil.copytree(run, tmp_path / "square")
+    recorded["flags"]["--size"] = "256x256"
+    (tmp_path / "square" / "options.json").write_text(json.dumps(recorded))
+    done = call_main(TRAIN, "--compare", "whole", "square")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "square: was trained at --size 256x256, and whole at 512x256" in done.stderr
+
+
+@pytest.mark.slow
+def test_start_from_another_size(call_main, few_pairs, tmp_path):
+    """Broken if a run cannot begin with the weights of one of another size."""
+    flags = ["--dataset", few_pairs, "--steps-per-epoch", 1, "--epochs", 1, "--filters", 2]
+    assert call_main(TRAIN, *flags, "--out", "square").returncode == 0
+    done = call_main(TRAIN, *flags, "--size", "512x256", "--start-from", "square", "--out", "high")
     assert done.returncode == 0, done.stderr
-    done = call_main(TRAIN, "--compare", "whole", "new")
-    assert done.returncode == 2 and "new: was trained at --size 256x256, and whole at 512x256" in done.stderr
+    data = json.loads((tmp_path / "high" / "options.json").read_text())["data"]
+    assert data["started from"]["networks"] == ["generator", "discriminator"]
 
 
 def test_older_runs(tmp_path, untrained):
