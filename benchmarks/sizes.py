@@ -37,7 +37,8 @@ WHOLE_FILTERS = (16, 64)
 
 def peak():
     """Returns the peak of this process's memory in GB."""
-    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024 / 1e9
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e9
 
 
 def measure_steps(size, filters):
@@ -68,8 +69,8 @@ def in_process(*arguments):
 
 def scores(run):
     """Returns (size, filters) of a finished run, and the last row of its metrics.csv."""
-    flags = json.loads((run / "options.json").read_text())["flags"]
-    with (run / "metrics.csv").open() as file:
+    flags = json.loads((run / "options.json").read_text(encoding="utf-8"))["flags"]
+    with (run / "metrics.csv").open(encoding="utf-8") as file:
         *_, last = csv.DictReader(file)
     return (flags.get("--size", "256x256"), flags.get("--filters", 64)), last
 
@@ -100,10 +101,10 @@ def make_run(folder, filters):
     run = Path(folder, filters)
     run.mkdir(parents=True)
     generator.save_weights(run / "generator.weights.h5")
-    (run / "metrics.csv").write_text("epoch,val_l1\n1,0.5\n")
+    (run / "metrics.csv").write_text("epoch,val_l1\n1,0.5\n", encoding="utf-8")
     flags = {"--dataset": "openmoji", "--direction": "AtoB", "--epochs": 1, "--filters": int(filters)}
     options = {"flags": flags, "data": {"script": "05_pix2pix_train.py"}}
-    (run / "options.json").write_text(json.dumps(options))
+    (run / "options.json").write_text(json.dumps(options), encoding="utf-8")
     for width, height in PICTURES:
         noise = common.tf.random.stateless_uniform((height, width, 3), (0, 0), 0, 256, common.tf.int32)
         png = common.tf.io.encode_png(common.tf.cast(noise, common.tf.uint8))
@@ -121,11 +122,11 @@ def compare_pictures():
                 flags = ["--run", f"{folder}/{filters}", "--out", f"{folder}/out", "--force", "--whole"]
                 flags += ["--colour", f"{folder}/{width}x{height}.png"]
                 command = [sys.executable, str(HERE / "06_sketch_pad.py"), *flags]
-                with open(f"{folder}/said", "w") as said:
+                with open(f"{folder}/said", "w", encoding="utf-8") as said:
                     to_file = [(os.POSIX_SPAWN_DUP2, said.fileno(), 1)]
                     process = os.posix_spawn(sys.executable, command, os.environ, file_actions=to_file)
                     _, status, usage = os.wait4(process, 0)
-                text = Path(folder, "said").read_text()
+                text = Path(folder, "said").read_text(encoding="utf-8")
                 if status:
                     raise SystemExit(text)
                 seconds, memory = re.search(r"([\d.]+) s,", text)[1], usage.ru_maxrss * 1024 / 1e9
