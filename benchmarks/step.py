@@ -4,9 +4,9 @@
 
 For batch 1 and 4, float32 and mixed_bfloat16, in one run, interleaved, medians:
 
-plain  two tapes and Keras' Adam in one @tf.function, as a tutorial has it, and the C
-       library's memory as it comes;
-ours   the step of stage 5 as `Model.fit` calls it, with its input pipeline;
+plain  two tapes, Keras' layers and Adam in one @tf.function, as a tutorial has it, and the
+       C library's memory as it comes;
+ours   the step of stage 5 as `common.train` calls it, with its input pipeline;
 torch  the same step in PyTorch, tuned: see step_torch.py. Only with --torch, the interpreter
        of an environment of its own: `python -m venv torchenv && torchenv/bin/pip install
        torch`, then `--torch torchenv/bin/python`. Nothing else here needs it;
@@ -40,6 +40,7 @@ except ImportError:  # Windows, which does not tell the page faults
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import common  # noqa: E402
 from common import (  # noqa: E402
     PatchGAN,
     UNet,
@@ -151,6 +152,8 @@ def serve(pipe, batch, precision, form):
     flags = {"batch_size": batch, "seed": 0, "direction": "AtoB", "augment": "jitter"}
     batches = training_pairs(find_pairs("openmoji")["train"], **flags, first_step=0, last_step=10**6)
     if form == "plain":
+        common.BatchNorm = keras.layers.BatchNormalization
+        common.Conv2D, common.Conv2DTranspose = keras.layers.Conv2D, keras.layers.Conv2DTranspose
         plain, batches = plain_step(), iter(batches)
 
         def step():
