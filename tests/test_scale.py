@@ -96,7 +96,7 @@ FOREIGN = {
     "one digit of a hash": lambda text: text[:-3] + ("0" if text[-3] != "0" else "1") + text[-2:],
     "empty": lambda text: "",
     "another file": lambda text: json.dumps({"name": [1, 2, 3]}),
-    "sealed by another TensorFlow": lambda text: "0" * 64 + text[64:],
+    "another seal": lambda text: "0" * 64 + text[64:],
     "not text": lambda text: b"\xff\xfe\x00".decode("latin-1") * 100,
 }
 
@@ -111,6 +111,16 @@ def test_damaged_checks(kind, pairs, tmp_path, decoded):
     file.write_bytes(FOREIGN[kind](file.read_text()).encode("latin-1"))
     decoded.clear()
     assert common.check_pictures(paths, tmp_path) == ({}, checks)
+    assert len(decoded) == len(paths)
+
+
+def test_checks_of_another_tensorflow(pairs, tmp_path, monkeypatch, decoded):
+    """Broken if a picture that another TensorFlow could read is not tried with this one."""
+    _, paths = pairs
+    common.keep_checks(tmp_path, common.check_pictures(paths, tmp_path)[1])
+    decoded.clear()
+    monkeypatch.setattr(tf, "__version__", "2.0.0")
+    common.check_pictures(paths, tmp_path)
     assert len(decoded) == len(paths)
 
 
@@ -139,10 +149,7 @@ def test_stage5_keeps_checks(pairs, call_main, tmp_path, monkeypatch, decoded):
 
 
 def test_damaged_only_in_its_pixels(tmp_path, capfd):
-    """Broken if a picture whose header is sound is not decoded to its end; or TensorFlow's words get through.
-
-    Only its shape is asked for, and a graph leaves out what nothing asks for.
-    """
+    """Broken if a picture is not decoded to its end, or TensorFlow's words about it get through."""
     path = str(tmp_path / "picture.jpg")
     noise = tf.random.stateless_uniform((64, 128, 3), (0, 0), 0, 256, tf.int32)
     data = tf.io.encode_png(tf.cast(noise, tf.uint8))
