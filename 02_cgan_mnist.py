@@ -184,11 +184,11 @@ def main():
     )
     add("--digit", type=common.number(0, 9, int), metavar="0..9", help="no training: draw this digit")
     args = parser.parse_args()
-    common.set_devices(args)
     if args.digit is not None:
         draw_one_digit(args)
         return
 
+    common.set_devices(args)
     digits, labels = common.load_mnist()
     steps = common.epoch_steps(args, len(digits))
     run = common.start_run(args, {"digits": len(digits)}, common.file_hashes(common.MNIST_FILES))

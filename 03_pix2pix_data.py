@@ -15,10 +15,12 @@ its file to the networks, with the paper's augmentation, which stage 5 calls `ji
 They are augmented as one stack so that both halves move together. 286, the crop and the
 mirroring are in appendix 6.2 of Isola et al. 2017, which also lists the datasets of the
 paper; section 3 says what condition and target are to the two networks. To validate and
-to test, the stack is resized to (256, 256, 6) and nothing else.
+to test, the stack is resized to (256, 256, 6) and nothing else. --size makes that another
+size, as it does in stage 5, and the 286 grow with it.
 
     python 03_pix2pix_data.py
     python 03_pix2pix_data.py --dataset my/folder --direction BtoA
+    python 03_pix2pix_data.py --dataset my/folder --size 256x512
 
 Prints a table of both splits, names the files that cannot be read, and writes, under
 runs/03_pix2pix_data: pairs.png, augmentation.png, histograms.png. Takes about 10 seconds
@@ -47,7 +49,7 @@ MOVED_FLAGS = ["--download", "--pair", "--edges", "--import-cityscapes", "--url"
 
 
 class Measures(NamedTuple):
-    """What `measure` finds out about the pairs of one split, resized to 256x256, in [-1, 1].
+    """What `measure` finds out about the pairs of one split, resized to --size, in [-1, 1].
 
     The six channels are R, G and B of the condition, then R, G and B of the target.
     """
@@ -60,18 +62,19 @@ class Measures(NamedTuple):
     colours: tf.Tensor  # (2,), how many colours a condition has, and a target; means over the pairs
 
 
-def measure(paths, direction, labels=False):
+def measure(paths, direction, *, size=common.IMAGE_SIZE, labels=False):
     """Returns the `Measures` of the pairs of one split.
 
     Args:
         paths: files of side-by-side pictures, all readable.
         direction: "AtoB" or "BtoA", as for `stack_pair`.
+        size: (height, width) to resize to.
         labels: whether the conditions are label maps, as for `resize`.
     """
 
     def read(path):
         stack = read_stack(path, direction)
-        return tf.shape(stack), resize(stack, labels=labels)
+        return tf.shape(stack), resize(stack, size, labels)
 
     sizes, ink, colours = Counter(), [], tf.zeros(2)
     total, squares, counts = tf.zeros(6), tf.zeros(6), tf.zeros((6, BINS))
@@ -86,7 +89,7 @@ def measure(paths, direction, labels=False):
         counts += tf.cast(tf.stack(histograms), tf.float32)
         condition, target = split_stack(stack)
         colours += [count_colours(condition), count_colours(target)]
-        dark = tf.reduce_mean(condition, axis=-1) < 0.0  # (256, 256)
+        dark = tf.reduce_mean(condition, axis=-1) < 0.0  # (height, width)
         ink.append(float(tf.reduce_mean(tf.cast(dark, tf.float32))))
     mean = total / len(paths)
     spread = tf.sqrt(tf.maximum(squares / len(paths) - mean**2, 0.0))
@@ -134,14 +137,14 @@ def print_table(measured, unreadable, direction):
 # === Drawing ================================================================
 
 
-def draw_pairs(path, files, direction, labels=False):
+def draw_pairs(path, files, direction, *, size=common.IMAGE_SIZE, labels=False):
     """Draws some files as they are stored, and beside each the condition and the target in it."""
     shown = files[:: max(1, len(files) // PAIRS_SHOWN)][:PAIRS_SHOWN]
     figure = Figure((7.2, 1.75 * len(shown) + 0.3), layout="constrained")
     axes = figure.subplots(len(shown), 3, squeeze=False, width_ratios=[2, 1, 1])
     for row, file in zip(axes, shown):
         left, right = decode_pair(file)
-        condition, target = split_stack(resize(stack_pair(left, right, direction), labels=labels))
+        condition, target = split_stack(resize(stack_pair(left, right, direction), size, labels))
         row[0].imshow(tf.concat([left, right], axis=1))
         row[0].axvline(left.shape[1] - 0.5, color="tab:red", linestyle="--")
         row[0].set_xlabel(f"{Path(file).parent.name}/{Path(file).name}", fontsize=8, parse_math=False)
@@ -154,12 +157,13 @@ def draw_pairs(path, files, direction, labels=False):
     common.save_figure(figure, path)
 
 
-def draw_augmentations(path, file, direction, seed, labels=False):
+def draw_augmentations(path, file, direction, seed, *, size=common.IMAGE_SIZE, labels=False):
     """Draws one pair under each augmentation, several times: a row for each, condition and target."""
     stack = read_stack(file, direction)
     rows = []
     for augment in AUGMENTATIONS.values():
-        draws = [augment(stack, tf.constant([seed, draw], tf.int64), labels) for draw in range(DRAWS_SHOWN)]
+        seeds = [tf.constant([seed, draw], tf.int64) for draw in range(DRAWS_SHOWN)]
+        draws = [augment(stack, seed, size, labels) for seed in seeds]
         rows.append([tf.concat(split_stack(draw), axis=1) for draw in draws])  # (256, 512, 3) each
     titles = [f"draw {number}" for number in range(1, DRAWS_SHOWN + 1)]
     common.save_grid(path, rows, titles=titles, row_titles=list(AUGMENTATIONS), scale=0.6)
@@ -219,13 +223,14 @@ def main():
     labels = kind == "labels"
     how = "resized without mixing colours" if labels else "resized like the targets"
     print(f"Conditions: {kind}, {how}\n")
-    measured = {split: measure(paths, direction, labels) for split, paths in readable.items()}
+    form = {"size": args.size, "labels": labels}
+    measured = {split: measure(paths, direction, **form) for split, paths in readable.items()}
     unreadable = {split: len(pairs[split]) - len(readable[split]) for split in pairs}
     print_table(measured, unreadable, direction)
     common.warn_of_shared(readable, {path: check[-1] for path, check in checks.items()})
 
-    draw_pairs(args.out / "pairs.png", readable["train"], direction, labels)
-    draw_augmentations(args.out / "augmentation.png", readable["train"][0], direction, args.seed, labels)
+    draw_pairs(args.out / "pairs.png", readable["train"], direction, **form)
+    draw_augmentations(args.out / "augmentation.png", readable["train"][0], direction, args.seed, **form)
     draw_histograms(args.out / "histograms.png", measured["train"])
     print(
         f"\n{args.out / 'pairs.png'}         some files, and the two halves of each\n"

@@ -19,6 +19,7 @@ Going down, each block halves height and width; going up, each doubles them. A s
 the encoder's channels to the decoder's map of the same size: the next block sees both.
 
     python 04_pix2pix_models.py
+    python 04_pix2pix_models.py --filters 32      # networks of half the width
 
 Prints the layer tables, the receptive field and what batchnorm does to a 1x1 map, and
 writes, under runs/04_pix2pix_models: receptive_field.png, skips.png, patches.png. Takes
@@ -36,7 +37,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-PICTURE = (common.IMAGE_SIZE, common.IMAGE_SIZE, 3)
+PICTURE = (*common.IMAGE_SIZE, 3)
 TRAINED_PAIRS = 4
 UNSEEN_PAIRS = 2
 
@@ -47,9 +48,9 @@ class EncoderDecoder(keras.Model):
     Sketch (B, 256, 256, 3) -> picture (B, 256, 256, 3), both in [-1, 1].
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, filters=common.FILTERS, **kwargs):
         super().__init__(**kwargs)
-        self.blocks = encoder_blocks() + decoder_blocks()
+        self.blocks = encoder_blocks(filters) + decoder_blocks(filters)
         self.to_picture = to_picture()
 
     def call(self, x, training):
@@ -256,15 +257,16 @@ def main():
     add, folder = parser.add_argument, Path("runs/04_pix2pix_models")
     add("--out", type=common.file_path, default=folder, metavar="DIR", help=f"folder of figures ({folder})")
     add("--steps", type=common.number(1, 10**6, int), default=100, help="steps of each generator (100)")
+    common.add_filters(parser)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     paths = common.find_pairs("openmoji")
     trained, unseen = some_pairs(paths["train"], TRAINED_PAIRS), some_pairs(paths["val"], UNSEEN_PAIRS)
 
     keras.utils.set_random_seed(0)
-    encoder_decoder = EncoderDecoder(name="encoder_decoder")
-    unet = UNet(name="u_net")
-    patchgan = PatchGAN(name="patchgan")
+    encoder_decoder = EncoderDecoder(args.filters, name="encoder_decoder")
+    unet = UNet(args.filters, name="u_net")
+    patchgan = PatchGAN(args.filters, name="patchgan")
     print_layers(layer_graph(encoder_decoder, ["sketch"]))
     print_layers(layer_graph(unet, ["sketch"]))
     print_layers(layer_graph(patchgan, ["sketch", "picture"]))
@@ -282,7 +284,8 @@ def main():
         fit(generator, l1_loss, trained, args.steps, 1e-3)
         print(f"  {name:16}{mean_l1(generator, trained):12.4f}{mean_l1(generator, unseen):12.4f}")
     print(
-        "In the Encoder-Decoder everything passes through 512 numbers, and after so few steps no line\n"
+        f"In the Encoder-Decoder everything passes through {8 * args.filters} numbers, and after so few "
+        "steps no line\n"
         "comes out of them. The U-Net's skips carry the lines past them, also of sketches not seen.\n"
     )
     draw_skips(args.out / "skips.png", encoder_decoder, unet, trained, unseen)

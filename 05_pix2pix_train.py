@@ -7,13 +7,14 @@ the real picture (L1) and to pass for real (cGAN) at once. Isola et al. 2017,
 
     python 05_pix2pix_train.py --epochs 10
     python 05_pix2pix_train.py --dataset my/folder --direction BtoA --out runs/mine
+    python 05_pix2pix_train.py --dataset my/folder --size 256x512 --filters 32 --out runs/mine
     python 05_pix2pix_train.py --dataset my/folder --start-from runs/05_pix2pix --out runs/mine
     python 05_pix2pix_train.py --compare runs/l1 runs/cgan runs/05_pix2pix
 
 Writes under runs/05_pix2pix: index.html (a page of all results, for a browser),
 result.png (sketch | generated | real, pairs never trained on), losses.csv, losses.png,
 metrics.csv, samples/ after each epoch, validation/ (all pictures of the page), the
-weights, and 1.4 GB of checkpoints (2.1 GB while one is written). Run again, it goes on
+weights, and in saved/ 1.4 GB of checkpoints (2.1 GB while one is written). Run again, it goes on
 where it stopped. Ten epochs of the 213 pairs take 15 to 30 minutes on 2 cores.
 """
 
@@ -42,21 +43,22 @@ class Pix2Pix(AdversarialModel):
     Args:
         loss: "l1+cgan" (the paper's), or "cgan" or "l1" alone.
         lambda_l1: the weight of L1 beside the adversarial loss, which has 1.
+        filters: channels of the first layer of both networks.
     """
 
-    def __init__(self, loss="l1+cgan", lambda_l1=LAMBDA_L1, **kwargs):
+    def __init__(self, loss="l1+cgan", lambda_l1=LAMBDA_L1, filters=common.FILTERS, **kwargs):
         super().__init__(**kwargs)
         self.terms = loss.split("+")
         self.lambda_l1 = lambda_l1
-        self.generator = UNet(name="generator")
-        self.discriminator = PatchGAN(name="discriminator")
-        picture = tf.zeros((1, common.IMAGE_SIZE, common.IMAGE_SIZE, 3))
+        self.generator = UNet(filters, name="generator")
+        self.discriminator = PatchGAN(filters, name="discriminator")
+        picture = tf.zeros((1, *common.IMAGE_SIZE, 3))  # the weights are the same for every size
         self.generator(picture, training=False)  # the first call makes the weights
         self.discriminator(picture, picture, training=False)
         self.built = True
 
     def train_step(self, pair):
-        condition, real = pair  # (B, 256, 256, 3) each
+        condition, real = pair  # (B, 256, 256, 3) each, by default
         losses = {}
         with tf.GradientTape() as g_tape, tf.GradientTape() as d_tape:
             fake = self.generator(condition, training=True)
@@ -86,7 +88,7 @@ class Pix2Pix(AdversarialModel):
 
 @tf.function
 def scores(picture, real):
-    """Scores a picture against the real one, both (1, 256, 256, 3) in [-1, 1].
+    """Scores a picture against the real one, both (1, height, width, 3) in [-1, 1].
 
     Returns:
         l1: mean distance, from 0 to 2. psnr: in dB. ssim: at most 1, for equal pictures (Wang
@@ -100,28 +102,29 @@ def scores(picture, real):
     }
 
 
-def validation_pairs(paths, direction, labels=False):
+def validation_pairs(paths, direction, *, size=common.IMAGE_SIZE, labels=False):
     """Returns a dataset of (condition, target), each (1, 256, 256, 3): one pair at a time."""
     files = tf.data.Dataset.from_tensor_slices(paths)
-    stacks = files.map(lambda path: common.resize(common.read_stack(path, direction), labels=labels))
+    stacks = files.map(lambda path: common.resize(common.read_stack(path, direction), size, labels))
     return stacks.map(common.split_stack).batch(1).prefetch(tf.data.AUTOTUNE)
 
 
-def describe_conditions(dataset, paths, direction):
+def describe_conditions(dataset, paths, direction, size=common.IMAGE_SIZE):
     """Finds out what a run's conditions are, for those who will draw or give it others.
 
     Args:
         paths: files of the training pairs, of which 100 at most are looked at.
 
     Returns:
-        "kind": one of common.CONDITIONS. "line_width": of sketches, the median in pixels of 256, or
+        "kind": one of common.CONDITIONS. "line_width": of sketches, the median in pixels of `size`, or
         None. "colours": of label maps, [["#rrggbb", the class's name or ""], ...]. "classes": the
         numbers of these classes where the label maps had numbers. "halves": how they are resized.
     """
     kind, about = common.condition_kind(dataset, paths, direction), common.describe_dataset(dataset)
     found = {"kind": kind, "line_width": None, "colours": []}
+    form = {"size": size, "labels": kind == "labels"}
     some = [str(path) for path in common.spread(paths, 100)]
-    conditions = (condition for condition, _ in validation_pairs(some, direction, kind == "labels"))
+    conditions = (condition for condition, _ in validation_pairs(some, direction, **form))
     if kind == "sketch":
         gray = (tf.image.rgb_to_grayscale(condition[0] * 0.5 + 0.5) for condition in conditions)
         found["line_width"] = round(common.line_width(gray), 1) or None
@@ -130,12 +133,12 @@ def describe_conditions(dataset, paths, direction):
         if "classes" in about:
             found["classes"] = about["classes"]
     method = "nearest neighbour" if kind == "labels" else "antialiased"
-    size = f"{common.IMAGE_SIZE}x{common.IMAGE_SIZE}"
-    return found | {"halves": f"squashed to {size}, conditions by {method}, targets antialiased"}
+    squashed = f"squashed to {common.size_text(size)}"
+    return found | {"halves": f"{squashed}, conditions by {method}, targets antialiased"}
 
 
 def main_colours(conditions):
-    """Returns [["#rrggbb", ""], ...], the commonest first, of label maps (1, 256, 256, 3) in [-1, 1].
+    """Returns [["#rrggbb", ""], ...], the commonest first, of label maps (1, height, width, 3) in [-1, 1].
 
     JPEG surrounds each with shades; those near a commoner one, and rare ones, are left out.
     """
@@ -152,8 +155,26 @@ def main_colours(conditions):
     return [[f"#{colour.hex()}", ""] for colour in colours]
 
 
-def load_networks(run):
+def refuse_too_large(args):
+    """Raises UserError if there is no memory to train under the flags; the system would say nothing.
+
+    What it takes is as measured by `python benchmarks/sizes.py`, to a tenth: for each weight its
+    gradient, Adam's two means and room to work in, and for each pixel the maps of all layers.
+    """
+    weights = 57.2e6 * (args.filters / common.FILTERS) ** 2
+    pixels = args.batch_size * args.size[0] * args.size[1]
+    needed, free = 1e9 + 20 * weights + 35 * args.filters * pixels, common.free_memory()
+    if needed > free:
+        flags = f"--size {common.size_text(args.size)} --filters {args.filters}"
+        flags += f" --batch-size {args.batch_size}"
+        room = f"about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
+        raise common.UserError(f"{flags}: would take {room}; give smaller ones")
+
+
+def load_networks(run, filters=common.FILTERS):
     """Reads the networks of an earlier run, to start another one from.
+
+    The earlier run may be of another size: the weights are the same for every size.
 
     Both are in its newest checkpoint. A run that was copied without its checkpoints, or one of L1
     alone, whose discriminator has learned nothing, gives the generator alone.
@@ -167,10 +188,14 @@ def load_networks(run):
     options, metrics = common.read_run(run)
     if not metrics:
         raise common.UserError(f"--start-from {run}: its first epoch has not ended; finish that first")
-    model, networks = Pix2Pix(), ["generator"]
-    names = common.Checkpoints(run, []).names()
+    if options["flags"]["--filters"] != filters:
+        theirs = options["flags"]["--filters"]
+        raise common.UserError(f"--start-from {run}: has other networks; give --filters {theirs}")
+    model, networks = Pix2Pix(filters=filters), ["generator"]
+    checkpoints = common.Checkpoints(run, [])
+    names = checkpoints.names()
     if names:
-        folder = run / "checkpoints" / names[-1]
+        folder = checkpoints.folder / names[-1]
         try:
             with common.filtering_logs(), common.working_in(folder):
                 part = tf.train.Checkpoint(variables=[variable.value for variable in model.variables])
@@ -201,12 +226,13 @@ def start_from(args):
         raise common.UserError(f"--start-from {args.start_from}: give the new run another --out")
     if common.Checkpoints(args.out, []).names() and not args.fresh:
         return None, common.read_run(args.out)[0]["data"].get("started from")
-    earlier = load_networks(args.start_from)
+    earlier = load_networks(args.start_from, args.filters)
     keras.backend.clear_session()  # the names of layers, which the file of weights has, begin anew
     return earlier
 
 
-def main():
+def parse_flags():
+    """Returns the parsed flags."""
     parser = common.trainer_arguments(__doc__, epochs=10, batch_size=1, out="05_pix2pix")
     common.pair_arguments(parser)
     add = parser.add_argument
@@ -214,17 +240,25 @@ def main():
     lambda_type = common.number(0, 1e6)
     add("--lambda-l1", type=lambda_type, default=LAMBDA_L1, help=f"of L1 in l1+cgan ({LAMBDA_L1:g})")
     add("--augment", choices=list(common.AUGMENTATIONS), default="jitter", help="(jitter, the paper's)")
+    common.add_filters(parser)
     help_text = "begin with the weights of an earlier run, of any data, instead of random ones"
     add("--start-from", type=common.file_path, metavar="RUN", help=help_text)
     help_text = "no training: draw compare.png of finished runs, in --out (runs/05_compare)"
     add("--compare", type=common.file_path, nargs="+", metavar="RUN", help=help_text)
     args = parser.parse_args()
+    if args.compare and args.out == parser.get_default("out"):
+        args.out = Path("runs/05_compare")
+    return args
+
+
+def main():
+    args = parse_flags()
     if args.compare:
-        default = args.out == parser.get_default("out")
-        compare(args.compare, Path("runs/05_compare") if default else args.out)
+        compare(args.compare, args.out)
         return
     del args.compare  # it is no setting of a run
     common.set_devices(args)
+    refuse_too_large(args)
 
     args.direction = args.direction or common.usual_direction(args.dataset)  # kept in options.json
     pairs = common.find_pairs(args.dataset)
@@ -234,15 +268,15 @@ def main():
     hashes = {path: check[-1] for path, check in checks.items()}
     common.warn_of_shared(pairs, hashes)
     data = {name: len(paths) for name, paths in pairs.items()}
-    data["condition"] = describe_conditions(args.dataset, pairs["train"], args.direction)
-    labels = data["condition"]["kind"] == "labels"
+    data["condition"] = describe_conditions(args.dataset, pairs["train"], args.direction, args.size)
+    form = {"size": args.size, "labels": data["condition"]["kind"] == "labels"}
     earlier = None
     if args.start_from:
         earlier, data["started from"] = start_from(args)
     run = common.start_run(args, data, hashes, checks)
 
     # The game: U-Net and PatchGAN, an optimiser each, batches of augmented pairs.
-    model = Pix2Pix(args.loss, args.lambda_l1)
+    model = Pix2Pix(args.loss, args.lambda_l1, args.filters)
     if earlier:
         for name in data["started from"]["networks"]:
             for variable, value in zip(getattr(model, name).weights, getattr(earlier, name).weights):
@@ -253,9 +287,9 @@ def main():
     def batches(first_step, last_step):
         span = {"first_step": first_step, "last_step": last_step, "batch_size": args.batch_size}
         kind = {"seed": args.seed, "direction": args.direction, "augment": args.augment}
-        return common.training_pairs(pairs["train"], **span, **kind, labels=labels)
+        return common.training_pairs(pairs["train"], **span, **kind, **form)
 
-    validation = validation_pairs(pairs["val"], args.direction, labels)
+    validation = validation_pairs(pairs["val"], args.direction, **form)
 
     # Scores mean something beside those of doing nothing: the condition against the real picture.
     @functools.cache
@@ -263,14 +297,14 @@ def main():
         return common.mean_scores([scores(*pair) for pair in validation], "condition_")
 
     def draw(path, count=SAMPLE_ROWS):
-        chosen = validation_pairs(common.spread(pairs["val"], count), args.direction, labels)
+        chosen = validation_pairs(common.spread(pairs["val"], count), args.direction, **form)
         rows = [[sketch[0], generate(model.generator, sketch)[0], real[0]] for sketch, real in chosen]
         common.save_grid(path, rows, titles=[data["condition"]["kind"], "generated", "real"])
 
     tests = {"validation": validation, "baseline": baseline}
     metrics = common.train(model, run, batches, args, steps_per_epoch=steps, draw=draw, **tests)
     draw(run / "result.png", RESULT_ROWS)
-    write_page(run, model, pairs["val"], args.direction, labels)
+    write_page(run, model, pairs["val"], args.direction, **form)
     print_results(run, metrics[-1])
 
 
@@ -326,21 +360,23 @@ doing nothing scores: the uncoloured sketch against the real picture.</p>
 """
 
 
-def write_page(run, model, paths, direction, labels=False):
+def write_page(run, model, paths, direction, *, size=common.IMAGE_SIZE, labels=False):
     """Writes validation/ (conditions, generated and real pictures as PNG) and index.html.
 
     Args:
         paths: the validation pairs' files.
+        size: (height, width) in training.
         labels: whether the conditions are label maps.
     """
     files = {Path(path).stem: path for path in paths}
     if len(files) < len(paths):  # a.png and a.jpg
         files = {Path(path).name: path for path in paths}
+    form = {"size": size, "labels": labels}
     for folder in ("condition", "generated", "real"):
         (run / "validation" / folder).mkdir(parents=True, exist_ok=True)
     colour = tf.function(lambda condition: generate(model.generator, condition))
     rows = []
-    for name, (condition, real) in zip(files, validation_pairs(paths, direction, labels)):
+    for name, (condition, real) in zip(files, validation_pairs(paths, direction, **form)):
         pictures = {"condition": condition, "generated": colour(condition), "real": real}
         for folder, picture in pictures.items():
             common.write_picture(run / "validation" / folder / f"{name}.png", picture)
@@ -348,8 +384,9 @@ def write_page(run, model, paths, direction, labels=False):
 
     def figure(l1, name):
         file = urllib.parse.quote(f"{name}.png")
+        sides = f'height="{size[0]}" width="{size[1]}"'
         images = [
-            f'<img src="validation/{folder}/{file}" alt="{folder}" width="256" height="256" loading="lazy">'
+            f'<img src="validation/{folder}/{file}" alt="{folder}" {sides} loading="lazy">'
             for folder in ("condition", "generated", "real")
         ]
         return f"<figure>{''.join(images)}<figcaption>{html.escape(name)}: L1 {l1:.4f}</figcaption></figure>"
@@ -390,11 +427,14 @@ def compare(runs, out):
     """Draws the same validation pairs by several runs, each column titled with its loss and scores.
 
     Raises:
-        UserError: a run is not finished, or was trained on other data than the first.
+        UserError: a run is not finished, or was trained on other data, or at another size, than the first.
     """
     first, _ = common.read_run(runs[0])
     data = {name: first["data"].get(name) for name in ("contents of the data", "train", "val")}
     direction, kind = first["flags"]["--direction"], first["data"].get("condition", {}).get("kind")
+    size, filters = (first["flags"][name] for name in ("--size", "--filters"))
+    form = {"size": common.image_size(size), "labels": kind == "labels"}
+    widths_differ = any(common.read_run(run)[0]["flags"]["--filters"] != filters for run in runs)
     generators, titles = [], []
     for run in runs:
         options, metrics = common.read_run(run)
@@ -406,14 +446,19 @@ def compare(runs, out):
         same = {name: options["data"].get(name) for name in ("contents of the data", "train", "val")}
         if (same, flags["--direction"]) != (data, direction):
             raise common.UserError(f"--compare {run}: was trained on other data than {runs[0]}")
+        if flags["--size"] != size:
+            raise common.UserError(
+                f"--compare {run}: was trained at --size {flags['--size']}, and {runs[0]} at {size}"
+            )
         last = metrics[-1]
+        name = flags["--loss"] + (f", {flags['--filters']} filters" if widths_differ else "")
         numbers = f"L1 {last['val_l1']:.3f}, PSNR {last['val_psnr']:.1f}", f"SSIM {last['val_ssim']:.3f}"
-        titles.append("\n".join([flags["--loss"], *numbers]))
+        titles.append("\n".join([name, *numbers]))
         generators.append(common.load_generator(run)[0])
     paths = common.spread(common.find_pairs(first["flags"]["--dataset"])["val"], RESULT_ROWS)
     rows = [
         [condition[0], *(generate(generator, condition)[0] for generator in generators), real[0]]
-        for condition, real in validation_pairs(paths, direction, kind == "labels")
+        for condition, real in validation_pairs(paths, direction, **form)
     ]
     out.mkdir(parents=True, exist_ok=True)
     common.save_grid(out / "compare.png", rows, titles=["condition", *titles, "real"])

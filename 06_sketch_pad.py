@@ -7,14 +7,19 @@ itself (Isola et al. 2017, section 3.3).
     python 06_sketch_pad.py                               # opens the page in the browser
     python 06_sketch_pad.py --run runs/l1 runs/cgan       # several runs on one drawing
     python 06_sketch_pad.py --colour drawing.jpg photos/  # no page: files and folders
+    python 06_sketch_pad.py --colour photo.jpg --whole    # in its own size, not squashed
 
 Needs a trained run, --run (runs/05_pix2pix). The page, 06_sketch_pad.html, is for this
 computer alone, and what is drawn or opened there stays in memory. --colour writes under
 runs/06_sketch_pad, or --out, a picture by each file's name. A file is treated as the run's
-training treated its conditions: squashed to a square (the result has the file's own
-proportions), label maps without mixing colours. For a run on sketches it is taken for a
+training treated its conditions: squashed to the size of training (the result has the file's
+own proportions), label maps without mixing colours. For a run on sketches it is taken for a
 drawing or the photograph of one, and cleaned. --pairs says that the files are pairs, of
 which the half is used that the run colours. 5 s to start, 0.15 s a picture.
+
+--whole colours a file pixel by pixel as it is, without squashing: a photograph of 1500x1000
+comes back as one of 1500x1000. So its things should be as large, in pixels, as they were in
+training. It takes as much more time and memory as the picture has more pixels.
 """
 
 import argparse
@@ -38,15 +43,16 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 import common
-from common import IMAGE_SIZE, generate, resize, split_stack
+from common import generate, resize, split_stack
 
 import keras
 import tensorflow as tf
 from PIL import Image
 
 BRUSH = 7.0  # width of a stroke in pixels of 256, where the run does not say
-WORK = 512  # longest side of a picture while it is cleaned
-SHEET = tf.TensorSpec((1, IMAGE_SIZE, IMAGE_SIZE, 3), name="sheet")
+WORK = 512  # longest side of a picture while its paper and ink are looked for
+# What --whole takes in memory, a little more than `python benchmarks/sizes.py --whole` measured.
+BYTES_TO_START, BYTES_A_PIXEL, BYTES_A_PIXEL_AND_FILTER = 10**9, 150, 6
 
 PAGE = common.HERE / "06_sketch_pad.html"
 MAX_BODY = 20 * 2**20  # bytes of a request
@@ -55,13 +61,12 @@ PATIENCE = 10.0  # seconds to wait for the next piece of a request
 HEADERS = {"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 HEADERS |= {"Referrer-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin"}
 
-
 # === Files: read, cleaned and coloured =======================================
 
 
-def limit_size(picture):
-    """Makes (height, width, 3) at most WORK high and wide."""
-    scale = min(1.0, WORK / max(picture.shape))
+def limit_size(picture, longest=WORK):
+    """Makes (height, width, 3) at most so high and wide."""
+    scale = min(1.0, longest / max(picture.shape))
     size = [max(1, round(side * scale)) for side in picture.shape[:2]]
     return tf.image.resize(picture, size, antialias=True)
 
@@ -75,25 +80,34 @@ def clean_photograph(picture, line_width):
     """Turns gray or unevenly lit paper to white and ink to black; no ink, all white.
 
     Args:
-        picture: (height, width, 3) in [0, 1], at most WORK high and wide.
+        picture: (height, width, 3) in [0, 1].
         line_width: of the run's sketches, in pixels of 256.
 
     Returns:
         The same shape, in [0, 1].
     """
-    size = picture.shape[:2]
-    gray = tf.image.rgb_to_grayscale(picture)[tf.newaxis]
+    small = tf.image.rgb_to_grayscale(limit_size(picture))[tf.newaxis]
     # The paper, on an eighth of the size: the brightest around each pixel, which fills in all
     # lines, then the darkest of these, which takes back what a slope of light gained by it.
-    small = tf.image.resize(pool(gray, 5), [n // 8 + 1 for n in size], antialias=True)
-    paper = pool(-pool(-pool(small, 15, "MAX"), 15, "MAX"), 5)
-    gray = tf.clip_by_value(gray / tf.maximum(tf.image.resize(paper, size), 0.05), 0.0, 1.0)
+    paper = tf.image.resize(pool(small, 5), [n // 8 + 1 for n in small.shape[1:3]], antialias=True)
+    paper = pool(-pool(-pool(paper, 15, "MAX"), 15, "MAX"), 5)
 
-    if float(tf.reduce_min(pool(gray, 5) - pool(gray, 25))) > -0.08:  # the paper's grain alone
+    def on_white(gray):
+        light = tf.image.resize(paper, gray.shape[1:3])
+        return tf.clip_by_value(gray / tf.maximum(light, 0.05), 0.0, 1.0)
+
+    small = on_white(small)
+    if float(tf.reduce_min(pool(small, 5) - pool(small, 25))) > -0.08:  # the paper's grain alone
         return tf.ones_like(picture)
-    ink = tf.reduce_mean(gray[gray < (1.0 + tf.reduce_min(pool(gray, 3))) / 2.0])
+    ink = tf.reduce_mean(small[small < (1.0 + tf.reduce_min(pool(small, 3))) / 2.0])
+    gray = on_white(tf.image.rgb_to_grayscale(picture)[tf.newaxis])
     gray = tf.clip_by_value(((gray - ink) / (1.0 - ink) - 0.15) / 0.7, 0.0, 1.0)
     return tf.image.grayscale_to_rgb(thicken(gray[0], line_width))
+
+
+def of_256(size):
+    """Returns what a pixel of (height, width) becomes wide when that is squashed to 256x256, on average."""
+    return 256 / math.sqrt(size[0] * size[1])
 
 
 def thicken(gray, line_width):
@@ -106,7 +120,7 @@ def thicken(gray, line_width):
     # Steeper, lest what is left of the paper's grain grows with the lines.
     ink = tf.clip_by_value((0.75 - gray) / 0.5, 0.0, 1.0)
     width = common.line_width([1.0 - ink])
-    wanted = line_width * math.sqrt(gray.shape[0] * gray.shape[1]) / IMAGE_SIZE
+    wanted = line_width / of_256(gray.shape[:2])
     if width > 0.6 * wanted:
         return gray
     radius = round((wanted - width) / 2.0)
@@ -119,38 +133,44 @@ def condition_of(run):
     """Returns what a run's options.json says of its conditions; a run that does not say has sketches.
 
     Returns:
-        {"kind": "sketch", "labels" or "picture", "line_width": pixels of 256,
-        "colours": [["#rrggbb", the class's name or nothing], ...]}, and where label maps had
-        class numbers, "classes"; see stage 5.
+        {"kind": "sketch", "labels" or "picture", "size": (height, width), "line_width": in pixels
+        of that, "colours": [["#rrggbb", the class's name or nothing], ...]}, and where label maps
+        had class numbers, "classes"; see stage 5.
     """
     options, _ = common.read_run(run)
-    found = options["data"].get("condition", {})
-    usual = {"kind": "sketch", "line_width": BRUSH, "colours": []}
+    found, size = options["data"].get("condition", {}), common.image_size(options["flags"]["--size"])
+    usual = {"kind": "sketch", "size": size, "line_width": BRUSH / of_256(size), "colours": []}
     return usual | {name: value for name, value in found.items() if value}
 
 
-def read_condition(path, conditions, as_is):
+def read_condition(path, conditions, as_is, whole=False):
     """Reads a picture file as training read the conditions of a run.
 
     Args:
         path: of the file, or a Sent.
         conditions: as `condition_of` returns them.
         as_is: whether sketches are not cleaned.
+        whole: whether the picture keeps its own size.
 
     Returns:
-        (1, 256, 256, 3) in [-1, 1], and the file's own (width, height).
+        (1, 256, 256, 3) in [-1, 1], or of the run's size; and the file's own (width, height).
 
     Raises:
         UnreadableError: no picture, or a label map with classes that the run does not know.
     """
-    picture = read_labels(path, conditions) if conditions["kind"] == "labels" else common.read_picture(path)
-    return treat(picture, conditions, as_is), common.picture_size(path)
+    size = common.picture_size(path)
+    kept = size if whole else common.kept_size(size, conditions["size"])
+    if conditions["kind"] == "labels":
+        picture = read_labels(path, conditions, kept)
+    else:
+        picture = common.read_picture(path, kept)
+    return treat(picture, conditions, as_is, whole), size
 
 
-def read_labels(path, conditions):
+def read_labels(path, conditions, size):
     """Reads a label map in the run's colours, (height, width, 3) uint8; warns of colours it does not know."""
     classes, colours = conditions.get("classes"), [colour for colour, _ in conditions["colours"]]
-    codes, is_colours = common.read_label_map(path, numbers=classes is not None)
+    codes, is_colours = common.read_label_map(path, size, numbers=classes is not None)
     found = [int(code) for code in tf.unique(tf.reshape(codes, [-1])).y[:1000]]
     known = {int(colour[1:], 16) for colour in colours}
     if is_colours and not known.issuperset(found) and all(code == code % 256 * 0x010101 for code in found):
@@ -180,37 +200,42 @@ def distance(picture, colour):
     return tf.reduce_max(tf.abs(tf.cast(picture, tf.float32) - rgb), axis=-1)
 
 
-def treat(picture, conditions, as_is):
+def treat(picture, conditions, as_is, whole=False):
     """Does with a picture what training did with conditions; of sketches, cleans it first.
 
     Args:
         picture: (height, width, 3) uint8, of any height and width.
+        whole: whether it keeps them.
 
     Returns:
-        (1, 256, 256, 3) in [-1, 1].
+        (1, 256, 256, 3) in [-1, 1], or of the run's size.
     """
     picture = tf.cast(picture, tf.float32) / 255.0
+    size = picture.shape[:2] if whole else conditions["size"]
     if conditions["kind"] == "labels":
-        picture = tf.image.resize(picture, (IMAGE_SIZE, IMAGE_SIZE), "nearest")
+        picture = tf.image.resize(picture, size, "nearest")
     elif conditions["kind"] == "sketch" and not as_is:
-        picture = clean_photograph(limit_size(picture), conditions["line_width"])
-    return resize(picture)[tf.newaxis] * 2.0 - 1.0
+        picture = limit_size(picture, 2 * max(size))
+        picture = clean_photograph(picture, conditions["line_width"] * of_256(size))
+    return resize(picture, size)[tf.newaxis] * 2.0 - 1.0
 
 
-def read_half(path, conditions, direction):
+def read_half(path, conditions, direction, whole=False):
     """Reads the half of a pair that the direction starts from; returns what `read_condition` does."""
     for problem in common.find_unreadable([path]).values():
         raise common.UnreadableError(path, problem)
     stack = common.read_stack(path, direction)
-    size = stack.shape[1], stack.shape[0]
-    return split_stack(resize(stack, labels=conditions["kind"] == "labels"))[0][tf.newaxis], size
+    size = stack.shape[:2] if whole else conditions["size"]
+    condition, _ = split_stack(resize(stack, size, conditions["kind"] == "labels"))
+    return condition[tf.newaxis], (stack.shape[1], stack.shape[0])
 
 
 def to_proportions(picture, size):
     """Enlarges one side of a result, (1, 256, 256, 3), so that it has the proportions of (width, height)."""
-    scale = min(IMAGE_SIZE / min(size), 16 * IMAGE_SIZE / max(size))
+    scales = picture.shape[2] / size[0], picture.shape[1] / size[1]
+    scale = min(max(scales), 16 * min(scales))
     width, height = (max(1, round(scale * side)) for side in size)
-    if width == height:
+    if picture.shape[1:3] == (height, width):
         return picture
     return tf.clip_by_value(tf.image.resize(picture, (height, width), "bicubic"), -1.0, 1.0)
 
@@ -256,22 +281,24 @@ def plan_results(sources, out, force, left_out):
     return plan
 
 
-def make_colour_function(generator):
-    """Returns the forward pass, traced: (1, 256, 256, 3) in [-1, 1], and dropout's seed, to the same."""
-    signature = [SHEET, tf.TensorSpec((), tf.int32)]
+def make_colour_function(generator, size):
+    """Returns the forward pass, traced: (1, *size, 3) in [-1, 1], and dropout's seed, to the same."""
+    signature = [tf.TensorSpec((1, *size, 3), name="sheet"), tf.TensorSpec((), tf.int32)]
     return tf.function(lambda sheet, seed=0: generate(generator, sheet, seed), input_signature=signature)
 
 
-def colour_files(plan, colour, read, left_out):
+def colour_files(plan, colour, read, left_out, memory=None):
     """Colours the files of a plan, one after the other.
 
     Args:
         read: function of a path, `read_condition` or `read_half`.
         left_out: a LeftOut, for those that turn out damaged.
+        memory: bytes that each takes, by its path; told for each, with the time, if given.
     """
-    bar = keras.utils.Progbar(len(plan), unit_name="file") if sys.stdout.isatty() else None
+    bar = keras.utils.Progbar(len(plan), unit_name="file") if sys.stdout.isatty() and not memory else None
     done = 0
     for count, (result, path) in enumerate(plan.items(), start=1):
+        started = time.perf_counter()
         try:
             sheet, size = read(path)
         except common.UnreadableError as error:
@@ -285,11 +312,75 @@ def colour_files(plan, colour, read, left_out):
         done += 1
         if bar:
             bar.update(count)
+        elif memory:
+            took = f"{time.perf_counter() - started:.1f} s, {memory[path] / 1e9:.1f} GB of memory at most"
+            print(f"{result}  {size[0]}x{size[1]}: {took}", flush=True)
         else:
             print(result, flush=True)
     left_out.tell(f"{done} pictures coloured")
     if not done:
         raise common.UserError("--colour: none of the files can be read")
+
+
+# === Whole pictures, in their own size =======================================
+
+
+def make_whole_function(generator):
+    """Returns the forward pass for pictures of any size: (1, height, width, 3) in [-1, 1], to the same."""
+    colour = tf.function(lambda sheet: generate(generator, sheet))  # with it, skips are freed early
+
+    def colour_whole(sheet):
+        _, height, width, _ = sheet.shape
+        picture = colour(mirror_sides(mirror_sides(sheet, axis=1), axis=2))
+        top, left = (picture.shape[1] - height) // 2, (picture.shape[2] - width) // 2
+        return picture[:, top : top + height, left : left + width]
+
+    return colour_whole
+
+
+def mirror_sides(picture, axis):
+    """Continues a picture on both sides by its reflection, to the next multiple of 256 pixels.
+
+    Not tf.pad, which cannot continue a small picture by more than its own size.
+    """
+    side = picture.shape[axis]
+    more = -side % common.SIDE_STEP
+    # Of 4 pixels, at the places -5 to 8: 1 2 3 2 1 | 0 1 2 3 | 2 1 0 1 2
+    places = tf.range(-(more // 2), side + more - more // 2) % max(1, 2 * side - 2)
+    return tf.gather(picture, tf.minimum(places, 2 * side - 2 - places), axis=axis)
+
+
+def whole_memory(path, filters, half):
+    """Returns how many bytes it takes to colour a file's whole picture.
+
+    Args:
+        half: whether the file is a pair.
+    """
+    width, height = common.picture_size(path)
+    padded = [side + -side % common.SIDE_STEP for side in (width // 2 if half else width, height)]
+    return BYTES_TO_START + math.prod(padded) * (BYTES_A_PIXEL + BYTES_A_PIXEL_AND_FILTER * filters)
+
+
+def leave_out_too_large(plan, memory, left_out):
+    """Takes the pictures out of a plan that there is no memory for, before any is tried.
+
+    Args:
+        memory: {path: bytes}.
+        left_out: a LeftOut.
+
+    Raises:
+        UserError: there is none left.
+    """
+    free = common.free_memory()
+    for result, path in list(plan.items()):
+        if memory[path] > free:
+            sizes = "{}x{}".format(*common.picture_size(path))
+            needed = f"{memory[path] / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
+            problem = f"too large: {sizes} would take {needed}; make it smaller, or leave out --whole"
+            if len(plan) == 1:
+                raise common.UserError(f"--colour {path}: {problem}")
+            left_out.add(path, problem)
+            del plan[result]
 
 
 # === The pad: a page that its owner alone reaches ============================
@@ -301,9 +392,10 @@ Run = namedtuple("Run", ["folder", "colour", "flags", "condition"])  # colour: i
 
 def load_run(folder):
     generator, flags = common.load_generator(folder)
-    colour = make_colour_function(generator)
-    colour(tf.ones(SHEET.shape))  # traces it, lest the first stroke waits for that
-    return Run(str(folder), colour, flags, condition_of(folder))
+    condition = condition_of(folder)
+    colour = make_colour_function(generator, condition["size"])
+    colour(tf.ones((1, *condition["size"], 3)))  # traces it, lest the first stroke waits for that
+    return Run(str(folder), colour, flags, condition)
 
 
 class Sent(io.BytesIO):
@@ -324,6 +416,7 @@ class Pad(ThreadingHTTPServer):
     """Serves the page and colours what it sends, at 127.0.0.1 alone. Port 0 is any that is free."""
 
     daemon_threads, block_on_close = True, False  # Ctrl-C waits for nobody
+    allow_reuse_address = not common.WINDOWS  # which would let another program share the port
     request_queue_size = 256
 
     def __init__(self, runs, port=0):
@@ -447,13 +540,13 @@ class Request(BaseHTTPRequestHandler):
         return json.dumps(self.server.runs[0].condition | {"runs": runs}).encode(), "application/json"
 
     def example(self):
-        """A validation pair as one PNG, 512x256: the condition, then the real picture."""
+        """A validation pair as one PNG: the condition, and to the right of it the real picture."""
         _, _, flags, condition = self.server.runs[0]
         paths = common.find_pairs(flags["--dataset"])["val"]
         path = paths[self.number("n") % len(paths)]
         common.refuse_unreadable("example", common.find_unreadable([path]))
         stack = common.read_stack(path, flags["--direction"])
-        pair = split_stack(resize(stack, labels=condition["kind"] == "labels"))
+        pair = split_stack(resize(stack, condition["size"], condition["kind"] == "labels"))
         return to_png(common.to_uint8(tf.concat(pair, axis=1)[tf.newaxis])), "image/png"
 
     def colour(self):
@@ -462,8 +555,9 @@ class Request(BaseHTTPRequestHandler):
         seed, body = self.number("seed"), self.body()
         with refusing_damage():
             picture = decode_data(body.getvalue())
-        if picture.shape != SHEET.shape[1:]:
-            raise Refused(400, f"a sheet is {IMAGE_SIZE}x{IMAGE_SIZE}")
+        height, width = run.condition["size"]
+        if picture.shape != (height, width, 3):
+            raise Refused(400, f"a sheet is {height} high and {width} wide")
         sheet = treat(picture, run.condition, as_is=True)
         with self.server.network:
             started = time.perf_counter()
@@ -497,16 +591,41 @@ def serve(pad, out, open_browser):
     print(f"To open it on another computer, first run there: ssh -N -L {forward} NAME_OF_THIS_COMPUTER")
     print("To open it outside of a container: start that with --network host", flush=True)
     with contextlib.ExitStack() as stack:
-        if open_browser and (sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()):
+        screen = sys.platform in {"darwin", "win32"} or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
+        if open_browser and screen:
             # All who use this computer see a browser's command line. Only the owner reads this file.
             out.mkdir(parents=True, exist_ok=True)
-            lead = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".html", dir=out))
-            print(f'<meta http-equiv="refresh" content="0; url={pad.address}">', file=lead, flush=True)
-            url = Path(lead.name).resolve().as_uri()
+            file, name = tempfile.mkstemp(".html", dir=out)
+            stack.callback(Path(name).unlink, missing_ok=True)
+            with open(file, "w", encoding="utf-8") as lead:  # closed, or Windows shows it to nobody
+                print(f'<meta http-equiv="refresh" content="0; url={pad.address}">', file=lead)
+            url = Path(name).resolve().as_uri()
             threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()  # some wait
         stack.callback(pad.network.acquire, timeout=1.0)  # then no thread computes while Python ends
         stack.enter_context(contextlib.suppress(KeyboardInterrupt))
         pad.serve_forever()
+
+
+def colour_sketches(args):
+    """Does what --colour asks for. Mistakes come first: loading takes a while."""
+    common.return_memory()
+    left_out = common.LeftOut()
+    conditions, (options, _) = condition_of(args.run[0]), common.read_run(args.run[0])
+    flags = options["flags"]
+    plan = plan_results(args.sketch, args.out, args.force, left_out)
+    memory = None
+    if args.whole:
+        memory = {path: whole_memory(path, flags["--filters"], args.pairs) for path in plan.values()}
+        leave_out_too_large(plan, memory, left_out)
+    generator, _ = common.load_generator(args.run[0])
+    kind = {"direction": flags["--direction"]} if args.pairs else {"as_is": args.as_is}
+    kind |= {"conditions": conditions, "whole": args.whole}
+    read = functools.partial(read_half if args.pairs else read_condition, **kind)
+    if args.whole:
+        colour = make_whole_function(generator)
+    else:
+        colour = make_colour_function(generator, conditions["size"])
+    colour_files(plan, colour, read, left_out, memory)
 
 
 def main():
@@ -521,29 +640,30 @@ def main():
     add("--out", type=file_path, default=out, metavar="DIR", help=f"folder for --colour ({out})")
     add("--as-is", action="store_true", help="do not clean them")
     add("--pairs", action="store_true", help="with --colour: the files are pairs; colour their conditions")
+    help_text = "with --colour: whole pictures in their own size, not squashed to the size of training"
+    add("--whole", action="store_true", help=help_text)
     add("--force", action="store_true", help="let --colour overwrite earlier results")
     add("--export", type=file_path, help=argparse.SUPPRESS)  # what it did has become stage 8
     args = parser.parse_args()
     if args.export:
         stage8 = f"python 08_export.py --run {args.run[0]} --out {args.export}"
         raise common.UserError(f"--export: this is now the work of stage 8: {stage8}")
-    if args.pairs and not args.sketch:
-        parser.error("--pairs: goes with --colour only")
+    for flag, given in {"--pairs": args.pairs, "--whole": args.whole}.items():
+        if given and not args.sketch:
+            parser.error(f"{flag}: goes with --colour only")
     if args.sketch:
         if len(args.run) > 1:
             parser.error("--colour takes one --run")
-        common.return_memory()
-        left_out = common.LeftOut()
-        conditions = condition_of(args.run[0])  # mistakes first: loading takes a while
-        plan = plan_results(args.sketch, args.out, args.force, left_out)
-        generator, flags = common.load_generator(args.run[0])
-        kind = {"as_is": args.as_is} if not args.pairs else {"direction": flags["--direction"]}
-        read = functools.partial(read_half if args.pairs else read_condition, conditions=conditions, **kind)
-        colour_files(plan, make_colour_function(generator), read, left_out)
+        colour_sketches(args)
         return
     runs = [load_run(folder) for folder in args.run]
-    if len({f"{run.condition['kind']} {run.condition['colours']}" for run in runs}) > 1:
-        raise common.UserError(f"--run {' '.join(run.folder for run in runs)}: they colour different things")
+    for name, problem in {
+        "kind": "colour different things",
+        "colours": "colour different things",
+        "size": "are of different --size",
+    }.items():
+        if any(run.condition[name] != runs[0].condition[name] for run in runs):
+            raise common.UserError(f"--run {' '.join(run.folder for run in runs)}: they {problem}")
     try:
         pad = Pad(runs, args.port)
     except OSError as error:

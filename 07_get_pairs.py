@@ -18,9 +18,10 @@ takes the pictures that you got from cityscapes-dataset.com under your own licen
 
 Pictures of your own may be of any format that Pillow reads, turned by EXIF, as large as a
 phone makes them, in sub-folders; train/ and val/ stay what they are where both folders have
-them. A file that cannot be used is named and left out. The dataset appears under its name
-only when it is complete; its dataset.json says which half is the condition, and of what
-kind. The last lines name the next two commands.
+them. Large ones are made smaller, to what stage 5 can use at its --size: by default enough
+for 512x512; to train at 1024, say --size 1024 here too. A file that cannot be used is named
+and left out. The dataset appears under its name only when it is complete; its dataset.json
+says which half is the condition, and of what kind. The last lines name the next two commands.
 
 Takes a few seconds for some hundred pictures; a download, as long as the network takes.
 """
@@ -42,11 +43,11 @@ import unicodedata
 import urllib.error
 import urllib.request
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
 import common
-from common import HERE, IMAGE_SIZE, UnreadableError, UserError, picture_size, read_picture
+from common import HERE, UnreadableError, UserError, picture_size, read_picture
 
 import keras
 import tensorflow as tf
@@ -99,7 +100,7 @@ def new_dataset(out, about):
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".new.{out.name}")
     temporary.mkdir(exist_ok=True)
-    common.lock(temporary)
+    lock = common.lock(temporary)
     folder = temporary / "dataset"
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -108,10 +109,13 @@ def new_dataset(out, about):
         yield folder
         text = json.dumps(about, indent=2, ensure_ascii=False)
         (folder / "dataset.json").write_text(text + "\n", encoding="utf-8")
-        folder.rename(out)
+        common.rename(folder, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)  # last, since the lock is in it
+        os.close(lock)
+        if common.WINDOWS:  # where no open file can be removed
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def refuse_existing(out):
@@ -161,8 +165,8 @@ def fetch(url, file):
     if the disk is full.
     """
     failures = 0  # requests that failed since one that brought something, that one included
-    with file.open("ab") as output:
-        try:
+    try:
+        with file.open("ab") as output:
             before = output.seek(0, os.SEEK_END)
             while problem := request(url, output):
                 size = output.seek(0, os.SEEK_END)
@@ -172,10 +176,10 @@ def fetch(url, file):
                     raise UserError(f"{url}: {problem}; {cure}")
                 time.sleep(BACK_OFF * 2 ** (failures - 1))
                 before = size
-        except BaseException:
-            if not output.tell():
-                file.unlink()
-            raise
+    except BaseException:
+        if file.exists() and not file.stat().st_size:
+            file.unlink()
+        raise
 
 
 def request(url, output):
@@ -293,17 +297,19 @@ def unpack(archive, folder):
     inner = [path for path in folder.iterdir() if (path / "train").is_dir()]
     if not (folder / "train").is_dir() and len(inner) == 1:
         for path in inner[0].iterdir():
-            path.rename(folder / path.name)
+            common.rename(path, folder / path.name)
         inner[0].rmdir()
 
 
 def unpack_member(tar, member, folder):
     """Writes a file, or makes a folder, of an archive; raises UserError for anything else.
 
-    No link is ever made, so a path without .. stays within `folder`.
+    No link is ever made, so a path without .. stays within `folder`, on Windows too, where
+    ..\\x and C:x lead outside.
     """
     path = PurePosixPath(member.name)
-    outside = path.is_absolute() or ".." in path.parts or len(path.parts) > 10
+    readings = path, PureWindowsPath(member.name)
+    outside = any(p.anchor or ".." in p.parts or len(p.parts) > 10 for p in readings)
     plain = (member.isfile() or member.isdir()) and not member.issparse()
     if outside or not plain:
         kind = "a link, a device, or a path that leads outside or too deep"
@@ -437,7 +443,7 @@ def write_splits(folder, names, make, args, left_out):
         (folder / "val").mkdir()
         for name in random.Random(args.seed or 0).sample(sorted(written), count):
             file = f"{splits['train'][name]}.png"
-            (folder / "train" / file).rename(folder / "val" / file)
+            common.rename(folder / "train" / file, folder / "val" / file)
     return written
 
 
@@ -447,8 +453,11 @@ def leave_out_unmatched(paths, others, other_folder, left_out):
         left_out.add(paths[name], f"without a partner in {other_folder}")
 
 
-def size_of_pair(left, right):
+def size_of_pair(left, right, training_size):
     """Returns (width, height) of the smaller one of two pictures, or less if that is plenty.
+
+    Args:
+        training_size: (height, width).
 
     Raises:
         UnreadableError: they cannot show the same, as their proportions differ by more than 2%.
@@ -457,7 +466,7 @@ def size_of_pair(left, right):
     if not 1 / 1.02 <= width * other_height / (other_width * height) <= 1.02:
         ours, theirs = (f"{width}x{height}" for width, height in sizes)
         raise UnreadableError(left, f"of other proportions than its partner ({ours}, {theirs}): crop one")
-    return common.kept_size(min(sizes))
+    return common.kept_size(min(sizes), training_size)
 
 
 def join_folders(args, folder, about, left_out):
@@ -480,7 +489,7 @@ def join_folders(args, folder, about, left_out):
         names = {name: path for name, path in names.items() if name in legend.present}
 
     def make(name):
-        size = size_of_pair(left[name], right[name])
+        size = size_of_pair(left[name], right[name], args.size)
         condition = legend.paint(left[name], size) if legend else read_picture(left[name], size)
         return condition, read_picture(right[name], size)
 
@@ -493,9 +502,10 @@ def join_folders(args, folder, about, left_out):
     return len(written)
 
 
-def read_resized(path):
-    """Reads a picture as (256, 256, 3) uint8."""
-    picture = tf.image.resize(read_picture(path), (IMAGE_SIZE, IMAGE_SIZE), antialias=True)
+def read_resized(path, size):
+    """Reads a picture as (*size, 3) uint8; size: (height, width)."""
+    kept = common.kept_size(picture_size(path), size)
+    picture = tf.image.resize(read_picture(path, kept), size, antialias=True)
     return tf.cast(tf.round(picture), tf.uint8)
 
 
@@ -527,21 +537,19 @@ def sketch_folder(args, folder, left_out):
     paths = files_by_name("--edges", args.edges, left_out)
 
     def make(name):
-        picture = read_resized(paths[name])
+        picture = read_resized(paths[name], args.size)
         return draw_edges(picture), picture
 
     return len(write_splits(folder, paths, make, args, left_out))
 
 
-def import_cityscapes(source, folder, about, left_out):
+def import_cityscapes(args, folder, about, left_out):
     """Pairs the street photographs of Cityscapes (left) with their coloured label maps (right).
-
-    Args:
-        source: the folder that holds leftImg8bit/ and gtFine/ of cityscapes-dataset.com.
 
     Returns:
         How many pairs there are.
     """
+    source = args.import_cityscapes  # has leftImg8bit/ and gtFine/ in it
     photos, labels = {}, {}  # {split/name: path}
     for split in ("train", "val"):
         for paths, kind, end in ((photos, "leftImg8bit", "leftImg8bit"), (labels, "gtFine", "gtFine_color")):
@@ -556,7 +564,7 @@ def import_cityscapes(source, folder, about, left_out):
     legend = make_legend(names, dict(enumerate(CITYSCAPES.items())), left_out)
 
     def make(name):
-        return read_resized(photos[name]), legend.paint(labels[name], (IMAGE_SIZE, IMAGE_SIZE))
+        return read_resized(photos[name], args.size), legend.paint(labels[name], args.size[::-1])
 
     written = []
     for split in ("train", "val"):
@@ -743,7 +751,7 @@ def get_pairs(args):
     about = {"direction": direction, "condition": "sketch", "origin": shlex.join(sys.argv[1:])}
     with new_dataset(out, about) as folder:
         if args.import_cityscapes:
-            made = import_cityscapes(args.import_cityscapes, folder, about, left_out)
+            made = import_cityscapes(args, folder, about, left_out)
         elif args.pair:
             made = join_folders(args, folder, about, left_out)
         else:
@@ -752,13 +760,15 @@ def get_pairs(args):
     return out
 
 
-def print_summary(out, dataset):
+def print_summary(out, dataset, size):
     """Prints what is in the dataset `out`, and what to do with it, where `dataset` names it."""
     about = common.describe_dataset(out)
     splits = [split for split in ("train", "val", "test") if (out / split).is_dir()]
     counts = ", ".join(f"{len(common.list_pictures(out / split))} in {split}" for split in splits)
     condition, target = ("left", "right") if about["direction"] == "AtoB" else ("right", "left")
     dataset, run = shlex.quote(str(dataset)), shlex.quote(f"runs/{out.name}")
+    if size != common.IMAGE_SIZE:
+        dataset += f" --size {common.size_text(size)}"
     print(
         f"\nDataset: {out}\n"
         f"Pairs: {counts}\n"
@@ -785,16 +795,19 @@ def main():
     add("--labels", nargs="?", const=False, metavar="CSV", help=help_text, **path)
     add("--val-share", type=common.number(0, 1), help="with --pair, --edges: part in val (0.2)")
     add("--seed", type=common.number(0, 2**31 - 1, int), help="with --pair, --edges: random seed (0)")
+    common.add_size(parser, "keep enough to train at this --size; not with --download (256x256)")
     args = parser.parse_args()
     if args.url and not args.download:
         raise UserError("--url: goes with --download only")
+    if args.download and args.size != common.IMAGE_SIZE:
+        raise UserError("--size: not with --download, whose pictures are what they are")
     if args.labels is not None and not args.pair:
         raise UserError("--labels: goes with --pair only")
     for flag, value in {"--val-share": args.val_share, "--seed": args.seed}.items():
         if value is not None and not (args.pair or args.edges):
             raise UserError(f"{flag}: goes with --pair and --edges only")
     out = get_pairs(args)
-    print_summary(out, args.out or out.name)
+    print_summary(out, args.out or out.name, args.size)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ the folder gets its place.
     python 08_export.py --run runs/mine --out exported
 
 Writes under runs/08_export, or --out: saved_model/ and generator.tflite, 220 MB each, in
-15 seconds (2 cores). These lines run them in any program that has TensorFlow; colours go
-from -1 (black) to 1 (white), and the condition here is a white sheet:
+15 seconds (2 cores). They take pictures of the size that the run was trained at. These
+lines run them in any program that has TensorFlow; colours go from -1 (black) to 1 (white),
+and the condition here is a white sheet:
 
     import tensorflow as tf
     condition = tf.ones((1, 256, 256, 3))
@@ -27,11 +28,10 @@ import warnings
 from pathlib import Path
 
 import common
-from common import IMAGE_SIZE, generate
+from common import generate
 
 import tensorflow as tf
 
-CONDITION = tf.TensorSpec((1, IMAGE_SIZE, IMAGE_SIZE, 3), name="condition")
 TOLERANCE = 0.01  # how far a picture may be from Keras' own, in [-1, 1]: about one shade of 256
 SIGNATURE = "serving_default"  # the name that TensorFlow's own servers look for
 FILES = {"saved_model", "generator.tflite"}
@@ -42,16 +42,17 @@ FILES = {"saved_model", "generator.tflite"}
 # =============================================================================
 
 
-def to_module(generator):
+def to_module(generator, size):
     """Returns a tf.Module whose `call` is the generator's forward pass, and which has its weights.
 
-    The signature is {"condition": (1, 256, 256, 3)} to {"picture": (1, 256, 256, 3)}, in
-    [-1, 1]. The generator's dropout is fixed from then on.
+    The signature is {"condition": (1, *size, 3)} to {"picture": (1, *size, 3)}, in [-1, 1];
+    size: (height, width). The generator's dropout is fixed from then on.
     """
+    condition = tf.TensorSpec((1, *size, 3), name="condition")
     fix_dropout(generator)
     module = tf.Module()
     module.weights = [variable.value for variable in generator.variables]
-    module.call = tf.function(lambda condition: {"picture": generate(generator, condition)}, [CONDITION])
+    module.call = tf.function(lambda condition: {"picture": generate(generator, condition)}, [condition])
     return module
 
 
@@ -106,22 +107,25 @@ def write_files(module, folder):
     }
 
 
-def ring():
-    """Returns a condition to try the files with: a black ring off the middle, (1, 256, 256, 3)."""
-    axis = tf.range(IMAGE_SIZE, dtype=tf.float32)
-    x, y = tf.meshgrid(axis - 140.0, axis - 110.0)  # (256, 256) each
+def ring(size):
+    """Returns a condition to try the files with: a black ring off the middle, (1, height, width, 3)."""
+    height, width = size
+    x, y = tf.meshgrid(tf.range(float(width)) - 140.0, tf.range(float(height)) - 110.0)  # (height, width)
     distance = tf.abs(tf.sqrt(x**2 + y**2) - 80.0)  # from a circle
     white = tf.clip_by_value(distance - 3.0, 0.0, 1.0)
-    return tf.broadcast_to(white[tf.newaxis, :, :, tf.newaxis] * 2.0 - 1.0, CONDITION.shape)
+    return tf.broadcast_to(white[tf.newaxis, :, :, tf.newaxis] * 2.0 - 1.0, (1, *size, 3))
 
 
-def export(generator, folder):
+def export(generator, size, folder):
     """Writes a generator in both formats; an earlier export in the folder is replaced at the end.
+
+    Args:
+        size: (height, width) of the pictures that they take.
 
     Raises:
         UserError: one of them draws another picture than Keras.
     """
-    condition = ring()
+    condition = ring(size)
     wanted = generate(generator, condition)
     temporary = folder.with_name(f".new.{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -129,8 +133,9 @@ def export(generator, folder):
     try:
         with common.filtering_logs(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
-            runners = write_files(to_module(generator), temporary)
+            runners = write_files(to_module(generator, size), temporary)
             pictures = {name: run(condition=condition)["picture"] for name, run in runners.items()}
+        del runners  # they hold the files open, which Windows then would not rename
         for name, picture in pictures.items():
             difference = float(tf.reduce_max(tf.abs(picture - wanted)))
             allowed = f"allowed: {TOLERANCE}, of -1 to 1"
@@ -139,7 +144,7 @@ def export(generator, folder):
                 raise common.UserError(f"--out {folder}: {name} draws another picture; nothing is written")
         if folder.exists():
             shutil.rmtree(folder)
-        temporary.rename(folder)
+        common.rename(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -155,8 +160,8 @@ def main():
     folder = Path(os.path.realpath(args.out))  # of a link, what it leads to is replaced
 
     refuse_taken(folder, args.force)  # mistakes first: loading takes a while
-    generator, _ = common.load_generator(args.run)
-    export(generator, folder)
+    generator, flags = common.load_generator(args.run)
+    export(generator, common.image_size(flags["--size"]), folder)
     print("\n".join(str(args.out / name) for name in sorted(FILES)))
 
 

@@ -1,12 +1,15 @@
 # One virtual environment, made on first use; every target brings it along.
 PYTHON ?= python3
 PY := .venv/bin/python
-READY := .venv/ready
+# GPU=1 installs CUDA's libraries, too: for an NVIDIA GPU, on Linux or in WSL2.
+REQUIREMENTS := requirements$(if $(GPU),-gpu).txt
+READY := .venv/ready$(if $(GPU),-gpu)
 
 # Passed on when given, e.g. make pix2pix EPOCHS=50 DATASET=my/folder
 TRAIN_FLAGS := $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(BATCH_SIZE),--batch-size $(BATCH_SIZE)) \
   $(if $(PRECISION),--precision $(PRECISION)) $(if $(SEED),--seed $(SEED))
-DATA_FLAGS := $(if $(DATASET),--dataset "$(DATASET)")
+DATA_FLAGS := $(if $(DATASET),--dataset "$(DATASET)") $(if $(SIZE),--size $(SIZE))
+WIDTH_FLAGS := $(if $(FILTERS),--filters $(FILTERS))
 
 .PHONY: help train download gan cgan data models pix2pix demo export test slow torture bench lint clean
 
@@ -27,7 +30,9 @@ help:
 	@echo "make lint      run the linter"
 	@echo "make clean     remove the virtual environment and caches; runs/ stays"
 	@echo
-	@echo "Variables: EPOCHS, DATASET, BATCH_SIZE, PRECISION, SEED, e.g. make pix2pix EPOCHS=50"
+	@echo "Variables: EPOCHS, DATASET, SIZE, FILTERS, BATCH_SIZE, PRECISION, SEED,"
+	@echo "e.g. make pix2pix EPOCHS=50 SIZE=512x256 FILTERS=32"
+	@echo "GPU=1, e.g. make train GPU=1: with the libraries for an NVIDIA GPU (Linux, WSL2)"
 
 train:
 	@$(MAKE) --no-print-directory gan
@@ -49,10 +54,10 @@ download: $(READY)
 	$(PY) 07_get_pairs.py --download "$(or $(DATASET),$(error say which: make download DATASET=facades))"
 
 models: $(READY)
-	$(PY) 04_pix2pix_models.py
+	$(PY) 04_pix2pix_models.py $(WIDTH_FLAGS)
 
 pix2pix: $(READY)
-	$(PY) 05_pix2pix_train.py $(TRAIN_FLAGS) $(DATA_FLAGS)
+	$(PY) 05_pix2pix_train.py $(TRAIN_FLAGS) $(DATA_FLAGS) $(WIDTH_FLAGS)
 
 demo: $(READY)
 	$(PY) 06_sketch_pad.py $(if $(RUN),--run $(RUN)) $(if $(PORT),--port $(PORT))
@@ -77,11 +82,11 @@ lint: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-$(READY): requirements.txt
+$(READY): requirements.txt $(REQUIREMENTS)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { \
 	  echo "make: TensorFlow 2.21 needs Python 3.10 to 3.13: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
 	@touch $(READY)
 
 clean:

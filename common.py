@@ -21,7 +21,6 @@ import contextlib
 import csv
 import ctypes
 import errno
-import fcntl
 import gzip
 import hashlib
 import io
@@ -32,6 +31,7 @@ import platform
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -40,6 +40,15 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+try:
+    import fcntl
+
+    WINDOWS = False
+except ImportError:
+    import msvcrt
+
+    WINDOWS = True
 
 
 @contextlib.contextmanager
@@ -50,13 +59,14 @@ def filtering_logs():
     descriptor itself is diverted. Also left out: cuInit's code 303 (there is no CUDA driver).
     """
     notes = re.compile(
-        r"I\d{4} |WARNING: All log messages before absl|INFO: Created TensorFlow Lite|\s*$"
-        r"|.*cuInit.*\(303\)|.*jpeg_mem|W\d{4} .*(op_kernel|local_rendezvous|tensor_slice_reader|tf_tfl)"
+        r"(\d{4}-\S+ \S+: )?(I(\d{4})? |W(\d{4})? .*(op_kernel|local_rendezvous|tensor_slice_reader|tf_tfl"
+        r"|computation_placer))|WARNING: All log messages before absl|INFO: Created TensorFlow Lite|\s*$"
+        r"|.*cuInit.*\(303\)|.*jpeg_mem|.*Unable to register cu\w+ factory"
         r"|(Bogus|Corrupt|Improper call|Input file|Invalid (JPEG|component)|Premature|Quantization) "
         r"|Unsupported (JPEG|marker) "
     )
     try:
-        log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+        log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
     except OSError:  # the disk is full, which is better reported elsewhere
         yield
         return
@@ -72,29 +82,54 @@ def filtering_logs():
             sys.stderr.writelines(line for line in log if not notes.match(line))
 
 
+def refuse_other_versions():
+    """Ends in one line where TensorFlow or Keras is too old; warns of a TensorFlow not yet tried."""
+    too_old = sys.version_info < (3, 10) and f"Python {platform.python_version()}: needs 3.10 or newer"
+    for name, module, oldest in (("TensorFlow", tf, (2, 18)), ("Keras", keras, (3, 6))):
+        version = tuple(int(part) for part in module.__version__.split(".")[:2])
+        if version < oldest:
+            needed = ".".join(map(str, oldest))
+            too_old = f"{name} {module.__version__}: needs {needed} or newer: {INSTALL}"
+        elif name == "TensorFlow" and version > (2, 21):
+            print(f"Warning: TensorFlow {module.__version__} is newer than these scripts", file=sys.stderr)
+    if too_old:
+        print(f"{Path(sys.argv[0]).name}: error: {too_old}", file=sys.stderr)
+        sys.exit(2)
+
+
 # This has to stand first: TensorFlow writes its notes while it is imported, and Python would
 # answer a Ctrl-C in these seconds with a traceback through TensorFlow's modules.
+INSTALL = "python -m pip install -r requirements.txt"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # 1: no notes after the import either
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # or it takes all memory of a GPU at once
 sigint_handler = signal.getsignal(signal.SIGINT)
 if sigint_handler is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-with filtering_logs():
-    import keras
-    import matplotlib
-    import tensorflow as tf
-    from keras import layers
-    from matplotlib.figure import Figure
-    from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+try:
+    with filtering_logs():
+        import keras
+        import matplotlib
+        import tensorflow as tf
+        from keras import layers
+        from matplotlib.figure import Figure
+        from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-    tf.config.list_physical_devices()  # looks for a GPU, and writes notes about it
+        tf.config.list_physical_devices()  # looks for a GPU, and writes notes about it
+except ModuleNotFoundError as error:
+    print(f"{Path(sys.argv[0]).name}: error: {error.name} is not installed: {INSTALL}", file=sys.stderr)
+    sys.exit(2)
 signal.signal(signal.SIGINT, sigint_handler)
+refuse_other_versions()
 
 HERE = Path(__file__).parent
 
 
 # === 1. Networks of Pix2Pix (stages 4, 5, 6 and 8) ==========================
 
-IMAGE_SIZE = 256  # height and width of the pictures that they take and give
+# Of the paper. Shapes below are for these: at --size 512x256 the maps are twice as high, the deepest
+# one 2x1, and with --filters 32 they have half as many channels.
+IMAGE_SIZE = (256, 256)  # height and width of the pictures; eight blocks halve them to 1x1
+FILTERS = 64  # channels of the first block; the others have up to eight times as many
 EPSILON = 1e-5  # batchnorm's, as in the authors' code; Keras' 1e-3 mutes the faint second layer
 
 
@@ -112,8 +147,8 @@ class EncodeBlock(layers.Layer):
     def __init__(self, filters, strides=2, padding="same", batchnorm=True, **kwargs):
         super().__init__(**kwargs)
         options = {"use_bias": False, "kernel_initializer": paper_init()}
-        self.conv = layers.Conv2D(filters, 4, strides, padding, **options)
-        self.batchnorm = layers.BatchNormalization(epsilon=EPSILON) if batchnorm else None
+        self.conv = Conv2D(filters, 4, strides, padding, **options)
+        self.batchnorm = BatchNorm(epsilon=EPSILON) if batchnorm else None
         self.activation = layers.LeakyReLU(negative_slope=0.2)
 
     def call(self, x, training):
@@ -129,8 +164,8 @@ class DecodeBlock(layers.Layer):
     def __init__(self, filters, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
         options = {"use_bias": False, "kernel_initializer": paper_init()}
-        self.conv = layers.Conv2DTranspose(filters, 4, 2, "same", **options)
-        self.batchnorm = layers.BatchNormalization(epsilon=EPSILON)
+        self.conv = Conv2DTranspose(filters, 4, 2, "same", **options)
+        self.batchnorm = BatchNorm(epsilon=EPSILON)
         self.dropout = layers.Dropout(dropout) if dropout else None
         self.activation = layers.ReLU()
 
@@ -141,7 +176,7 @@ class DecodeBlock(layers.Layer):
         return self.activation(x)
 
 
-def encoder_blocks():
+def encoder_blocks(filters=FILTERS):
     """The half that shrinks the picture to one vector of 512 numbers.
 
     No batchnorm in the first block (the paper's appendix) nor in the last: over a
@@ -149,27 +184,27 @@ def encoder_blocks():
     into zero, cutting the path (the paper's erratum).
     """
     return [
-        EncodeBlock(64, batchnorm=False, name="encode_1"),  # (B, 128, 128, 64)
-        EncodeBlock(128, name="encode_2"),  # (B, 64, 64, 128)
-        EncodeBlock(256, name="encode_3"),  # (B, 32, 32, 256)
-        EncodeBlock(512, name="encode_4"),  # (B, 16, 16, 512)
-        EncodeBlock(512, name="encode_5"),  # (B, 8, 8, 512)
-        EncodeBlock(512, name="encode_6"),  # (B, 4, 4, 512)
-        EncodeBlock(512, name="encode_7"),  # (B, 2, 2, 512)
-        EncodeBlock(512, batchnorm=False, name="encode_8"),  # (B, 1, 1, 512)
+        EncodeBlock(filters, batchnorm=False, name="encode_1"),  # (B, 128, 128, 64)
+        EncodeBlock(2 * filters, name="encode_2"),  # (B, 64, 64, 128)
+        EncodeBlock(4 * filters, name="encode_3"),  # (B, 32, 32, 256)
+        EncodeBlock(8 * filters, name="encode_4"),  # (B, 16, 16, 512)
+        EncodeBlock(8 * filters, name="encode_5"),  # (B, 8, 8, 512)
+        EncodeBlock(8 * filters, name="encode_6"),  # (B, 4, 4, 512)
+        EncodeBlock(8 * filters, name="encode_7"),  # (B, 2, 2, 512)
+        EncodeBlock(8 * filters, batchnorm=False, name="encode_8"),  # (B, 1, 1, 512)
     ]
 
 
-def decoder_blocks():
+def decoder_blocks(filters=FILTERS):
     """The half that grows the picture again; dropout is its only source of noise."""
     return [
-        DecodeBlock(512, dropout=0.5, name="decode_1"),  # (B, 2, 2, 512)
-        DecodeBlock(512, dropout=0.5, name="decode_2"),  # (B, 4, 4, 512)
-        DecodeBlock(512, dropout=0.5, name="decode_3"),  # (B, 8, 8, 512)
-        DecodeBlock(512, name="decode_4"),  # (B, 16, 16, 512)
-        DecodeBlock(256, name="decode_5"),  # (B, 32, 32, 256)
-        DecodeBlock(128, name="decode_6"),  # (B, 64, 64, 128)
-        DecodeBlock(64, name="decode_7"),  # (B, 128, 128, 64)
+        DecodeBlock(8 * filters, dropout=0.5, name="decode_1"),  # (B, 2, 2, 512)
+        DecodeBlock(8 * filters, dropout=0.5, name="decode_2"),  # (B, 4, 4, 512)
+        DecodeBlock(8 * filters, dropout=0.5, name="decode_3"),  # (B, 8, 8, 512)
+        DecodeBlock(8 * filters, name="decode_4"),  # (B, 16, 16, 512)
+        DecodeBlock(4 * filters, name="decode_5"),  # (B, 32, 32, 256)
+        DecodeBlock(2 * filters, name="decode_6"),  # (B, 64, 64, 128)
+        DecodeBlock(filters, name="decode_7"),  # (B, 128, 128, 64)
     ]
 
 
@@ -194,10 +229,10 @@ class UNet(keras.Model):
     there (Isola et al. 2017, section 3.2.1 and appendix 6.1).
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, filters=FILTERS, **kwargs):
         super().__init__(**kwargs)
-        self.encoder = encoder_blocks()
-        self.decoder = decoder_blocks()
+        self.encoder = encoder_blocks(filters)
+        self.decoder = decoder_blocks(filters)
         # Layers and not tf.concat, so that stage 4's table can name them.
         self.joins = [layers.Concatenate(name=f"skip_{n}") for n in range(7, 0, -1)]
         self.to_picture = to_picture()
@@ -220,16 +255,17 @@ class PatchGAN(keras.Model):
     positive for real (Isola et al. 2017, section 3.2.2).
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, filters=FILTERS, **kwargs):
         super().__init__(**kwargs)
         self.join = layers.Concatenate()  # (B, 256, 256, 6)
         self.blocks = [
-            EncodeBlock(64, batchnorm=False, name="encode_1"),  # (B, 128, 128, 64)
-            EncodeBlock(128, name="encode_2"),  # (B, 64, 64, 128)
-            EncodeBlock(256, name="encode_3"),  # (B, 32, 32, 256)
+            EncodeBlock(filters, batchnorm=False, name="encode_1"),  # (B, 128, 128, 64)
+            EncodeBlock(2 * filters, name="encode_2"),  # (B, 64, 64, 128)
+            EncodeBlock(4 * filters, name="encode_3"),  # (B, 32, 32, 256)
         ]
         self.pad = layers.ZeroPadding2D()  # (B, 34, 34, 256)
-        self.last_block = EncodeBlock(512, strides=1, padding="valid", name="encode_4")  # (B, 31, 31, 512)
+        options = {"strides": 1, "padding": "valid", "name": "encode_4"}
+        self.last_block = EncodeBlock(8 * filters, **options)  # (B, 31, 31, 512)
         self.last_pad = layers.ZeroPadding2D()  # (B, 33, 33, 512)
         options = {"kernel_initializer": paper_init(), "dtype": "float32", "name": "to_logits"}
         self.to_logits = layers.Conv2D(1, 4, **options)  # (B, 30, 30, 1)
@@ -491,76 +527,84 @@ def split_stack(stack):
 
 
 def resize(stack, size=IMAGE_SIZE, labels=False):
-    """Resizes (height, width, channels) to (size, size, channels), without moire when it shrinks.
+    """Resizes (height, width, channels) to (*size, channels), without moire when it shrinks.
 
     Args:
+        size: (height, width).
         labels: whether the condition (the first 3 channels) is a label map. Its pixels are then
             picked and not mixed: a mixture of two classes' colours is the colour of a third, or of none.
     """
     if not labels:
-        return tf.image.resize(stack, (size, size), antialias=True)
+        return tf.image.resize(stack, size, antialias=True)
     condition, target = split_stack(stack)
-    condition = tf.image.resize(condition, (size, size), "nearest")
-    return tf.concat([condition, tf.image.resize(target, (size, size), antialias=True)], axis=-1)
+    condition = tf.image.resize(condition, size, "nearest")
+    return tf.concat([condition, tf.image.resize(target, size, antialias=True)], axis=-1)
 
 
-def random_crop(stack, seed):
-    """Cuts a random (256, 256, channels) out of a larger stack."""
-    return tf.image.stateless_random_crop(stack, (IMAGE_SIZE, IMAGE_SIZE, stack.shape[-1]), seed)
+def random_crop(stack, seed, size):
+    """Cuts a random (*size, channels) out of a larger stack."""
+    return tf.image.stateless_random_crop(stack, (*size, stack.shape[-1]), seed)
 
 
-def jitter(stack, seed, labels=False):
+def jitter(stack, seed, size=IMAGE_SIZE, labels=False):
     """The paper's augmentation (appendix 6.2): enlarge, crop at random, mirror half the time.
 
     Args:
         stack: (height, width, channels) float32, of any height and width.
         seed: (2,) int64; the same seed gives the same picture.
+        size: (height, width) of the result.
         labels: as for `resize`.
 
     Returns:
-        (256, 256, channels) float32.
+        (256, 256, channels) float32, or of another size.
     """
     crop_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    stack = random_crop(resize(stack, 286, labels), crop_seed)
+    enlarged = [side * 286 // 256 for side in size]  # 286 for 256
+    stack = random_crop(resize(stack, enlarged, labels), crop_seed, size)
     return tf.image.stateless_random_flip_left_right(stack, flip_seed)
 
 
-def course_augment(stack, seed, labels=False):
+def course_augment(stack, seed, size=IMAGE_SIZE, labels=False):
     """The course's augmentation: shift with padding, mirror both ways, quarter turns.
 
-    The border of 30 pixels is a reflection or white, half the time each. Arguments
-    and result as for `jitter`.
+    The border of 30 pixels (for 256) is a reflection or white, half the time each. Only a
+    square is turned. Arguments and result as for `jitter`.
     """
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
 
     def chance(seed):
         return tf.random.stateless_uniform((), seed) < 0.5
 
-    stack = resize(stack, labels=labels)
-    border = [[30, 30], [30, 30], [0, 0]]
+    stack = resize(stack, size, labels)
+    border = [[side * 30 // 256] * 2 for side in size] + [[0, 0]]
     white = tf.pad(stack, border, constant_values=1.0)
     stack = tf.where(chance(seeds[0]), tf.pad(stack, border, "REFLECT"), white)
-    stack = random_crop(stack, seeds[1])
+    stack = random_crop(stack, seeds[1], size)
     stack = tf.image.stateless_random_flip_left_right(stack, seeds[2])
     stack = tf.image.stateless_random_flip_up_down(stack, seeds[3])
+    if size[0] != size[1]:
+        return stack
     turns = tf.random.stateless_uniform((), seeds[4], minval=1, maxval=4, dtype=tf.int32)
     return tf.image.rot90(stack, tf.where(chance(seeds[5]), turns, 0))
 
 
-def no_augment(stack, seed, labels=False):
+def no_augment(stack, seed, size=IMAGE_SIZE, labels=False):
     """The pair as it is, resized. Arguments and result as for `jitter`."""
-    return resize(stack, labels=labels)
+    return resize(stack, size, labels)
 
 
 AUGMENTATIONS = {"none": no_augment, "jitter": jitter, "course": course_augment}
 
 
-def training_pairs(paths, *, batch_size, seed, direction, augment, first_step, last_step, labels=False):
+def training_pairs(
+    paths, *, batch_size, seed, direction, augment, first_step, last_step, size=IMAGE_SIZE, labels=False
+):
     """Returns the training batches of steps `first_step` to `last_step` - 1.
 
     The batch of step k is a pure function of (seed, k).
 
     Args:
+        size: (height, width) of the pictures.
         labels: whether the conditions are label maps.
 
     Returns:
@@ -571,7 +615,7 @@ def training_pairs(paths, *, batch_size, seed, direction, augment, first_step, l
     def example(position):
         chosen = shuffled(position[tf.newaxis], len(paths), seed)[0]
         stack = read_stack(files[chosen], direction)
-        return split_stack(AUGMENTATIONS[augment](stack, tf.stack([seed, position]), labels))
+        return split_stack(AUGMENTATIONS[augment](stack, tf.stack([seed, position]), size, labels))
 
     positions = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
     pairs = positions.map(example, num_parallel_calls=tf.data.AUTOTUNE)
@@ -589,7 +633,7 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, 
     """Trains up to `args.epochs` epochs, from the run's last checkpoint if there is one.
 
     Writes losses.csv (the losses of the last step before each row), metrics.csv (with
-    validation pairs), losses.png, samples/, checkpoints/ and generator.weights.h5. Ctrl-C,
+    validation pairs), losses.png, samples/, saved/ (the checkpoints) and generator.weights.h5. Ctrl-C,
     SIGTERM and SIGHUP end it after the steps under way, with a checkpoint and exit status 130,
     143 or 129; of several processes, send them to the chief alone, and the others end with it.
 
@@ -686,16 +730,98 @@ def make_train_function(model, batches):
 class CompiledAdam(keras.optimizers.Adam):
     """Keras' Adam with its update compiled: one pass over the weights instead of a dozen.
 
-    On several devices it is Keras' own update, since they meet in it. Keras sums their
-    gradients there, and what is wanted is the gradient of the mean over the whole batch.
+    On a GPU it is Keras' own update (see `tune_for_device`), and on several devices, since they
+    meet in it. Keras sums their gradients there, and what is wanted is the gradient of the mean
+    over the whole batch.
     """
 
     def apply(self, grads, trainable_variables=None):
         if tf.distribute.has_strategy():
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             return super().apply([grad / replicas for grad in grads], trainable_variables)
+        if on_gpu():
+            return super().apply(grads, trainable_variables)
         update = tf.function(lambda grads: super(CompiledAdam, self).apply(grads), jit_compile=True)
         return update(grads)  # without the variables: tf.function would copy them, `build` has them
+
+
+class BatchNorm(layers.BatchNormalization):
+    """Keras' batchnorm, in training by TensorFlow's fused kernel instead of a dozen operations."""
+
+    def call(self, x, training):
+        if not training:
+            return super().call(x, training=False)
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=x, scale=self.gamma, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon
+        )
+        count = tf.size(x) // x.shape[-1]
+        variance *= tf.cast(count - 1, tf.float32) / tf.cast(count, tf.float32)  # as Keras has it
+        for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            average.assign(average * self.momentum + value * (1.0 - self.momentum))
+        return y
+
+
+class Conv2D(layers.Conv2D):
+    """Keras' 4x4 convolution without a bias: a matrix product where strides of 2 leave few pixels.
+
+    For a map of fewer pixels than channels, a convolution's kernel is brought into another order
+    at each use, which takes longer than the arithmetic: a fifth of a Pix2Pix step in all.
+    """
+
+    def convolution_op(self, x, kernel):
+        batch, height, width, _ = x.shape
+        if self.strides != (2, 2) or not few_pixels(x, 4 * self.filters):
+            return super().convolution_op(x, kernel)
+        y = to_patches(x) @ tf.reshape(kernel, (-1, self.filters))
+        return tf.reshape(y, (batch, height // 2, width // 2, self.filters))
+
+
+class Conv2DTranspose(layers.Conv2DTranspose):
+    """Keras' 4x4 transposed convolution of strides 2 without a bias: see `Conv2D`."""
+
+    def call(self, x):
+        batch, height, width, channels = x.shape
+        if not few_pixels(x, channels):
+            return super().call(x)
+        kernel = tf.reshape(self.kernel, (-1, channels))  # (16 filters, channels)
+        patches = tf.matmul(tf.reshape(x, (-1, channels)), kernel, transpose_b=True)
+        return from_patches(patches, (batch, 2 * height, 2 * width, self.filters))
+
+
+def few_pixels(x, limit):
+    """Returns whether a batch of maps has at most so many pixels, on a processor (see `Conv2D`)."""
+    return None not in x.shape and math.prod(x.shape[:-1]) <= limit and not on_gpu()
+
+
+def to_patches(x):
+    """The 4x4 patches of a map, 2 pixels apart, zeros around it: (B, H, W, C) -> (B H/2 W/2, 16 C)."""
+    batch, height, width, channels = x.shape
+    x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    x = join_neighbours(tf.reshape(x, (batch, height // 2 + 1, -1)))  # (B, H/2, 4 rows)
+    x = join_neighbours(tf.reshape(x, (-1, width // 2 + 1, 2 * channels)))  # (B H/2 4, W/2, 4 C)
+    x = tf.reshape(x, (batch, height // 2, 4, width // 2, 4 * channels))
+    return tf.reshape(tf.transpose(x, (0, 1, 3, 2, 4)), (-1, 16 * channels))
+
+
+def from_patches(patches, shape):
+    """The map of this shape (B, H, W, C) that patches lie on, summed where they overlap."""
+    batch, height, width, channels = shape
+    x = tf.reshape(patches, (batch, height // 2, width // 2, 4, 4 * channels))
+    x = tf.reshape(tf.transpose(x, (0, 1, 3, 2, 4)), (-1, width // 2, 4 * channels))
+    x = part_neighbours(x)  # (B H/2 4, W/2 + 1, 2 C)
+    x = part_neighbours(tf.reshape(x, (batch, height // 2, -1)))  # (B, H/2 + 1, 2 rows)
+    return tf.reshape(x, (batch, height + 2, width + 2, channels))[:, 1:-1, 1:-1]
+
+
+def join_neighbours(x):
+    """Puts each place and the next into one: (N, L + 1, C) -> (N, L, 2 C)."""
+    return tf.concat([x[:, :-1], x[:, 1:]], axis=-1)
+
+
+def part_neighbours(x):
+    """The transpose of `join_neighbours`: (N, L, 2 C) -> (N, L + 1, C)."""
+    left, right = tf.split(x, 2, axis=-1)
+    return tf.pad(left, [[0, 0], [0, 1], [0, 0]]) + tf.pad(right, [[0, 0], [1, 0], [0, 0]])
 
 
 class LossScale(keras.optimizers.LossScaleOptimizer):
@@ -763,7 +889,8 @@ def deferring_signals():
         with contextlib.suppress(OSError):  # the terminal may be gone
             os.write(2, b"\nStopping after this step, or the validation under way ...\n")
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP: the terminal was closed; Windows has none
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     not_ignored = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]  # nohup ignores it
     handlers = {number: signal.signal(number, note) for number in not_ignored}
     try:
@@ -804,7 +931,7 @@ class Table(tf.train.experimental.PythonState):
         if not self.text:
             writer.writeheader()
         writer.writerow({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()})
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(lines.getvalue())
         self.text += lines.getvalue()
 
@@ -817,7 +944,7 @@ class Table(tf.train.experimental.PythonState):
         """Writes the file anew."""
         if self.text:
             with replacing(self.path) as temporary:
-                temporary.write_text(self.text)
+                temporary.write_text(self.text, encoding="utf-8", newline="\n")
         else:
             self.path.unlink(missing_ok=True)
 
@@ -829,13 +956,15 @@ class Table(tf.train.experimental.PythonState):
 
 
 class Checkpoints:
-    """The last two states of a run, each in a folder `checkpoints/step_00000200`.
+    """The last two states of a run, each in a folder `saved/step_00000200`.
 
-    Written by tf.train.Checkpoint, which keeps a checksum of every variable and table.
+    Written by tf.train.Checkpoint, which keeps a checksum of every variable and table. An earlier
+    run, which has them in `checkpoints`, keeps them there; Colab's list of files hides that name.
     """
 
     def __init__(self, run, variables):
-        self.run, self.folder = run, run / "checkpoints"
+        earlier = run / "checkpoints"
+        self.run, self.folder = run, earlier if earlier.is_dir() else run / "saved"
         self.saved_at = time.monotonic()
         self.step = tf.Variable(0, dtype=tf.int64)
         self.variables = variables
@@ -864,12 +993,12 @@ class Checkpoints:
                 self.checkpoint.write(str(temporary / "state"))
             for path in [*temporary.iterdir(), temporary]:
                 flush_to_disk(path)  # a power cut must not leave the name without the contents
-            temporary.rename(folder)
+            rename(temporary, folder)
             flush_to_disk(self.folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        for name in self.names()[:-2]:
-            shutil.rmtree(self.folder / name)
+        for name in self.names()[:-2]:  # one that is open, on Windows, is removed the next time
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         self.saved_at = time.monotonic()
 
     def restore(self):
@@ -905,7 +1034,7 @@ class Checkpoints:
                 continue
             for damaged in names[names.index(name) + 1 :]:
                 shutil.rmtree(self.folder / f"damaged_{damaged}", ignore_errors=True)
-                (self.folder / damaged).rename(self.folder / f"damaged_{damaged}")
+                rename(self.folder / damaged, self.folder / f"damaged_{damaged}")
             return
         if names or (self.run / "losses.csv").exists():
             raise UserError(f"{self.folder}: no whole checkpoint to go on from; --fresh starts over")
@@ -930,11 +1059,30 @@ def working_in(folder):
 
 def flush_to_disk(path):
     """Waits until a file, or the names in a folder, have reached the disk."""
-    file = os.open(path, os.O_RDONLY)
+    if path.is_dir() and WINDOWS:  # which opens no folder
+        return
+    file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows asks for the right to write
     try:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def rename(path, new_path, seconds=5.0):
+    """Renames a file, onto an earlier one if there is one, or a folder.
+
+    Windows refuses it while another program has the file open, as virus scanners do for a
+    moment after it was written: so it is tried for some seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            path.replace(new_path)
+            return
+        except PermissionError:
+            if not WINDOWS or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -944,7 +1092,7 @@ def replacing(path):
     try:
         yield temporary
         flush_to_disk(temporary)
-        temporary.replace(path)
+        rename(temporary, path)
     except OSError as error:
         error.filename = error.filename and str(path)
         raise
@@ -961,6 +1109,8 @@ LOST += (tf.errors.DeadlineExceededError, tf.errors.InternalError)
 
 def set_devices(args):
     """Has tf.distribute share the training out, over --devices and the machines of TF_CONFIG.
+
+    Prints what it runs on.
 
     Each replica, one a device, takes its share of every batch; their gradients are averaged.
     Batchnorm takes the replica's own pictures, and its moving averages are the first's.
@@ -990,6 +1140,7 @@ def set_devices(args):
             tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
         strategy = tf.distribute.MirroredStrategy(tf.config.list_logical_devices("GPU" if gpus else "CPU"))
     tf.distribute.experimental_set_strategy(strategy)
+    print(f"on {device_name()}", flush=True)
 
 
 def refuse_uneven(batch_size, devices):
@@ -1037,6 +1188,106 @@ def broadcast_from_chief(tensors):
     return [strategy.experimental_local_results(t)[0] for t in strategy.run(collect)]
 
 
+def on_gpu():
+    """Returns whether TensorFlow computes on a GPU, rather than on the processor."""
+    return bool(tf.config.get_visible_devices("GPU"))
+
+
+def tune_for_device(precision):
+    """Decides, here alone, what differs between a processor and a GPU.
+
+    - Determinism: on the processor the same seed gives the same bytes, at no cost. On a GPU it is
+      off: it takes slower algorithms, and an operation without one ends the training
+      (tf.config.experimental.enable_op_determinism). Data, noise and dropout are the same still.
+    - Adam's update is compiled on the processor alone (`CompiledAdam`): XLA on a GPU needs
+      libdevice of CUDA's compiler, which not every installation has where XLA looks for it.
+    - Convolutions of few pixels are matrix products on the processor alone (`Conv2D`).
+    - Memory: glibc keeps what a step frees, which concerns the main memory alone. A GPU's is taken
+      as needed, and not whole (TF_FORCE_GPU_ALLOW_GROWTH, above).
+    - Half precision: GPUs have units for it; whether a processor has, is tried. Losses are
+      scaled for float16 on both (`adam`).
+    - Batches are made by the processor, ahead of time (`prefetch`), for both: to copy 1.5 MB a
+      step to a GPU takes it less than a thousandth of a second.
+    """
+    if on_gpu():
+        return
+    warn_of_idle_gpu()
+    warn_of_slow_precision(precision)
+    tf.config.experimental.enable_op_determinism()
+    keep_memory()
+    with filtering_logs():  # TensorFlow 2.18 and 2.19 write notes when they compile the first time
+        tf.function(tf.abs, jit_compile=True)(0.0)
+
+
+def device_name():
+    """Returns what the training computes on, e.g. "2 cores of AMD EPYC" or "NVIDIA H100 (GPU)"."""
+    gpus = tf.config.get_visible_devices("GPU")
+    if gpus:
+        name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "a graphics card")
+        return f"{f'{len(gpus)} x ' if len(gpus) > 1 else ''}{name} (GPU)"
+    count = cores()
+    return f"{count} core{'s' if count > 1 else ''} of {processor_name()}"
+
+
+def cores():
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def processor_name():
+    """Returns the processor's name, or its kind where the system does not tell."""
+    with contextlib.suppress(OSError, StopIteration):  # Linux
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    with contextlib.suppress(OSError):  # macOS
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        found = subprocess.run(command, capture_output=True, encoding="utf-8", check=False).stdout.strip()
+        if found:
+            return found
+    return platform.processor() or platform.machine()
+
+
+def warn_of_idle_gpu():
+    """Warns when the driver knows an NVIDIA GPU that TensorFlow does not use, and says what to do."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:  # someone has chosen
+        return
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError):  # there is no driver, or it hangs
+        return
+    found = done.stdout.decode(errors="replace")
+    if found.startswith("GPU "):
+        cure = "python -m pip install -r requirements-gpu.txt"
+        if WINDOWS:
+            cure = "TensorFlow has no GPU on Windows itself, but in WSL2: see the README"
+        name = found.splitlines()[0].partition(" (UUID")[0]
+        warn(f"{name} is here, but TensorFlow does not see it: {cure}")
+
+
+def warn_of_slow_precision(precision):
+    """Warns when this processor computes slower in the half precision asked for than in float32."""
+    if precision == "float32":
+        return
+    half = seconds_of_convolution(precision.removeprefix("mixed_"))
+    ratio = half / seconds_of_convolution("float32")
+    if ratio > 1.0:
+        warn(
+            f"--precision {precision}: this processor takes {ratio:.1f} times as long for a convolution "
+            "as in float32, which is more exact, too"
+        )
+
+
+def seconds_of_convolution(dtype):
+    """Returns how long one of the U-Net's convolutions takes, the quickest of some tries."""
+    picture, kernel = tf.ones((1, 64, 64, 128), dtype), tf.ones((4, 4, 128, 256), dtype)
+    taken = []
+    for _ in range(4):
+        started = time.perf_counter()
+        float(tf.reduce_max(tf.nn.conv2d(picture, kernel, 2, "SAME")))
+        taken.append(time.perf_counter() - started)
+    return min(taken)
+
+
 def keep_memory():
     """Has the C library keep freed memory for the next step, where it is glibc.
 
@@ -1049,6 +1300,24 @@ def keep_memory():
         mallopt(mmap_max, 0)
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(top_pad, 2**28)
+
+
+def free_memory():
+    """Returns the bytes of memory that a process can have, or infinity where that cannot be told.
+
+    With a GPU it cannot: pictures live in the GPU's memory, and TensorFlow says when that is full.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        return math.inf
+    free = math.inf
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # not Linux; or another system's names
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, TypeError):
+        text = Path("/proc/meminfo").read_text(encoding="utf-8")
+        free = 1024 * int(re.search(r"^MemAvailable:\s+([0-9]+) kB", text, re.MULTILINE)[1])
+    with contextlib.suppress(OSError, ValueError):  # a container's limit, or "max"
+        free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
+    return free
 
 
 def return_memory():
@@ -1066,6 +1335,7 @@ def return_memory():
 FORMAT = 2  # of a run's folder; 1 had its tables outside of the checkpoints
 FREE_FLAGS = {"--out", "--fresh", "--checkpoint-minutes", "--devices"}  # may change on the way
 LOCK = ".lock"
+USUAL = {"--size": "{}x{}".format(*IMAGE_SIZE), "--filters": FILTERS}  # of runs older than these flags
 
 
 def start_run(args, data, hashes, checks=None):
@@ -1086,17 +1356,23 @@ def start_run(args, data, hashes, checks=None):
     """
     contents = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()[:16]
     data = {"script": Path(sys.argv[0]).name} | data | {"contents of the data": contents}
-    flags = {f"--{k.replace('_', '-')}": str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    flags = {f"--{name.replace('_', '-')}": recorded(value) for name, value in vars(args).items()}
     refuse_disagreement(flags | data)
+    tune_for_device(args.precision)
     if is_chief():
         open_run(args.out, args.fresh, flags, data)
         if checks:
             keep_checks(args.out, checks)
     keras.config.set_dtype_policy(args.precision)
     keras.utils.set_random_seed(args.seed)
-    tf.config.experimental.enable_op_determinism()
-    keep_memory()
     return args.out
+
+
+def recorded(value):
+    """Returns the value of a flag as options.json has it."""
+    if isinstance(value, tuple):
+        return size_text(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def refuse_disagreement(now):
@@ -1123,7 +1399,7 @@ def open_run(run, fresh, flags, data):
     versions["python"] = platform.python_version()
     options = {"format": FORMAT, "flags": flags, "data": data, "versions": versions}
     with replacing(options_file) as path:
-        path.write_text(json.dumps(options, indent=2) + "\n")
+        path.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
     (run / "samples").mkdir(exist_ok=True)
 
 
@@ -1139,15 +1415,16 @@ def archive(run):
     # options.json goes last: until then, the same command would finish an interrupted move.
     for path in sorted(home.iterdir(), key=lambda path: path.name == "options.json"):
         if path.name != LOCK:
-            path.rename(folder / path.name)
+            rename(path, folder / path.name)
     return folder
 
 
 def refuse_changes(options_file, now):
     """Raises UserError naming each flag, or fact about the data, that the run did not begin with."""
     try:
-        earlier = json.loads(options_file.read_text())
+        earlier = json.loads(options_file.read_text(encoding="utf-8"))
         was, version = earlier["flags"] | earlier["data"], earlier.get("format")
+        was = {name: value for name, value in USUAL.items() if name in now} | was
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{options_file}: damaged; give another --out, or --fresh") from error
     if version != FORMAT:
@@ -1170,11 +1447,20 @@ def refuse_changes(options_file, now):
 
 
 def lock(folder):
-    """Keeps other processes out of a folder until this one ends, however it ends."""
+    """Keeps other processes out of a folder until this one ends, however it ends.
+
+    Returns:
+        A file descriptor; closing it lets them in.
+    """
     file = os.open(folder / LOCK, os.O_WRONLY | os.O_CREAT, 0o644)  # open as long as the process lives
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        if WINDOWS:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return file
+    except (BlockingIOError, PermissionError) as error:  # the second one by Windows
+        os.close(file)
         raise UserError(f"{folder}: another process is at work in it; wait, or give another --out") from error
 
 
@@ -1192,16 +1478,19 @@ def read_run(run):
         command = f"python 05_pix2pix_train.py --epochs 10 --out {run}"
         raise UserError(f"{run}: no trained run there; this makes one: {command}")
     try:
-        options = json.loads(options_file.read_text())
+        options = json.loads(options_file.read_text(encoding="utf-8"))
         script = options["data"]["script"]
-        if not {"--dataset", "--direction", "--epochs"} <= options["flags"].keys():
+        flags = USUAL | options["flags"]
+        if not {"--dataset", "--direction", "--epochs"} <= flags.keys():
             raise ValueError("flags are missing")
+        options["flags"] = flags
+        image_size(flags["--size"]), number(1, MOST_FILTERS, int)(flags["--filters"])  # refuse others
         if metrics.path.exists():
-            metrics.text = metrics.path.read_text()
+            metrics.text = metrics.path.read_text(encoding="utf-8")
         rows = metrics.rows()
         if rows and not {"epoch", "val_l1"} <= rows[0].keys():
             raise ValueError("columns are missing")
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error, argparse.ArgumentTypeError) as error:
         raise UserError(
             f"{run}: options.json or metrics.csv is damaged; the run's command, or --fresh"
         ) from error
@@ -1223,8 +1512,8 @@ def load_generator(run):
     flags, weights = options["flags"], run / "generator.weights.h5"
     if not weights.exists():
         raise UserError(f"{run}: its first epoch has not ended; its command goes on with it")
-    generator = UNet(name="generator")
-    generator(tf.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3)), training=False)  # the first call makes the weights
+    generator = UNet(flags["--filters"], name="generator")
+    generator(tf.zeros((1, *IMAGE_SIZE, 3)), training=False)  # the first call makes the weights
     try:
         with filtering_logs():
             generator.load_weights(weights)
@@ -1270,7 +1559,9 @@ def describe_dataset(dataset):
     folder = dataset_folder(dataset)
     file, old_file = folder / "dataset.json", folder / "direction.txt"
     if not file.exists():
-        direction = old_file.read_text(errors="replace").strip() if old_file.exists() else "AtoB"
+        direction = "AtoB"
+        if old_file.exists():
+            direction = old_file.read_text(encoding="utf-8", errors="replace").strip()
         if direction not in {"AtoB", "BtoA"}:
             raise UserError(f"{old_file}: says neither AtoB nor BtoA; fix it, or give --direction")
         return {"direction": direction}
@@ -1456,13 +1747,13 @@ def keep_checks(run, checks):
     """Keeps what `check_pictures` has found in the run's folder, under a seal."""
     text = json.dumps(checks)
     with replacing(run / CHECKED) as path:
-        path.write_text(f"{seal(text)}\n{text}")
+        path.write_text(f"{seal(text)}\n{text}", encoding="utf-8")
 
 
 def read_checks(path):
     """Returns the checks that are kept in a file; none if it is not there, damaged or not by this version."""
     try:
-        sealed_by, _, text = path.read_text().partition("\n")
+        sealed_by, _, text = path.read_text(encoding="utf-8").partition("\n")
         return json.loads(text) if sealed_by == seal(text) else {}
     except (OSError, ValueError):
         return {}
@@ -1493,9 +1784,11 @@ def refuse_unreadable(flag, problems):
 
 # What people bring, whatever its format: read by Pillow (stages 6 and 7)
 
+Image.init()
 FORMATS = ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM"]
+FORMATS = [name for name in FORMATS if name in Image.OPEN]  # before Pillow 11.3 there was no AVIF
 MOST_PIXELS = 2**28  # of a file that is made smaller while it is read: a phone has 200 million
-ENOUGH = 2 * 286  # of the shorter side: what training cannot see (it takes 286) need not be kept
+ENOUGH = 2 * 286 / 256  # times the size in training, either way: what it cannot see need not be kept
 ONE_AT_A_TIME = threading.Lock()  # for pictures that take much memory until they are smaller
 
 
@@ -1599,9 +1892,14 @@ def find_pictures(folder, left_out):
     return [file for file, problem in zip(files, problems) if not problem]
 
 
-def kept_size(size):
-    """Returns (width, height) divided by the whole number that leaves at least ENOUGH of either."""
-    factor = max(1, min(size) // ENOUGH)
+def kept_size(size, training_size=IMAGE_SIZE):
+    """Returns (width, height) divided by the whole number that leaves at least ENOUGH of either.
+
+    Args:
+        training_size: (height, width).
+    """
+    height, width = training_size
+    factor = max(1, math.floor(min(size[0] / width, size[1] / height) / ENOUGH))
     return size[0] // factor, size[1] // factor
 
 
@@ -1752,6 +2050,10 @@ def in_threads(function, items):
 
 # === 11. Command line =======================================================
 
+SIDE_STEP = 256  # the sides of pictures are multiples of it: the U-Net halves them eight times
+MOST_SIDE = 4096  # of pictures in training; there is no memory for more
+MOST_FILTERS = 256  # 870 million weights
+
 
 class UserError(Exception):
     """A mistake by the user; the message names the file or flag and the cure."""
@@ -1769,7 +2071,7 @@ def run_main(main):
     """Runs `main()`. What the user can fix ends in one line and exit status 2."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # cleans up on the way
     if sys.stdout is sys.__stdout__:
-        sys.stdout, sys.stderr = open_output(1), open_output(2)
+        sys.stdout, sys.stderr = open_output(1, sys.stdout), open_output(2, sys.stderr)
     try:
         return main()
     except KeyboardInterrupt:
@@ -1786,10 +2088,11 @@ def run_main(main):
 def explain(error):
     """Returns what the user can do about an error, or None if it is a fault of the code."""
     text = str(error)
-    if any(words in text for words in ("No space left", "Disk quota", "File too large")):
+    full = "No space left", "Disk quota", "File too large", "not enough space"  # the last one by Windows
+    if getattr(error, "errno", None) == errno.ENOSPC or any(words in text for words in full):
         return "the disk is full: make room, and run the same command again, without --fresh"
     if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
-        return "out of memory: close other programs, or give a smaller --batch-size"
+        return "out of memory: close other programs, or give a smaller --batch-size, --size or picture"
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else text
     if isinstance(error, UserError):
@@ -1810,17 +2113,23 @@ class Output(io.FileIO):
     def write(self, data):
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
+            if error.errno not in {errno.EPIPE, errno.EINVAL}:  # EINVAL is that of Windows
+                raise
             return len(data)
 
 
-def open_output(descriptor):
-    """Returns a file descriptor as a text stream that no reader and no character can break."""
+def open_output(descriptor, stream):
+    """Returns a standard stream of Python as one that no reader and no character can break."""
+    if WINDOWS and stream and stream.isatty():  # Python's own knows the console
+        stream.reconfigure(errors="backslashreplace")
+        return stream
     try:
         raw = Output(descriptor, "w", closefd=False)
     except OSError:  # closed before the script began
-        return open(os.devnull, "w")  # noqa: SIM115
-    return io.TextIOWrapper(io.BufferedWriter(raw), errors="backslashreplace", line_buffering=True)
+        return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    options = {"encoding": stream and stream.encoding, "errors": "backslashreplace"}
+    return io.TextIOWrapper(io.BufferedWriter(raw), **options, line_buffering=True)
 
 
 def warn(message):
@@ -1854,6 +2163,24 @@ def file_path(text):
     if not text.isprintable():
         raise argparse.ArgumentTypeError(f"{text!r} holds characters that cannot be used in a path here")
     return Path(text)
+
+
+def image_size(text):
+    """Argparse type of --size: HEIGHTxWIDTH, or one number for both; returns (height, width)."""
+    sides = text.split("x") if "x" in text else [text, text]
+    if len(sides) == 2 and all(re.fullmatch("[0-9]{1,5}", side) for side in sides):
+        height, width = map(int, sides)
+        if all(0 < side <= MOST_SIDE and side % SIDE_STEP == 0 for side in (height, width)):
+            return height, width
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not HEIGHTxWIDTH, as 512x256, or one number for a square: "
+        f"each a multiple of {SIDE_STEP} from {SIDE_STEP} to {MOST_SIDE}"
+    )
+
+
+def size_text(size):
+    """Returns (height, width) as --size takes it."""
+    return "{}x{}".format(*size)
 
 
 def device_count(text):
@@ -1898,6 +2225,21 @@ def pair_arguments(parser):
     add = parser.add_argument
     add("--dataset", default="openmoji", metavar="NAME|DIR", help="folder with train/ and val/ (openmoji)")
     add("--direction", choices=["AtoB", "BtoA"], help="AtoB: left half to right half (the dataset's own)")
+    add_size(parser, f"what the halves are resized to, in multiples of 256 ({size_text(IMAGE_SIZE)})")
+
+
+def add_size(parser, help_text):
+    """Adds --size, (height, width)."""
+    parser.add_argument(
+        "--size", type=image_size, default=IMAGE_SIZE, metavar="HEIGHTxWIDTH|N", help=help_text
+    )
+
+
+def add_filters(parser):
+    """Adds --filters."""
+    help_text = f"channels of the first layer, all others in proportion: 16, 32, 96, ... ({FILTERS})"
+    filters = number(1, MOST_FILTERS, int)
+    parser.add_argument("--filters", type=filters, default=FILTERS, metavar="N", help=help_text)
 
 
 def epoch_steps(args, examples):
@@ -1924,8 +2266,9 @@ def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
         rows: list of lists of (height, width, 3 or 1) tensors in [-1, 1], all of one size.
         titles: one for each column.
         row_titles: one for each row.
-        scale: size of a picture's pixel on the page.
+        scale: size of a picture's pixel on the page; less if they are higher or wider than 512.
     """
+    scale *= min(1.0, 512 / max(rows[0][0].shape))
     gap = 2
     border = [[gap, gap], [gap, gap], [0, 0]]
     tiles = [[tf.pad(picture, border, constant_values=0.6) for picture in row] for row in rows]
@@ -1951,7 +2294,7 @@ def to_uint8(picture):
 
 
 def write_picture(path, picture):
-    """Writes (1, 256, 256, 3) in [-1, 1] as PNG."""
+    """Writes (1, height, width, 3) in [-1, 1] as PNG."""
     tf.io.write_file(str(path), tf.io.encode_png(to_uint8(picture)))
 
 

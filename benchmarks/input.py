@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 
 if len(sys.argv) > 1:  # before TensorFlow counts the cores
+    if not hasattr(os, "sched_setaffinity"):
+        sys.exit("benchmarks/input.py: only Linux can keep a process on one core")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[2])])
 sys.path.insert(0, str(Path(__file__).parent.parent))
 

@@ -70,7 +70,7 @@ def main():
         print(f"command to first picture: {time.perf_counter() - started:.1f} s")
 
     generator, flags = common.load_generator(run)
-    colour = stage6.make_colour_function(generator)
+    colour = stage6.make_colour_function(generator, common.IMAGE_SIZE)
     if BROWSER:
         times = lift_to_picture(run)
         for name, values in (

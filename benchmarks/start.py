@@ -21,14 +21,14 @@ SCRIPT = HERE / "05_pix2pix_train.py"
 
 def memory(process, field):
     """Returns a field of /proc/PID/status in GB."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
+    status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
     return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) / 1e6
 
 
 def rows(run):
     """Returns the number of rows in losses.csv."""
     table = run / "losses.csv"
-    return len(table.read_text().splitlines()) - 1 if table.exists() else 0
+    return len(table.read_text(encoding="utf-8").splitlines()) - 1 if table.exists() else 0
 
 
 def watch(process, run, wanted):

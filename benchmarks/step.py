@@ -25,9 +25,6 @@ import importlib
 import itertools
 import math
 import multiprocessing
-import os
-import platform
-import resource
 import select
 import statistics
 import subprocess
@@ -36,12 +33,18 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+try:
+    import resource
+except ImportError:  # Windows, which does not tell the page faults
+    resource = None
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from common import (  # noqa: E402
     PatchGAN,
     UNet,
     adam,
+    device_name,
     discriminator_losses,
     find_pairs,
     generator_loss,
@@ -135,6 +138,10 @@ def plain_step():
     return step
 
 
+def page_faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt if resource else 0
+
+
 def serve(pipe, batch, precision, form):
     """Runs a step whenever asked, and answers with its seconds and page faults.
 
@@ -158,9 +165,9 @@ def serve(pipe, batch, precision, form):
             return take_steps(1)
 
     while pipe.recv():
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        before = page_faults()
         taken = seconds(step)
-        pipe.send((taken, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before))
+        pipe.send((taken, page_faults() - before))
 
 
 class TorchPipe:
@@ -273,15 +280,6 @@ def both_ways(layer, shape):
     return work.get_concrete_function()
 
 
-def processor():
-    """Returns the processor's name, on Linux; else its kind."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.machine()
-
-
 def machine():
     """Returns works whose time gives the rates of a matrix product and of a copy."""
     works = {}
@@ -340,7 +338,7 @@ def main():
     rate = {(b, precision): 2 * SIZE**3 / median[b, precision] for b in BATCHES for precision in PRECISIONS}
     bandwidth = {batch: 2 * 4 * COPIED / median[batch, "copy"] for batch in BATCHES}
     traffic = {batch: ADAM_FLOATS * 4 * parameters / bandwidth[batch] for batch in BATCHES}
-    print(f"{processor()}, {len(os.sched_getaffinity(0))} cores, TensorFlow {tf.__version__}")
+    print(f"{device_name()}, TensorFlow {tf.__version__}")
     print(f"a step on one picture: {flops / 1e9:.1f} GFLOP; Adam: {parameters / 1e6:.1f} million parameters")
     for batch in BATCHES:
         products = ", ".join(f"{precision} {rate[batch, precision] / 1e9:.0f}" for precision in PRECISIONS)
@@ -382,7 +380,7 @@ def main():
         print(f"{name:46}{cells}")
     folder = Path("runs/benchmarks")
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "step.csv").open("w", newline="") as file:
+    with (folder / "step.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, heads)
         writer.writeheader()
         writer.writerows(rows)

@@ -1,5 +1,6 @@
 """What the tests share: the numbered scripts as modules, small data, losses with a tolerance."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -27,6 +28,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=2, help="how often a training is killed (2)")
     parser.addoption("--stages", default="01_gan_mnist.py", help="those to kill, with commas (stage 1)")
+
+
+def pytest_collection_modifyitems(items):
+    """Leaves out, on other systems, the tests that need a file name, signal or folder of Linux."""
+    for item in items:
+        if sys.platform != "linux" and item.get_closest_marker("linux"):
+            item.add_marker(pytest.mark.skip(reason="needs Linux"))
 
 
 @pytest.fixture
@@ -91,8 +99,24 @@ def run_script(tmp_path):
 @pytest.fixture
 def call_main(tmp_path, monkeypatch, capsys):
     """Runs a script's main in this process, which saves the start of another one."""
+    locks, lock = [], common.lock
+
+    def lock_and_note(folder):
+        file = lock(folder)
+        locks.append((file, os.fstat(file)))
+        return file
+
+    def unlock():  # as the end of the script's own process would
+        while locks:
+            file, opened = locks.pop()
+            with contextlib.suppress(OSError):  # the script has closed it
+                if os.path.samestat(os.fstat(file), opened):  # else the number is another file's now
+                    os.close(file)
+
+    monkeypatch.setattr(common, "lock", lock_and_note)
 
     def call(script, *flags):
+        unlock()
         keras.backend.clear_session()  # names of layers, which the weights' file has, begin anew
         module = importlib.import_module(script.removesuffix(".py"))
         monkeypatch.chdir(tmp_path)
@@ -104,7 +128,8 @@ def call_main(tmp_path, monkeypatch, capsys):
             status = end.code
         return subprocess.CompletedProcess(sys.argv, status, *capsys.readouterr())
 
-    return call
+    yield call
+    unlock()
 
 
 @pytest.fixture(scope="session")
@@ -122,13 +147,13 @@ def few_pairs(tmp_path_factory):
 def make_run(few_pairs):
     """Makes the run folder of a training without training: what stages 6 and 8 read of it."""
 
-    def make(folder, generator, direction="AtoB"):
+    def make(folder, generator, direction="AtoB", flags=None):
         generator(tf.zeros((1, 256, 256, 3)), training=False)
         folder.mkdir(parents=True)
         generator.save_weights(folder / "generator.weights.h5")
         (folder / "metrics.csv").write_text("epoch,val_l1\n1,0.5\n")
-        flags = {"--dataset": str(few_pairs), "--direction": direction, "--epochs": 1}
-        options = {"flags": flags, "data": {"script": "05_pix2pix_train.py"}}
+        usual = {"--dataset": str(few_pairs), "--direction": direction, "--epochs": 1}
+        options = {"flags": usual | (flags or {}), "data": {"script": "05_pix2pix_train.py"}}
         (folder / "options.json").write_text(json.dumps(options))
         return folder
 

@@ -139,15 +139,16 @@ class Page:
         return result["result"].get("value")
 
     def pixels(self, canvas="sheet.canvas"):
-        """Returns what a canvas shows, (256, 256, 3) uint8."""
-        script = f"[...{canvas}.getContext('2d').getImageData(0, 0, 256, 256).data]"
-        return tf.reshape(tf.constant(self.run(script), tf.uint8), (256, 256, 4))[..., :3]
+        """Returns what a canvas shows, (256, 256, 3) uint8, or as large as it is."""
+        height, width = self.run(f"[{canvas}.height, {canvas}.width]")
+        script = f"[...{canvas}.getContext('2d').getImageData(0, 0, {width}, {height}).data]"
+        return tf.reshape(tf.constant(self.run(script), tf.uint8), (height, width, 4))[..., :3]
 
     def at(self, x, y):
         """Returns where a point of the sheet is on the page."""
         self.run("$('sheet').scrollIntoView({block: 'nearest'})")
-        box = self.run("(({x, y, width}) => [x, y, width])($('sheet').getBoundingClientRect())")
-        return box[0] + x * box[2] / 256, box[1] + y * box[2] / 256
+        box = self.run("(({x, y, width}) => [x, y, width / WIDTH])($('sheet').getBoundingClientRect())")
+        return box[0] + x * box[2], box[1] + y * box[2]
 
     def mouse(self, kind, x, y):
         x, y = self.at(x, y)
@@ -206,8 +207,9 @@ def make_pad(make_run, monkeypatch, tmp_path):
     monkeypatch.setattr(common, "UNet", SmallUNet)
     with contextlib.ExitStack() as stack:
 
-        def make(*names, **condition):
-            runs = [stage6.load_run(make_run(tmp_path / name, SmallUNet())) for name in names]
+        def make(*names, flags=None, **condition):
+            runs = [make_run(tmp_path / name, SmallUNet(), flags=flags) for name in names]
+            runs = [stage6.load_run(run) for run in runs]
             runs = [run._replace(condition=run.condition | condition) for run in runs]
             return stack.enter_context(serving(stage6.Pad(runs)))
 
@@ -399,6 +401,38 @@ def test_pictures(make_pad, tmp_path):
         assert page.run("photo.zoom") == pytest.approx(3 * zoom, rel=0.05)
         page.run("for (let n = 0; n < 20; n += 1) $('smaller').click()")
         assert [int(v) for v in page.pixels()[10, 128]] == [255, 255, 255], "the whole is not to be had"
+
+
+@slow
+@pytest.mark.parametrize("height, width", [(256, 512), (512, 256)])
+def test_sheets_of_another_size(make_pad, height, width):
+    """Broken if on a sheet that is no square a stroke, a fill, a file or an example goes astray."""
+    colours = [["#000000", ""], ["#ff0000", ""]]
+    flags = {"--size": f"{height}x{width}"}
+    with Page.opened(make_pad("labels", flags=flags, kind="labels", colours=colours).address) as page:
+        assert page.pixels().shape == page.pixels("pictures[0].canvas").shape == (height, width, 3)
+        page.draw((0, height - 60), (width, height - 60))
+        line = page.pixels()[..., 0]
+        assert [int(line[height - 60, x]) for x in (0, width - 1)] == [255, 255] and int(line[60, 60]) == 0
+        page.key("g", "KeyG")
+        page.draw((width - 2, 2))
+        filled = page.pixels()[: height - 60, :, 0]
+        assert int(tf.reduce_min(filled)) == 255 and int(page.pixels()[-1, -1, 0]) == 0
+        shape = "(({width, height}) => width / height)($('sheet').getBoundingClientRect())"
+        assert page.run(shape) == pytest.approx(width / height, rel=0.01)
+        page.key("n", "KeyN")
+        until(lambda: not page.run("$('real').disabled"))
+        assert page.pixels("real.canvas").shape == (height, width, 3)
+    with Page.opened(make_pad("pictures", flags=flags, kind="picture").address) as page:
+        page.run("var red = newCanvas(300, 300), context = red.getContext('2d'); context.fillStyle = 'red'")
+        page.run("context.fillRect(0, 0, 300, 300)")
+        page.run("await openFile(new File([await toPng(red)], 'red.png', { type: 'image/png' }))")
+        assert int(tf.reduce_max(page.pixels()[..., 1])) == 0, "does not fill the frame"
+        page.draw((100, 100), (100, 1000))
+        page.run("for (let n = 0; n < 20; n += 1) $('smaller').click()")
+        shown = page.pixels()[..., 1]
+        whole = min(height, width)  # a square, moved to the middle of the longer side or along it
+        assert int(tf.reduce_sum(tf.cast(shown < 128, tf.int32))) == pytest.approx(whole**2, rel=0.02)
 
 
 @slow

@@ -45,7 +45,7 @@ def test_the_way_of_a_pair(tmp_path):
     assert [half.shape for half in halves] == [(300, 200, 3)] * 2
     stack = common.stack_pair(*halves, "AtoB")
     assert stack.shape == (300, 200, 6)
-    assert common.resize(stack, 286).shape == (286, 286, 6)
+    assert common.resize(stack, (286, 286)).shape == (286, 286, 6)
     for augment in common.AUGMENTATIONS.values():
         stack = augment(common.stack_pair(*halves, "AtoB"), tf.constant([0, 0], tf.int64))
         assert stack.shape == (256, 256, 6)
@@ -224,7 +224,7 @@ def test_jitter_of_a_larger_picture():
     """
     original = tf.random.stateless_uniform((500, 600, 6), (1, 2), -1.0, 1.0)
     enlarged = tf.image.resize(original, (286, 286), antialias=True)
-    blurred = common.resize(common.resize(original), 286)
+    blurred = common.resize(common.resize(original), (286, 286))
     assert float(tf.reduce_mean(tf.abs(enlarged - blurred))) > 0.05
     for draw in range(4):
         result = common.jitter(original, tf.constant([0, draw], tf.int64))

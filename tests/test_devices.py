@@ -81,7 +81,7 @@ def assert_same_run(run, wanted):
     assert read_rows(run / "losses.csv") == [
         pytest.approx(row, rel=1e-4) for row in read_rows(wanted / "losses.csv")
     ]
-    states = [str(folder / "checkpoints" / "step_00000012" / "state") for folder in (run, wanted)]
+    states = [str(folder / "saved" / "step_00000012" / "state") for folder in (run, wanted)]
     for name, _ in tf.train.list_variables(states[1]):
         value, other = (tf.train.load_variable(state, name) for state in states)
         if not isinstance(value, bytes):  # the names of all things saved
@@ -132,7 +132,7 @@ common.run_main(stage1.main)
     done = call_main("01_gan_mnist.py", *flags)
     assert done.returncode == 0 and "goes on after step" in done.stdout, done.stderr
     assert read_rows(tmp_path / "run" / "losses.csv")[-1]["step"] == 50
-    assert max(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == "step_00000050"
+    assert max(path.name for path in (tmp_path / "run" / "saved").iterdir()) == "step_00000050"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_killed_process(few_pairs, tmp_path):
     cluster = free_ports(2)
     chief, other = (start(tmp_path, *long, cluster=cluster, index=n) for n in (0, 1))
     deadline = time.monotonic() + 200
-    while not (tmp_path / "run" / "checkpoints" / "step_00000002").exists():
+    while not (tmp_path / "run" / "saved" / "step_00000002").exists():
         assert time.monotonic() < deadline and chief.poll() is None and other.poll() is None
         time.sleep(0.1)
     other.kill()
@@ -225,7 +225,7 @@ def test_killed_process(few_pairs, tmp_path):
     assert "Traceback" not in words
     other.communicate()
 
-    epochs = max(int(path.name[5:]) for path in (tmp_path / "run" / "checkpoints").glob("step_*")) // 2
+    epochs = max(int(path.name[5:]) for path in (tmp_path / "run" / "saved").glob("step_*")) // 2
     words, _ = train_on_two([tmp_path, tmp_path], *pix2pix, "--epochs", epochs + 1)
     assert f"goes on after step {2 * epochs}" in words
     end(start(tmp_path, *pix2pix, "--epochs", epochs + 2, "--devices", 2))

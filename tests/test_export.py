@@ -15,10 +15,8 @@ SCRIPT = "08_export.py"
 class SmallUNet(common.UNet):
     """The U-Net with a thirty-second of its filters: quick to make and to export."""
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        for block in [*self.encoder, *self.decoder]:
-            block.conv.filters //= 32
+    def __init__(self, filters=64, **kwargs):
+        super().__init__(filters // 32, **kwargs)
 
 
 @pytest.fixture(autouse=True)

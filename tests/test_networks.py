@@ -139,3 +139,59 @@ def test_adversarial_losses_by_hand():
     assert (float(real), float(fake)) == pytest.approx((0.1269, 0.6931), abs=1e-4)
     real, fake = common.discriminator_losses(undecided, sure)
     assert (float(real), float(fake)) == pytest.approx((0.6931, 2.1269), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name, shape, filters",
+    [
+        ("Conv2D", (1, 16, 16, 32), 64),
+        ("Conv2D", (1, 4, 8, 6), 9),
+        ("Conv2D", (3, 2, 2, 5), 7),
+        ("Conv2DTranspose", (1, 4, 4, 32), 6),
+        ("Conv2DTranspose", (1, 2, 4, 9), 5),
+        ("Conv2DTranspose", (3, 1, 2, 7), 4),
+    ],
+)
+def test_convolutions_of_few_pixels(name, shape, filters):
+    """Broken if a convolution computed as a matrix product is not Keras': output and gradients."""
+    x = tf.random.stateless_normal(shape, seed=(0, 1))
+    results, operations = [], []
+    for module in (common, keras.layers):
+        layer = getattr(module, name)(filters, 4, 2, "same", use_bias=False)
+        layer.build(shape)
+        layer.kernel.assign(tf.random.stateless_normal(layer.kernel.shape, seed=(0, 2)))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+            loss = tf.reduce_sum(tf.sin(y))  # another gradient at each place
+        results.append([y, *tape.gradient(loss, [x, layer.kernel.value])])
+        graph = tf.function(layer).get_concrete_function(tf.TensorSpec(shape)).graph
+        operations.append({operation.type for operation in graph.get_operations()})
+    for ours, keras_own in zip(*results):
+        tf.debugging.assert_near(ours, keras_own, rtol=1e-4, atol=1e-3)
+    assert "MatMul" in operations[0] and "MatMul" not in operations[1]  # two ways were compared
+
+
+def test_many_pixels_are_convolved():
+    """Broken if large maps, where it costs time and memory, become matrix products as well."""
+    for layer in (common.Conv2D(8, 4, 2, "same"), common.Conv2DTranspose(8, 4, 2, "same")):
+        graph = tf.function(layer).get_concrete_function(tf.TensorSpec((1, 64, 64, 3))).graph
+        assert "MatMul" not in {operation.type for operation in graph.get_operations()}
+
+
+def test_batchnorm():
+    """Broken if the fused batchnorm is not Keras': in training, its moving averages, or in inference."""
+    x = tf.random.stateless_normal((1, 2, 3, 4), seed=(0, 3)) * 3.0 + 1.0
+    results = []
+    for kind in (common.BatchNorm, keras.layers.BatchNormalization):
+        layer = kind(epsilon=1e-5)
+        layer.build(x.shape)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            trained = layer(x, training=True)
+            loss = tf.reduce_sum(tf.sin(trained))
+        gradients = tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])
+        averages = layer.moving_mean.value, layer.moving_variance.value
+        results.append([trained, *gradients, *averages, layer(x, training=False)])
+    for mine, keras_own in zip(*results):
+        tf.debugging.assert_near(mine, keras_own, rtol=1e-4, atol=1e-5)

@@ -26,19 +26,15 @@ CLASSES = [0, 1, 2, 11, 255]
 class SmallUNet(common.UNet):
     """The U-Net with a thirty-second of its filters: quick to make and to run."""
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        for block in [*self.encoder, *self.decoder]:
-            block.conv.filters //= 32
+    def __init__(self, filters=64, **kwargs):
+        super().__init__(filters // 32, **kwargs)
 
 
 class SmallPatchGAN(common.PatchGAN):
     """The PatchGAN with a thirty-second of its filters."""
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        for block in [*self.blocks, self.last_block]:
-            block.conv.filters //= 32
+    def __init__(self, filters=64, **kwargs):
+        super().__init__(filters // 32, **kwargs)
 
 
 @pytest.fixture(autouse=True)
@@ -266,9 +262,10 @@ def test_a_wide_label_map(call_main, stage6, described_run, tmp_path):
     """Broken if stage 6 cuts a map of 2048x1024 in half, mixes its colours, or returns a square."""
     palette = [["#000000", "road"], ["#ff0000", "car"], ["#00ff00", ""], ["#0000ff", ""], ["#ffffff", ""]]
     labels = {"kind": "labels", "line_width": None, "colours": palette, "classes": CLASSES}
+    sized = labels | {"size": (256, 256)}
     run = described_run(tmp_path / "run", **labels)
     save(label_map(2048, 1024), tmp_path / "wide.png")
-    sheet, size = stage6.read_condition(str(tmp_path / "wide.png"), labels, as_is=False)
+    sheet, size = stage6.read_condition(str(tmp_path / "wide.png"), sized, as_is=False)
     assert size == (2048, 1024) and colours(sheet) == {colour for colour, _ in palette}
     for n, (colour, _) in enumerate(palette):
         assert colours(sheet[0, 128, round(51.2 * n + 25)]) == {colour}
@@ -276,7 +273,7 @@ def test_a_wide_label_map(call_main, stage6, described_run, tmp_path):
     for n, (colour, _) in enumerate(palette):
         in_colours.paste(colour, (n * 2048 // 5, 0, 2048, 1024))
     save(in_colours, tmp_path / "colours.png")
-    assert colours(stage6.read_condition(str(tmp_path / "colours.png"), labels, False)[0] - sheet - 1) == {
+    assert colours(stage6.read_condition(str(tmp_path / "colours.png"), sized, False)[0] - sheet - 1) == {
         "#000000"
     }
     done = call_main(COLOUR, "--run", run, "--colour", "wide.png", "--out", "out")
@@ -290,7 +287,7 @@ def test_a_wide_label_map(call_main, stage6, described_run, tmp_path):
 def test_files_are_treated_as_their_run_says(stage6, tmp_path):
     """Broken if photographs or label maps are cleaned, files cut, or lines widened to another run's pen."""
     save(photo(400, 200), tmp_path / "photo.png")
-    picture = {"kind": "picture", "line_width": None, "colours": []}
+    picture = {"kind": "picture", "size": (256, 256), "line_width": None, "colours": []}
     sheet, size = stage6.read_condition(str(tmp_path / "photo.png"), picture, as_is=False)
     wanted = common.resize(
         tf.cast(common.decode_picture(str(tmp_path / "photo.png")), tf.float32) / 127.5 - 1
@@ -298,7 +295,7 @@ def test_files_are_treated_as_their_run_says(stage6, tmp_path):
     assert size == (400, 200) and float(tf.reduce_max(tf.abs(sheet[0] - wanted))) < 1e-5
     save(sketch(512, 512, 4), tmp_path / "thin.png")
     for wide in (7.0, 14.0):
-        conditions = {"kind": "sketch", "line_width": wide, "colours": []}
+        conditions = {"kind": "sketch", "size": (256, 256), "line_width": wide, "colours": []}
         sheet, _ = stage6.read_condition(str(tmp_path / "thin.png"), conditions, as_is=False)
         assert common.line_width([sheet[0, ..., :1] / 2 + 0.5]) == pytest.approx(wide, rel=0.15)
     sheet, _ = stage6.read_condition(str(tmp_path / "thin.png"), conditions, as_is=True)
@@ -385,7 +382,7 @@ def test_start_from(train, call_main, stage5, few_pairs, tmp_path, monkeypatch):
     assert options["flags"]["--start-from"] == "first"
     assert options["data"]["started from"] == {"run": "first", "epochs": 1, "networks": record["networks"]}
     generator = common.load_generator(first)[0]
-    shutil.rmtree(first / "checkpoints")
+    shutil.rmtree(first / "saved")
     model, record = stage5.load_networks(first)
     assert record["networks"] == ["generator"]
     assert all(bool(tf.reduce_all(a == b)) for a, b in zip(model.generator.weights, generator.weights))
@@ -400,16 +397,16 @@ def test_mistakes_of_start_from(train, call_main, stage5, few_pairs, tmp_path, m
     train("first")
 
     def damage():
-        (shard,) = (tmp_path / "run" / "checkpoints" / "step_00000002").glob("*.data*")
+        (shard,) = (tmp_path / "run" / "saved" / "step_00000002").glob("*.data*")
         shard.write_bytes(b"x" * shard.stat().st_size)
 
     class OtherUNet(common.UNet.__mro__[1]):
-        def __init__(self, **kwargs):
-            super().__init__(**kwargs)
+        def __init__(self, filters=64, **kwargs):
+            super().__init__(filters // 32, **kwargs)
             self.encoder[0].conv.filters = 3
 
     def no_weights():
-        shutil.rmtree(tmp_path / "run" / "checkpoints")
+        shutil.rmtree(tmp_path / "run" / "saved")
         (tmp_path / "run" / "generator.weights.h5").write_text("x")
 
     mistakes = {

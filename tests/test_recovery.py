@@ -61,6 +61,18 @@ def test_damaged_checkpoint(part, tmp_path, capsys):
     assert fell_back > 10
 
 
+def test_a_run_with_the_earlier_name_of_its_checkpoints(tmp_path):
+    """Broken if a run whose checkpoints lie in `checkpoints`, as they did, starts again or is split."""
+    variable, checkpoints = saved(tmp_path)
+    assert checkpoints.folder == tmp_path / "saved"
+    checkpoints.folder.rename(tmp_path / "checkpoints")
+    again = common.Checkpoints(tmp_path, [variable])
+    assert again.restore() == 20
+    again.save(30)
+    assert again.names() == ["step_00000020", "step_00000030"]
+    assert (tmp_path / "checkpoints" / "step_00000030").is_dir() and not (tmp_path / "saved").exists()
+
+
 def test_no_whole_checkpoint(tmp_path, capsys):
     """Broken if a run whose checkpoints are all spoilt starts again from nothing."""
     _, checkpoints = saved(tmp_path)
@@ -109,9 +121,10 @@ def test_not_a_number_in_a_loss(stage2, call_main, tmp_path, monkeypatch):
     assert "steps 4 to 6: NaN or infinite: d_fake, d_real" in done.stderr
     assert "the last good checkpoint is step_00000003" in done.stderr
     assert len((tmp_path / "run" / "losses.csv").read_text().splitlines()) == 2
-    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())[-1] == "step_00000003"
+    assert sorted(p.name for p in (tmp_path / "run" / "saved").iterdir())[-1] == "step_00000003"
 
 
+@pytest.mark.linux
 def test_signals(call_main, tmp_path):
     """Broken if a polite kill loses steps, or the run then ends in other numbers."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
@@ -125,7 +138,7 @@ def test_signals(call_main, tmp_path):
     assert process.returncode == 143, words
     assert "Stopped and saved at step" in words and "Traceback" not in words
     last = lines(stopped)[-1].split(",")[1]
-    assert (stopped / "checkpoints" / f"step_{int(last):08d}").exists(), "not saved where it stopped"
+    assert (stopped / "saved" / f"step_{int(last):08d}").exists(), "not saved where it stopped"
     assert call_main("01_gan_mnist.py", *FLAGS, "--out", stopped).returncode == 0
     for file in ("losses.csv", "generator.weights.h5", "result.png"):
         assert (stopped / file).read_bytes() == (whole / file).read_bytes(), file
@@ -268,7 +281,7 @@ def test_tables_are_left_alone_when_no_checkpoint_is_whole(tmp_path, capsys):
     checkpoints.restore()
     checkpoints.tables[0].append({"epoch": 1, "step": 10})
     text = checkpoints.tables[0].path.read_text()
-    data = tmp_path / "checkpoints" / "step_00000000" / "state.data-00000-of-00001"
+    data = tmp_path / "saved" / "step_00000000" / "state.data-00000-of-00001"
     content = bytearray(data.read_bytes())
     content[content.index(bytes(40))] = 1  # in the variable's zeros: the table is read before it
     data.write_bytes(content)
@@ -295,6 +308,7 @@ def test_no_room_is_no_damage(error, tmp_path, monkeypatch):
     assert "memory" in common.explain(error) or "disk is full" in common.explain(error)
 
 
+@pytest.mark.linux
 def test_a_checkpoint_alone_is_flushed(tmp_path, monkeypatch):
     """Broken if a power cut can leave a checkpoint's name without its contents, or if saving one
     waits until all that this machine writes has reached the disk.
@@ -317,6 +331,7 @@ def test_a_checkpoint_alone_is_flushed(tmp_path, monkeypatch):
     assert [number for number, has_name in flushed if has_name] == [folder.parent.stat().st_ino]
 
 
+@pytest.mark.linux
 def test_brackets_in_the_path(call_main, tmp_path):
     """Broken if a run whose path TensorFlow takes for a pattern is called damaged."""
     (tmp_path / "a [1] b*").mkdir()
@@ -358,6 +373,7 @@ def test_rows_of_an_epoch_with_a_prime_number_of_steps(call_main, tmp_path):
     assert [line.split(",")[1] for line in lines(tmp_path / "run")[1:]] == ["39", "78", "83"]
 
 
+@pytest.mark.linux
 @pytest.mark.parametrize("streams", ["| head -1", "2>&1 | head -1", ">&-"])
 def test_output_that_nobody_reads(streams, tmp_path):
     """Broken if a training ends, or loses what it did, because its output was closed."""
@@ -402,7 +418,7 @@ def test_full_disk(small_disk, call_main):
     (line,) = done.stderr.splitlines()
     assert "the disk is full: make room" in line
     assert "Traceback" not in done.stderr
-    assert not list((small_disk / "run" / "checkpoints").iterdir())
+    assert not list((small_disk / "run" / "saved").iterdir())
     subprocess.run(["mount", "-o", "remount,size=80m", small_disk], check=True)
     assert call_main("01_gan_mnist.py", *flags).returncode == 0
     assert json.loads((small_disk / "run" / "options.json").read_text())["flags"]["--epochs"] == 1

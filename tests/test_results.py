@@ -54,10 +54,8 @@ def test_test_step_scores_the_generated_picture(stage5, monkeypatch):
 class SmallUNet(common.UNet):
     """The U-Net with a thirty-second of its filters: quick to make and to run."""
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        for block in [*self.encoder, *self.decoder]:
-            block.conv.filters //= 32
+    def __init__(self, filters=64, **kwargs):
+        super().__init__(filters // 32, **kwargs)
 
 
 @pytest.fixture
@@ -179,7 +177,7 @@ def test_a_killed_run_can_be_used(few_pairs, run_script, tmp_path):
     flags = ["--dataset", few_pairs, "--steps-per-epoch", "1", "--epochs", "50", "--out", "run"]
     command = [sys.executable, HERE / SCRIPT, *flags]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (tmp_path / "run/checkpoints/step_00000002").exists():
+        while process.poll() is None and not (tmp_path / "run/saved/step_00000002").exists():
             time.sleep(0.05)
         process.kill()
     sketch = common.find_pairs(few_pairs)["val"][0]
@@ -190,6 +188,8 @@ def test_a_killed_run_can_be_used(few_pairs, run_script, tmp_path):
 
 
 STRANGE = ["<b>bold & 'so'.png", "100%#?.png", "그림.png", "a.png", "a.jpg"]
+if os.name == "nt":  # which takes none of <>?
+    STRANGE[:2] = ["bold & 'so'.png", "100%#.png"]
 
 
 @pytest.fixture

@@ -100,9 +100,9 @@ def test_train(run_script, call_main, tmp_path, few_pairs, monkeypatch):
         assert ("goes on after step 1 (0.50 epochs)" in done.stdout) == (out == "parts")
         assert "\b" not in done.stdout, "a progress bar where there is no terminal"
         for name in ("result.png", "losses.png", "generator.weights.h5"):
-            assert f"{out}/{name}" in done.stdout
+            assert str(Path(out, name)) in done.stdout
     same = ["losses.csv", "metrics.csv", "generator.weights.h5", "result.png"]
-    for name in [*same, "checkpoints/step_00000004/state.data-00000-of-00001"]:
+    for name in [*same, "saved/step_00000004/state.data-00000-of-00001"]:
         assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
 
     pages = {name for name in files(whole) if name.startswith("validation")}
@@ -112,7 +112,7 @@ def test_train(run_script, call_main, tmp_path, few_pairs, monkeypatch):
     assert files(whole) - pages == {
         "index.html",
         "samples",
-        "checkpoints",
+        "saved",
         "options.json",
         "losses.csv",
         "metrics.csv",
@@ -122,8 +122,9 @@ def test_train(run_script, call_main, tmp_path, few_pairs, monkeypatch):
         "samples/epoch_0002.png",
         "generator.weights.h5",
         ".lock",
-        *(f"checkpoints/step_0000000{n}" for n in (2, 4)),
-        *(f"checkpoints/step_0000000{n}/state.{part}" for n in (2, 4) for part in PARTS),
+        ".checked.json",
+        *(f"saved/step_0000000{n}" for n in (2, 4)),
+        *(f"saved/step_0000000{n}/state.{part}" for n in (2, 4) for part in PARTS),
     }
     options = json.loads((whole / "options.json").read_text())
     assert options["flags"]["--seed"] == 3 and options["flags"]["--loss"] == "l1+cgan"

@@ -31,10 +31,8 @@ PHONE = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\
 class SmallUNet(common.UNet):
     """The U-Net with a thirty-second of its filters: quick to make, to run and to export."""
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        for block in [*self.encoder, *self.decoder]:
-            block.conv.filters //= 32
+    def __init__(self, filters=64, **kwargs):
+        super().__init__(filters // 32, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +145,7 @@ def test_about(pad, stage6, make_run, run, tmp_path):
         options = json.loads((folder / "options.json").read_text())
         options["data"]["condition"] = labels | more
         (folder / "options.json").write_text(json.dumps(options))
-        assert stage6.condition_of(folder) == labels | {"line_width": 7.0} | more
+        assert stage6.condition_of(folder) == labels | {"line_width": 7.0, "size": (256, 256)} | more
 
 
 def test_colour(pad, call_main, run, tmp_path):

@@ -581,6 +581,7 @@ def test_pair_mismatches(mismatch, call_main, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "sketches"}
 
 
+@pytest.mark.linux
 @pytest.mark.parametrize("flags", [["--pair", "pictures", "pictures"], ["--edges", "pictures"]])
 def test_a_pipe_is_no_picture(flags, tmp_path):
     """Broken if a named pipe among the pictures has the script wait for ever."""

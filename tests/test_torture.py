@@ -32,7 +32,7 @@ def launch(stage, out, kills, flags):
 
 
 def checkpoints(run):
-    return {path.name for path in (run / "checkpoints").glob("step_*")}
+    return {path.name for path in (run / "saved").glob("step_*")}
 
 
 def wait_for_moment(process, run, number, dice):
@@ -44,7 +44,7 @@ def wait_for_moment(process, run, number, dice):
     while process.poll() is None and checkpoints(run) <= before:  # until it got a step further
         time.sleep(0.01)
     if number % 2 == 0:  # in the middle of the next checkpoint
-        while process.poll() is None and not (run / "checkpoints" / "unfinished").exists():
+        while process.poll() is None and not (run / "saved" / "unfinished").exists():
             time.sleep(0.0005)
         time.sleep(dice.uniform(0.0, 0.02))
     else:
@@ -71,7 +71,7 @@ def test_killed_and_restarted(tmp_path, few_pairs, kills, torture_stages):
             assert process.returncode == -9, f"ended before kill {number}: {words}"
             assert "Traceback" not in words and "damaged" not in words
             seen |= {int(name[5:]) for name in checkpoints(broken)}
-            in_checkpoint += (broken / "checkpoints" / "unfinished").exists()
+            in_checkpoint += (broken / "saved" / "unfinished").exists()
         last = launch(stage, broken, kills, flags)
         words = last.communicate()[0]
         assert last.returncode == 0 and "goes on after step" in words, words
@@ -79,7 +79,7 @@ def test_killed_and_restarted(tmp_path, few_pairs, kills, torture_stages):
         assert any(step % STAGES[stage][0] for step in seen), "no checkpoint within an epoch"
         assert in_checkpoint, "no kill fell into the writing of a checkpoint"
         files = ["losses.csv", "generator.weights.h5", "metrics.csv"][: 3 if stage.startswith("05") else 2]
-        files += [path.relative_to(whole) for path in (whole / "checkpoints").glob("*/state*")]
+        files += [path.relative_to(whole) for path in (whole / "saved").glob("*/state*")]
         for file in files:
             assert (broken / file).read_bytes() == (whole / file).read_bytes(), file
         steps = [line.split(",")[1] for line in (broken / "losses.csv").read_text().splitlines()[1:]]
