@@ -149,10 +149,7 @@ def test_stage5_keeps_checks(pairs, call_main, tmp_path, monkeypatch, decoded):
 
 
 def test_damaged_only_in_its_pixels(tmp_path, capfd):
-    """Broken if a picture whose header is sound is not decoded to its end; or TensorFlow's words get through.
-
-    Only its shape is asked for, and a graph leaves out what nothing asks for.
-    """
+    """Broken if a picture is not decoded to its end, or TensorFlow's words about it get through."""
     path = str(tmp_path / "picture.jpg")
     noise = tf.random.stateless_uniform((64, 128, 3), (0, 0), 0, 256, tf.int32)
     data = tf.io.encode_png(tf.cast(noise, tf.uint8))
