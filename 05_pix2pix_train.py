@@ -429,15 +429,15 @@ def compare(runs, out):
     Raises:
         UserError: a run is not finished, or was trained on other data, or at another size, than the first.
     """
-    first, _ = common.read_run(runs[0])
+    read = [common.read_run(run) for run in runs]
+    first, _ = read[0]
     data = {name: first["data"].get(name) for name in ("contents of the data", "train", "val")}
     direction, kind = first["flags"]["--direction"], first["data"].get("condition", {}).get("kind")
     size, filters = (first["flags"][name] for name in ("--size", "--filters"))
     form = {"size": common.image_size(size), "labels": kind == "labels"}
-    widths_differ = any(common.read_run(run)[0]["flags"]["--filters"] != filters for run in runs)
+    widths_differ = any(options["flags"]["--filters"] != filters for options, _ in read)
     generators, titles = [], []
-    for run in runs:
-        options, metrics = common.read_run(run)
+    for run, (options, metrics) in zip(runs, read):
         flags, done = options["flags"], metrics[-1]["epoch"] if metrics else 0
         if done < flags["--epochs"]:
             raise common.UserError(
