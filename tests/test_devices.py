@@ -203,7 +203,9 @@ print(float(variable.value.read_value()[0]), float(optimizer.dynamic_scale.value
     done = subprocess.run(
         [sys.executable, "-c", code, HERE], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert done.stdout.split() == ["1.0", "0.5"], done.stdout + done.stderr
+    device, numbers = done.stdout.splitlines()
+    assert device.startswith("on "), done.stdout
+    assert numbers.split() == ["1.0", "0.5"], done.stdout + done.stderr
 
 
 @pytest.mark.slow
