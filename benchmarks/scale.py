@@ -109,6 +109,12 @@ def report(text, row):
     print(f"| {text} | {' | '.join(cells)} |", flush=True)
 
 
+def limits(axis):
+    """Returns the lowest and highest value drawn, with some room."""
+    values = [value for line in axis.lines for value in line.get_ydata()]
+    return min(values) / 1.2, max(values) * 1.2
+
+
 def draw(steps, starts, title):
     """Draws docs/scale.png."""
     common = importlib.import_module("common")
@@ -130,7 +136,10 @@ def draw(steps, starts, title):
         axis.set(xscale="log", yscale="log")
         axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
         axis.set_xticks([], minor=True)
+        axis.set_yticks([n * 10**k for k in (-1, 0, 1, 2) for n in (1, 2, 5)])
+        axis.set_yticks([], minor=True)
         axis.yaxis.set_major_formatter("{x:g}")
+        axis.set_ylim(*limits(axis))
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     of_step.set(title="seconds a step", xlabel="--batch-size")
