@@ -200,7 +200,7 @@ def load_networks(run, filters=common.FILTERS):
             with common.filtering_logs(), common.working_in(folder):
                 part = tf.train.Checkpoint(variables=[variable.value for variable in model.variables])
                 part.read("state").assert_existing_objects_matched().expect_partial()
-        except (OSError, MemoryError, tf.errors.ResourceExhaustedError):
+        except (OSError, *common.NO_MEMORY):
             raise  # the checkpoint is not to blame
         except (ValueError, AssertionError) as error:
             raise common.UserError(f"--start-from {run}: has networks of another architecture") from error

@@ -464,6 +464,8 @@ def refusing_damage():
         yield
     except common.UnreadableError as error:
         raise Refused(415, error.problem) from error
+    except common.NO_MEMORY:  # the picture is not to blame
+        raise
     except Exception as error:  # Pillow and TensorFlow know many kinds of damage
         raise Refused(415, "not a PNG or JPEG picture, or damaged") from error
 
@@ -486,6 +488,8 @@ class Request(BaseHTTPRequestHandler):
             self.answer(refused.args[0], refused.args[1].encode())
         except common.UserError as error:
             self.answer(422, str(error).encode())
+        except common.NO_MEMORY as error:
+            self.answer(503, common.explain(error).encode())
         except TimeoutError:
             self.answer(408, b"too slow")
 

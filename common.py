@@ -102,6 +102,11 @@ def refuse_other_versions():
 INSTALL = "python -m pip install -r requirements.txt"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # 1: no notes after the import either
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # or it takes all memory of a GPU at once
+# Of descriptors 0 to 2, one that is closed would be the next file's, and take TensorFlow's notes.
+while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+    pass
+os.close(descriptor)
+sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 sigint_handler = signal.getsignal(signal.SIGINT)
 if sigint_handler is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -122,6 +127,7 @@ signal.signal(signal.SIGINT, sigint_handler)
 refuse_other_versions()
 
 HERE = Path(__file__).parent
+NO_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
 
 
 # === 1. Networks of Pix2Pix (stages 4, 5, 6 and 8) ==========================
@@ -1027,7 +1033,7 @@ class Checkpoints:
                 # From within its folder: TensorFlow would take [...] in the path for a pattern.
                 with filtering_logs(), working_in(self.folder / name):
                     self.checkpoint.read("state").assert_consumed()
-            except (OSError, MemoryError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError):
+            except (OSError, *NO_MEMORY, tf.errors.PermissionDeniedError):
                 raise  # the checkpoint is not to blame
             except Exception as error:  # TensorFlow's reader knows many kinds of damage
                 warn(f"{self.folder / name} is damaged ({type(error).__name__}); trying the one before")
@@ -1517,7 +1523,7 @@ def load_generator(run):
     try:
         with filtering_logs():
             generator.load_weights(weights)
-    except (MemoryError, tf.errors.ResourceExhaustedError):
+    except NO_MEMORY:
         raise  # the file is not to blame
     except Exception as error:  # HDF5 and Keras know many kinds of damage
         cure = "the command of its training writes it again"
@@ -1731,7 +1737,7 @@ def check_picture(path):
         return "not PNG or JPEG", None
     except UnicodeError:
         return "TensorFlow cannot take this name, which is not UTF-8: rename it", None
-    except (MemoryError, tf.errors.ResourceExhaustedError):
+    except NO_MEMORY:
         raise  # the picture is not to blame
     except Exception as error:  # Pillow and TensorFlow know many kinds of damage
         return getattr(error, "strerror", None) or "damaged", None
@@ -1808,7 +1814,7 @@ def opening(path):
             yield image
     except UnidentifiedImageError as error:
         raise UnreadableError(path, name_other_format(path)) from error
-    except (UserError, MemoryError, tf.errors.ResourceExhaustedError):
+    except (UserError, *NO_MEMORY):
         raise
     except Exception as error:  # Pillow knows many kinds of damage
         problem = getattr(error, "strerror", None) or f"damaged ({error})"
@@ -2091,7 +2097,7 @@ def explain(error):
     full = "No space left", "Disk quota", "File too large", "not enough space"  # the last one by Windows
     if getattr(error, "errno", None) == errno.ENOSPC or any(words in text for words in full):
         return "the disk is full: make room, and run the same command again, without --fresh"
-    if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
+    if isinstance(error, NO_MEMORY):
         return "out of memory: close other programs, or give a smaller --batch-size, --size or picture"
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else text
@@ -2124,12 +2130,8 @@ def open_output(descriptor, stream):
     if WINDOWS and stream and stream.isatty():  # Python's own knows the console
         stream.reconfigure(errors="backslashreplace")
         return stream
-    try:
-        raw = Output(descriptor, "w", closefd=False)
-    except OSError:  # closed before the script began
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    options = {"encoding": stream and stream.encoding, "errors": "backslashreplace"}
-    return io.TextIOWrapper(io.BufferedWriter(raw), **options, line_buffering=True)
+    options = {"encoding": stream and stream.encoding, "errors": "backslashreplace", "line_buffering": True}
+    return io.TextIOWrapper(io.BufferedWriter(Output(descriptor, "w", closefd=False)), **options)
 
 
 def warn(message):

@@ -539,6 +539,25 @@ def test_no_memory_is_no_damage(error, call_main, run, tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM")])
+def test_no_memory_is_told_to_the_page(error, pad, stage6, monkeypatch):
+    """Broken if a picture is called damaged, or nothing is answered, because memory was short."""
+
+    def fail(*args):
+        raise error
+
+    for route, owner, name in (
+        ("open", stage6, "read_condition"),
+        ("colour", stage6, "decode_data"),
+        ("colour", pad, "runs"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, [pad.runs[0]._replace(colour=fail)] if owner is pad else fail)
+            status, _, message = ask(pad, route, SHEET)
+        assert status == 503 and b"out of memory" in message, (route, name, status, message)
+    assert goes_on(pad)
+
+
 def test_export_moved(call_main, run):
     """Broken if the flag of earlier versions is not answered with the command that took its place."""
     done = call_main(SCRIPT, "--run", run, "--export", "new")
