@@ -305,18 +305,18 @@ def main():
     metrics = common.train(model, run, batches, args, steps_per_epoch=steps, draw=draw, **tests)
     draw(run / "result.png", RESULT_ROWS)
     write_page(run, model, pairs["val"], args.direction, **form)
-    print_results(run, metrics[-1])
+    print_results(run, metrics[-1], data["condition"]["kind"])
 
 
-def print_results(run, last):
+def print_results(run, last, kind):
     """Prints the scores of the last epoch, a row of metrics.csv, and the files to look at."""
-    print(f"Validation after epoch {last['epoch']:.0f} (and what the sketch itself scores):")
+    print(f"Validation after epoch {last['epoch']:.0f} (and what the {kind} itself scores):")
     print(f"  L1 {last['val_l1']:.4f} ({last['condition_l1']:.4f})")
     print(f"  PSNR {last['val_psnr']:.2f} dB ({last['condition_psnr']:.2f})")
     print(f"  SSIM {last['val_ssim']:.4f} ({last['condition_ssim']:.4f})")
     print(
         f"{run / 'index.html'}  all results on one page, for a browser\n"
-        f"{run / 'result.png'}  sketch | generated | real, pairs never trained on\n"
+        f"{run / 'result.png'}  {kind} | generated | real, pairs never trained on\n"
         f"{run / 'losses.png'}  from losses.csv and metrics.csv\n"
         f"{run / 'samples'}  some of the same pairs after each epoch\n"
         f"{run / 'generator.weights.h5'}"

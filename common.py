@@ -1441,8 +1441,8 @@ def refuse_changes(options_file, now):
     free = FREE_FLAGS | {"--epochs"}
     if was.get("contents of the data") == now["contents of the data"]:
         free.add("--dataset")  # the same data in another place
-    if "condition" not in was:  # a run of before conditions were described
-        free.add("condition")
+    if "condition" not in was or was["--size"] != now["--size"]:
+        free.add("condition")  # a run of before it was described; or it follows from the size
     changed = [name for name in was | now if name not in free and was.get(name) != now.get(name)]
     if changed:
         changes = [f"{name} {was.get(name)} -> {now.get(name)}" for name in changed]
