@@ -168,7 +168,9 @@ def draw_one_digit(args):
 
 def main():
     parser = common.trainer_arguments(__doc__, epochs=10, batch_size=128, out="02_cgan_mnist")
-    add = parser.add_argument
+    help_text = "no training: draw this digit"
+    parser.first.add_argument("--digit", type=common.number(0, 9, int), metavar="0..9", help=help_text)
+    add = parser.others.add_argument
     add(
         "--learning-rate",
         type=common.number(0, 1),
@@ -182,7 +184,6 @@ def main():
         default=True,
         help="show the discriminator real digits under wrong labels (yes)",
     )
-    add("--digit", type=common.number(0, 9, int), metavar="0..9", help="no training: draw this digit")
     args = parser.parse_args()
     if args.digit is not None:
         draw_one_digit(args)
@@ -211,7 +212,9 @@ def main():
         f"{run / 'result.png'}  a row for each digit, the same noise down each column\n"
         f"{run / 'losses.png'}  from losses.csv\n"
         f"{run / 'samples'}  the same noise after each epoch\n"
-        f"{run / 'generator.weights.h5'}"
+        f"{run / 'generator.weights.h5'}\n"
+        "Look at result.png: does the label decide the digit, and the noise the handwriting?\n"
+        "Next: python 02_cgan_mnist.py --digit 7, or python 03_pix2pix_data.py: pictures as labels"
     )
 
 

@@ -199,12 +199,13 @@ def refuse_moved_flags(arguments):
 
 def main():
     refuse_moved_flags(sys.argv[1:])
-    parser = common.new_parser(__doc__)
+    parser = common.Parser(__doc__)
     common.pair_arguments(parser)
-    add, folder = parser.add_argument, Path("runs/03_pix2pix_data")
-    add("--seed", type=common.number(0, 2**31 - 1, int), default=0, help="seed of the random draws (0)")
+    folder = Path("runs/03_pix2pix_data")
     help_text = f"folder of the figures ({folder})"
-    add("--out", type=common.file_path, default=folder, metavar="DIR", help=help_text)
+    parser.first.add_argument("--out", type=common.file_path, default=folder, metavar="DIR", help=help_text)
+    seeds = common.number(0, 2**31 - 1, int)
+    parser.others.add_argument("--seed", type=seeds, default=0, help="seed of the random draws (0)")
     args = parser.parse_args()
 
     direction = args.direction or common.usual_direction(args.dataset)
@@ -235,7 +236,9 @@ def main():
     print(
         f"\n{args.out / 'pairs.png'}         some files, and the two halves of each\n"
         f"{args.out / 'augmentation.png'}  one pair under each --augment of stage 5\n"
-        f"{args.out / 'histograms.png'}    values of both halves, and ink (training pairs)"
+        f"{args.out / 'histograms.png'}    values of both halves, and ink (training pairs)\n"
+        "Look at augmentation.png: do both halves move together, and is each draw a likely picture?\n"
+        "Next: python 04_pix2pix_models.py, or 05_pix2pix_train.py with the same --dataset"
     )
     common.refuse_unreadable(f"--dataset {args.dataset}", problems)
 

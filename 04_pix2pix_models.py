@@ -253,8 +253,8 @@ def draw_patches(path, discriminator, generator, sketch, real):
 
 
 def main():
-    parser = common.new_parser(__doc__)
-    add, folder = parser.add_argument, Path("runs/04_pix2pix_models")
+    parser = common.Parser(__doc__)
+    add, folder = parser.first.add_argument, Path("runs/04_pix2pix_models")
     add("--out", type=common.file_path, default=folder, metavar="DIR", help=f"folder of figures ({folder})")
     add("--steps", type=common.number(1, 10**6, int), default=100, help="steps of each generator (100)")
     common.add_filters(parser)
@@ -297,7 +297,9 @@ def main():
     print(
         f"{args.out / 'receptive_field.png'}  what one logit sees\n"
         f"{args.out / 'skips.png'}            both generators after the same training\n"
-        f"{args.out / 'patches.png'}          which patches look real to the PatchGAN"
+        f"{args.out / 'patches.png'}          which patches look real to the PatchGAN\n"
+        "Look at skips.png: which of the two keeps the lines of a sketch that it has not seen?\n"
+        "Next: python 05_pix2pix_train.py --epochs 10, which trains the U-Net against the PatchGAN"
     )
 
 

@@ -235,11 +235,17 @@ def parse_flags():
     """Returns the parsed flags."""
     parser = common.trainer_arguments(__doc__, epochs=10, batch_size=1, out="05_pix2pix")
     common.pair_arguments(parser)
-    add = parser.add_argument
-    add("--loss", choices=["l1+cgan", "cgan", "l1"], default="l1+cgan", help="(l1+cgan)")
+    add = parser.others.add_argument
+    add(
+        "--loss",
+        choices=["l1+cgan", "cgan", "l1"],
+        default="l1+cgan",
+        help="what trains the generator (l1+cgan)",
+    )
     lambda_type = common.number(0, 1e6)
-    add("--lambda-l1", type=lambda_type, default=LAMBDA_L1, help=f"of L1 in l1+cgan ({LAMBDA_L1:g})")
-    add("--augment", choices=list(common.AUGMENTATIONS), default="jitter", help="(jitter, the paper's)")
+    add("--lambda-l1", type=lambda_type, default=LAMBDA_L1, help=f"weight of L1 in l1+cgan ({LAMBDA_L1:g})")
+    help_text = "how training pairs are varied (jitter, the paper's)"
+    add("--augment", choices=list(common.AUGMENTATIONS), default="jitter", help=help_text)
     common.add_filters(parser)
     help_text = "begin with the weights of an earlier run, of any data, instead of random ones"
     add("--start-from", type=common.file_path, metavar="RUN", help=help_text)
@@ -319,7 +325,9 @@ def print_results(run, last, kind):
         f"{run / 'result.png'}  {kind} | generated | real, pairs never trained on\n"
         f"{run / 'losses.png'}  from losses.csv and metrics.csv\n"
         f"{run / 'samples'}  some of the same pairs after each epoch\n"
-        f"{run / 'generator.weights.h5'}"
+        f"{run / 'generator.weights.h5'}\n"
+        f"Look at index.html: which colours does the {kind} tell, and which are guessed?\n"
+        f"Next: python 06_sketch_pad.py --run {run}, to draw; or once more with --loss l1 and another --out"
     )
 
 

@@ -633,16 +633,17 @@ def colour_sketches(args):
 
 
 def main():
-    parser = common.new_parser(__doc__)
-    add, file_path = parser.add_argument, common.file_path
+    parser = common.Parser(__doc__)
+    add, file_path = parser.first.add_argument, common.file_path
     run, out = Path("runs", "05_pix2pix"), Path("runs", "06_sketch_pad")
     add("--run", type=file_path, nargs="+", default=[run], metavar="DIR", help=f"trained runs ({run})")
-    add("--port", type=common.number(0, 65535, int), default=8988, help="of the page (8988); 0: any")
-    add("--no-browser", action="store_true", help="print the page's address, and open nothing")
     help_text = "colour files and folders, without the page"
     add("--colour", "--sketch", dest="sketch", type=file_path, nargs="+", metavar="FILE", help=help_text)
     add("--out", type=file_path, default=out, metavar="DIR", help=f"folder for --colour ({out})")
-    add("--as-is", action="store_true", help="do not clean them")
+    add = parser.others.add_argument
+    add("--port", type=common.number(0, 65535, int), default=8988, help="of the page (8988); 0: any")
+    add("--no-browser", action="store_true", help="print the page's address, and open nothing")
+    add("--as-is", action="store_true", help="with --colour: do not clean photographs of drawings")
     add("--pairs", action="store_true", help="with --colour: the files are pairs; colour their conditions")
     help_text = "with --colour: whole pictures in their own size, not squashed to the size of training"
     add("--whole", action="store_true", help=help_text)

@@ -781,15 +781,16 @@ def print_summary(out, dataset, size):
 
 
 def main():
-    parser = common.new_parser(__doc__)
-    add = parser.add_mutually_exclusive_group(required=True).add_argument
+    parser = common.Parser(__doc__)
+    add = parser.first.add_mutually_exclusive_group(required=True).add_argument
     path = {"type": common.file_path}
     add("--download", choices=list(DATASETS), help="a dataset of the paper")
     add("--pair", nargs=2, metavar=("CONDITIONS", "TARGETS"), help="join two folders by name", **path)
     add("--edges", metavar="PHOTOGRAPHS", help="draw sketches of a folder of photographs", **path)
     add("--import-cityscapes", metavar="DIR", help="with leftImg8bit/ and gtFine/ in it", **path)
-    add = parser.add_argument
+    add = parser.first.add_argument
     add("--out", metavar="DIR", help="folder of the new dataset (data/NAME, where it has a name)", **path)
+    add = parser.others.add_argument
     add("--url", metavar="URL|FILE", help="with --download: a mirror, or an archive on this machine")
     help_text = "with --pair: CONDITIONS are label maps; a labels.csv gives their colours and names"
     add("--labels", nargs="?", const=False, metavar="CSV", help=help_text, **path)

@@ -150,9 +150,9 @@ def export(generator, size, folder):
 
 
 def main():
-    parser = common.new_parser(__doc__)
+    parser = common.Parser(__doc__)
     run, out = Path("runs", "05_pix2pix"), Path("runs", "08_export")
-    add = parser.add_argument
+    add = parser.first.add_argument
     add("--run", type=common.file_path, default=run, metavar="DIR", help=f"a trained run ({run})")
     add("--out", type=common.file_path, default=out, metavar="DIR", help=f"folder to write ({out})")
     add("--force", action="store_true", help="replace an earlier export in the folder")

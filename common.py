@@ -2190,18 +2190,25 @@ def device_count(text):
     return text if text == "all" else number(1, 1024, int)(text)
 
 
-def new_parser(docstring):
-    """Returns a parser whose help is a script's docstring."""
-    return argparse.ArgumentParser(
-        description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+class Parser(argparse.ArgumentParser):
+    """A parser whose help is a script's docstring, then the flags that matter most, then the others."""
+
+    def __init__(self, docstring):
+        super().__init__(
+            description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False
+        )
+        self.first = self.add_argument_group("the flags that matter most")
+        self.others = self.add_argument_group("the others")
+        self.others.add_argument("-h", "--help", action="help", help="show this and exit")
 
 
 def trainer_arguments(docstring, *, epochs, batch_size, out):
     """Returns a parser with the flags that all trainers share."""
-    parser = new_parser(docstring)
-    add = parser.add_argument
+    parser, folder = Parser(docstring), Path("runs") / out
+    add = parser.first.add_argument
     add("--epochs", type=number(1, 10**6, int), default=epochs, help=f"epochs wanted in all ({epochs})")
+    add("--out", type=file_path, default=folder, metavar="DIR", help=f"folder of the run ({folder})")
+    add = parser.others.add_argument
     add(
         "--batch-size",
         type=number(1, 10**5, int),
@@ -2214,8 +2221,6 @@ def trainer_arguments(docstring, *, epochs, batch_size, out):
     add("--precision", choices=precisions, default="float32", help="floating-point precision (float32)")
     help_text = "devices to train on: GPUs, or parts of the processor (1)"
     add("--devices", type=device_count, default=1, metavar="all|N", help=help_text)
-    folder = Path("runs") / out
-    add("--out", type=file_path, default=folder, metavar="DIR", help=f"folder of the run ({folder})")
     help_text = "how often to save within an epoch; after each one, too (10)"
     add("--checkpoint-minutes", type=number(0, 1e4), default=10.0, metavar="N", help=help_text)
     add("--fresh", action="store_true", help="start over; an earlier run in DIR is moved aside")
@@ -2224,15 +2229,16 @@ def trainer_arguments(docstring, *, epochs, batch_size, out):
 
 def pair_arguments(parser):
     """Adds the flags that name the paired data and say which half is the condition."""
-    add = parser.add_argument
-    add("--dataset", default="openmoji", metavar="NAME|DIR", help="folder with train/ and val/ (openmoji)")
+    help_text = "folder with train/ and val/ (openmoji)"
+    parser.first.add_argument("--dataset", default="openmoji", metavar="NAME|DIR", help=help_text)
+    add = parser.others.add_argument
     add("--direction", choices=["AtoB", "BtoA"], help="AtoB: left half to right half (the dataset's own)")
     add_size(parser, f"what the halves are resized to, in multiples of 256 ({size_text(IMAGE_SIZE)})")
 
 
 def add_size(parser, help_text):
     """Adds --size, (height, width)."""
-    parser.add_argument(
+    parser.others.add_argument(
         "--size", type=image_size, default=IMAGE_SIZE, metavar="HEIGHTxWIDTH|N", help=help_text
     )
 
@@ -2241,7 +2247,7 @@ def add_filters(parser):
     """Adds --filters."""
     help_text = f"channels of the first layer, all others in proportion: 16, 32, 96, ... ({FILTERS})"
     filters = number(1, MOST_FILTERS, int)
-    parser.add_argument("--filters", type=filters, default=FILTERS, metavar="N", help=help_text)
+    parser.others.add_argument("--filters", type=filters, default=FILTERS, metavar="N", help=help_text)
 
 
 def epoch_steps(args, examples):

@@ -51,7 +51,6 @@ from common import (  # noqa: E402
     generator_loss,
     keep_memory,
     make_train_function,
-    new_parser,
     save_figure,
     training_pairs,
 )
@@ -326,7 +325,7 @@ def measure(rounds, generators, discriminators, parameters, torch):
 
 
 def main():
-    parser = new_parser(__doc__)
+    parser = common.Parser(__doc__)
     parser.add_argument("rounds", type=int, nargs="?", default=7)
     parser.add_argument("--torch", metavar="PYTHON", help="an interpreter that has PyTorch")
     args = parser.parse_args()
