@@ -236,14 +236,10 @@ def parse_flags():
     parser = common.trainer_arguments(__doc__, epochs=10, batch_size=1, out="05_pix2pix")
     common.pair_arguments(parser)
     add = parser.others.add_argument
-    add(
-        "--loss",
-        choices=["l1+cgan", "cgan", "l1"],
-        default="l1+cgan",
-        help="what trains the generator (l1+cgan)",
-    )
+    help_text = "what the generator is trained by (l1+cgan)"
+    add("--loss", choices=["l1+cgan", "cgan", "l1"], default="l1+cgan", help=help_text)
     lambda_type = common.number(0, 1e6)
-    add("--lambda-l1", type=lambda_type, default=LAMBDA_L1, help=f"weight of L1 in l1+cgan ({LAMBDA_L1:g})")
+    add("--lambda-l1", type=lambda_type, default=LAMBDA_L1, help=f"of L1 in l1+cgan ({LAMBDA_L1:g})")
     help_text = "how training pairs are varied (jitter, the paper's)"
     add("--augment", choices=list(common.AUGMENTATIONS), default="jitter", help=help_text)
     common.add_filters(parser)
