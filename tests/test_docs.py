@@ -117,7 +117,9 @@ def test_courses_are_told_alike():
     ):
         other = [found.replace("course.md", "course.ko.md") for found in re.findall(pattern, korean)]
         ours = [found.replace("course.md", "course.ko.md") for found in re.findall(pattern, english)]
-        assert sorted(ours) == sorted(other), pattern
+        assert set(ours) == set(other), pattern
+        if "$" not in pattern:  # a letter like $z$ may be named once more
+            assert len(ours) == len(other), pattern
     rows = [len(re.findall(r"(?m)^\|", page)) for page in (english, korean)]
     assert rows[0] == rows[1]
 
