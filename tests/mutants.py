@@ -9,16 +9,15 @@ Each break is a mistake that a maintainer could make, with the tests that should
 in a copy of the repository in a temporary folder, never here; a test that fails, or that hangs,
 kills it. The named tests are run on the code as it is, too: one that fails there would kill all.
 Prints the share that was killed, and names those that survived, with the reason why that does no
-harm where the list gives one; without a reason, the exit status is 1.
+harm where the list gives one; without a reason, the exit status is 1. For Linux and macOS.
 """
 
 import argparse
-import contextlib
+import json
 import os
 import queue
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,8 +28,34 @@ from typing import NamedTuple
 
 HERE = Path(__file__).parent.parent
 LIST = Path(__file__).with_suffix(".txt")
-SECONDS = 300.0  # until a test hangs
+SECONDS = 300  # until the tests of a break hang
 LEFT_HERE = (".git", ".venv", "data", "runs", "__pycache__", ".*_cache")
+# Importing TensorFlow takes longer than most tests, so a process that has done so is forked for each
+# break. It is told a folder, a file for what is printed, the seconds until a test hangs, and pytest's
+# arguments; it answers with the status.
+RUNNER = """
+import json, os, signal, sys
+import keras, matplotlib.figure, PIL.Image, pytest, tensorflow
+for line in sys.stdin:
+    folder, printed, seconds, arguments = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.setsid()
+        signal.alarm(seconds)
+        os.chdir(folder)
+        sys.path[0] = folder
+        for stream in (1, 2):
+            os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+        status = pytest.main(arguments)
+        sys.stdout.flush()
+        os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        os.killpg(child, signal.SIGKILL)  # with what it has started
+    except OSError:
+        pass
+    print(status, flush=True)
+"""
 
 
 class Break(NamedTuple):
@@ -69,74 +94,79 @@ def misfits(breaks):
         count = (HERE / entry.file).read_text(encoding="utf-8").count(entry.old) if entry.old else 0
         if count != 1 or entry.old == entry.new:
             found.append(f"{entry.number} {entry.file}: {entry.mistake}: its text is there {count} times")
-        for test in entry.tests or ["no test"]:
+        for test in entry.tests:
             file, _, name = test.partition("[")[0].partition("::")
             path = HERE / "tests" / file
             text = path.read_text(encoding="utf-8") if path.is_file() else ""
             if not re.search(rf"^def {name}\(", text, re.MULTILINE):
-                found.append(f"{entry.number} {entry.file}: {entry.mistake}: {test} is not there")
+                found.append(f"{entry.number} {entry.file}: {entry.mistake}: {test!r} is not there")
     return found
 
 
-def run_tests(folder, tests):
-    """Runs tests in a copy; returns "survived", "killed", "hung" or "not run", and the output."""
-    options = ["-x", "-q", "-p", "no:cacheprovider", f"--basetemp={folder}.tests"]
-    command = [sys.executable, "-m", "pytest", *options, *(f"tests/{test}" for test in tests)]
-    env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}  # it would not notice a change within a second
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    process = subprocess.Popen(
-        command, cwd=folder, env=env, **pipes, encoding="utf-8", errors="replace", start_new_session=True
-    )
-    try:
-        output = process.communicate(timeout=SECONDS)[0]
-    except subprocess.TimeoutExpired:
-        return "hung", ""
-    finally:
-        with contextlib.suppress(OSError):  # with what it has started
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    # 4: wrong name of a test, or conftest.py cannot be imported; 5: no test was found
-    return {0: "survived", 4: "not run", 5: "not run"}.get(process.returncode, "killed"), output
+class Copy:
+    """A copy of the repository, and a process that runs tests in it."""
 
+    def __init__(self, folder):
+        self.folder, self.printed = folder, folder.with_suffix(".txt")
+        shutil.copytree(HERE, folder, ignore=shutil.ignore_patterns(*LEFT_HERE))
+        (folder / "data").symlink_to(HERE / "data")
+        # No bytecode: a change within a second, of the same length, would not be noticed.
+        env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "1"}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self.runner = subprocess.Popen([sys.executable, "-c", RUNNER], **pipes, env=env, encoding="utf-8")
 
-def try_break(entry, folders):
-    """Makes a break in a copy that no other thread uses; returns the entry, what came of it, and the time."""
-    started, folder = time.monotonic(), folders.get()
-    path = folder / entry.file
-    code = path.read_text(encoding="utf-8")
-    try:
-        path.write_text(code.replace(entry.old, entry.new) if entry.old else code, encoding="utf-8")
-        return entry, *run_tests(folder, entry.tests), time.monotonic() - started
-    finally:
-        path.write_text(code, encoding="utf-8")
-        folders.put(folder)
+    def run_with(self, entry):
+        """Makes a break, runs its tests and takes it back; returns "survived", "killed" or "not run"."""
+        path = self.folder / entry.file
+        code = path.read_text(encoding="utf-8")
+        self.printed.write_text("", encoding="utf-8")
+        arguments = ["-x", "-q", "-p", "no:cacheprovider", f"--basetemp={self.folder}.tests"]
+        arguments += [f"tests/{test}" for test in entry.tests]
+        try:
+            path.write_text(code.replace(entry.old, entry.new) if entry.old else code, encoding="utf-8")
+            print(
+                json.dumps([str(self.folder), str(self.printed), arguments]),
+                file=self.runner.stdin,
+                flush=True,
+            )
+            status = int(self.runner.stdout.readline())
+        finally:
+            path.write_text(code, encoding="utf-8")
+        # 4: wrong name of a test, or conftest.py cannot be imported; 5: no test was found
+        return {0: "survived", 4: "not run", 5: "not run"}.get(status, "killed")
 
 
 def try_all(breaks, jobs):
     """Tries the breaks in copies of the repository; returns [(entry, what came of it)], in order."""
     tests = sorted({test for entry in breaks for test in entry.tests})
     as_it_is = Break(0, "common.py", "the code as it is", "", "", tests, "")
+    copies, results = queue.SimpleQueue(), {}
+
+    def try_one(entry):
+        started, copy = time.monotonic(), copies.get()
+        result = copy.run_with(entry)
+        words = copy.printed.read_text(encoding="utf-8", errors="replace")
+        copies.put(copy)
+        print(
+            f"{entry.number:4} {result:9}{time.monotonic() - started:4.0f} s  {entry.file}: {entry.mistake}"
+        )
+        if result == "not run" or (entry is as_it_is and result != "survived"):
+            raise SystemExit(f"{words}\nThese tests have to run, and to pass on the code as it is.")
+        results[entry.number] = result
+
     with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(jobs) as pool:
-        folders, results = queue.SimpleQueue(), {}
-        for number in range(jobs):
-            folder = Path(temporary) / f"copy{number}"
-            shutil.copytree(HERE, folder, ignore=shutil.ignore_patterns(*LEFT_HERE))
-            (folder / "data").symlink_to(HERE / "data")
-            folders.put(folder)
-        pending = [pool.submit(try_break, entry, folders) for entry in [as_it_is, *breaks]]
+        runners = [Copy(Path(temporary) / f"copy{number}") for number in range(jobs)]
+        for copy in runners:
+            copies.put(copy)
+        pending = [pool.submit(try_one, entry) for entry in [as_it_is, *breaks]]
         try:
             for done in as_completed(pending):
-                entry, result, output, seconds = done.result()
-                print(
-                    f"{entry.number:4} {result:9}{seconds:4.0f} s  {entry.file}: {entry.mistake}", flush=True
-                )
-                if result == "not run" or (entry is as_it_is and result != "survived"):
-                    print(output)
-                    sys.exit("These tests have to run, and to pass on the code as it is.")
-                results[entry] = result
+                done.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-    return [(entry, results[entry]) for entry in breaks]
+            for copy in runners:
+                copy.runner.communicate()
+    return [(entry, results[entry.number]) for entry in breaks]
 
 
 def main():
@@ -147,14 +177,14 @@ def main():
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time (2)")
     parser.add_argument("--check", action="store_true", help="only see whether the list fits the code")
     args = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)
     breaks = read_list(LIST.read_text(encoding="utf-8"))
     if problems := misfits(breaks):
         sys.exit("\n".join(problems))
-    spans = [re.fullmatch(r"(\d{1,3})(?:-(\d+))?", word) for word in args.chosen if word[:1] != "0"]
-    spans = [(int(span[1]), int(span[2] or span[1])) for span in spans if span]
-    names = tuple(word for word in args.chosen if word[:1] == "0" or not word[0].isdigit())
     if args.chosen:
-        numbers = {number for first, last in spans for number in range(first, last + 1)}
+        spans = [re.fullmatch(r"([1-9]\d*)(?:-(\d+))?", word) for word in args.chosen]
+        numbers = {n for span in spans if span for n in range(int(span[1]), int(span[2] or span[1]) + 1)}
+        names = tuple(word for word, span in zip(args.chosen, spans) if not span)
         breaks = [entry for entry in breaks if entry.number in numbers or entry.file.startswith(names)]
     print(f"{len(breaks)} breaks")
     if args.check:

@@ -28,7 +28,12 @@ def table(graph):
 
 @pytest.mark.parametrize("name", ["unet", "encoder_decoder", "patchgan"])
 def test_layers(name, stage4, data_regression):
-    """Broken if a layer changes shape or size, or a skip joins another block than its own."""
+    """Broken if a layer changes shape or size, or a skip joins another block than its own.
+
+    The golden table was compared, row by row, with the paper's appendix 6.1: a 4x4 convolution of i to
+    o channels has 16 i o weights, batchnorm 4 o, the last layer's bias one for each channel. It is
+    written anew by `python -m pytest tests/test_networks.py --force-regen`.
+    """
     keras.utils.clear_session()  # numbers unnamed layers from the start
     network = {"unet": common.UNet, "encoder_decoder": stage4.EncoderDecoder, "patchgan": common.PatchGAN}
     inputs = ["sketch", "picture"] if name == "patchgan" else ["sketch"]
