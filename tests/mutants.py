@@ -124,11 +124,9 @@ class Copy:
         arguments += [f"tests/{test}" for test in entry.tests]
         try:
             path.write_text(code.replace(entry.old, entry.new) if entry.old else code, encoding="utf-8")
-            print(
-                json.dumps([str(self.folder), str(self.printed), arguments]),
-                file=self.runner.stdin,
-                flush=True,
-            )
+            seconds = SECONDS if entry.old else 20 * SECONDS
+            message = json.dumps([str(self.folder), str(self.printed), seconds, arguments])
+            print(message, file=self.runner.stdin, flush=True)
             status = int(self.runner.stdout.readline())
         finally:
             path.write_text(code, encoding="utf-8")
