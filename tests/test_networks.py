@@ -95,6 +95,9 @@ def test_training_reaches_batchnorm_and_dropout():
         block(x, training=True)
         assert float(tf.reduce_max(tf.abs(block.batchnorm.moving_mean))) > 0
         assert bool(tf.reduce_all(block(x, training=False) == block(x, training=False)))
+        alone = block(x[:1], training=False)
+        tf.debugging.assert_near(alone, block(x, training=False)[:1], atol=1e-5)  # whatever is beside it
+        assert bool(tf.reduce_any(tf.abs(alone - block(x, training=True)[:1]) > 0.1))
     first, second = block(x, training=True), block(x, training=True)
     assert bool(tf.reduce_any(first != second)), "no dropout"
 
