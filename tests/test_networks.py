@@ -105,16 +105,16 @@ def test_training_reaches_batchnorm_and_dropout():
 def test_bottleneck_has_no_batchnorm(stage4):
     """Broken if the 1x1 bottleneck is normalised: at batch size 1 its output is then zero."""
     x = picture(0)
-    for block in common.UNet().encoder:
+    for block in common.UNet(8).encoder:
         x = block(x, training=True)
-    assert x.shape == (1, 1, 1, 512)
+    assert x.shape == (1, 1, 1, 64)
     assert float(tf.reduce_mean(tf.abs(x))) > 1e-3
     assert stage4.bottleneck_batchnorm(1, True, passes=3)[0] == 0.0
 
 
 def test_generate_leaves_no_trace():
     """Broken if looking at pictures changes the run: moving averages, random state, result."""
-    generator, sketch = common.UNet(), picture(0)
+    generator, sketch = common.UNet(8), picture(0)
     generator(sketch, training=False)
     before = [tf.identity(v) for v in generator.variables]
     first, second, other = (common.generate(generator, sketch, seed) for seed in (0, 0, 1))
@@ -129,7 +129,7 @@ def test_generate_leaves_no_trace():
 
 def test_discriminator_sees_the_sketch():
     """Broken if the PatchGAN ignores the condition: a GAN, no longer a conditional one."""
-    patchgan = common.PatchGAN()
+    patchgan = common.PatchGAN(8)
     one, other = (patchgan(picture(seed), picture(2), training=False) for seed in (0, 1))
     assert float(tf.reduce_max(tf.abs(one - other))) > 1e-3
 

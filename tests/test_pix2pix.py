@@ -32,7 +32,7 @@ def build(stage5):
 
     def build(loss="l1+cgan", lambda_l1=100.0, generator_rate=MOVING, discriminator_rate=MOVING):
         keras.utils.set_random_seed(0)
-        model = stage5.Pix2Pix(loss, lambda_l1)
+        model = stage5.Pix2Pix(loss, lambda_l1, filters=8)
         model.set_optimizers(keras.optimizers.SGD(generator_rate), keras.optimizers.SGD(discriminator_rate))
         return model
 
@@ -150,7 +150,7 @@ def test_mixed_precision(stage5):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         keras.utils.set_random_seed(0)
-        model = stage5.Pix2Pix()
+        model = stage5.Pix2Pix(filters=8)
         model.set_optimizers(common.adam(2e-4, 0.5), common.adam(2e-4, 0.5))
         (sketch, real), *_ = first_pairs(1)
         assert model.generator.encoder[0].compute_dtype == "bfloat16"
