@@ -30,7 +30,7 @@ def figures(monkeypatch):
 
 def shown(axis):
     """Returns what an axis shows as a float tensor, 0 to 1."""
-    data = tf.constant(axis.images[0].get_array().tolist(), tf.float32)
+    data = tf.cast(tf.constant(axis.images[0].get_array().data), tf.float32)
     return data / 255.0 if float(tf.reduce_max(data)) > 1.0 else data
 
 
