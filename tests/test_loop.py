@@ -224,9 +224,10 @@ def test_signals_are_as_before_after_training(monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("at_once, words", [(1, "step 32"), (10, "steps 26 to 35")])
-def test_a_loss_that_is_no_number_ends_the_run(at_once, words, loop):
-    """Broken if a run goes on with NaN, writes it down, or keeps it in a checkpoint.
+def test_a_loss_that_is_no_number_ends_the_run(at_once, words, value, loop):
+    """Broken if a run goes on with NaN or infinity, writes it down, or keeps it in a checkpoint.
 
     Of the steps that are taken at once the last one is looked at, as the others are not kept.
     """
@@ -234,11 +235,12 @@ def test_a_loss_that_is_no_number_ends_the_run(at_once, words, loop):
     class Diverging(Toy):
         def train_step(self, batch):
             losses = super().train_step(batch)
-            return losses | {"first": tf.where(losses["first"] < 32.0, 0.0, float("nan"))}
+            return losses | {"first": tf.where(losses["first"] < 32.0, 0.0, value)}
 
     with pytest.raises(common.UserError, match=f"^{words}: NaN or infinite: first; .* is step_00000025"):
         loop(2, model=Diverging(), steps_at_once=at_once)
-    assert saved(loop.run)[-1] == "step_00000025" and "nan" not in (loop.run / "losses.csv").read_text()
+    table = (loop.run / "losses.csv").read_text()
+    assert saved(loop.run)[-1] == "step_00000025" and "nan" not in table and "inf" not in table
 
 
 def test_the_weights_file_is_the_last_epochs(loop):

@@ -180,6 +180,19 @@ def test_convolutions_of_few_pixels(name, shape, filters):
     assert "MatMul" in operations[0] and "MatMul" not in operations[1]  # two ways were compared
 
 
+def test_convolutions_of_other_strides():
+    """Broken if the PatchGAN's convolution of strides 1 is computed as one of strides 2."""
+    x = tf.random.stateless_normal((1, 7, 6, 3), seed=(0, 1))
+    results = []
+    for module in (common, keras.layers):
+        layer = module.Conv2D(64, 4, 1, "valid", use_bias=False)
+        layer.build(x.shape)
+        layer.kernel.assign(tf.random.stateless_normal(layer.kernel.shape, seed=(0, 2)))
+        results.append(layer(x))
+    assert results[0].shape == (1, 4, 3, 64)
+    tf.debugging.assert_near(*results, rtol=1e-4, atol=1e-3)
+
+
 def test_many_pixels_are_convolved():
     """Broken if large maps, where it costs time and memory, become matrix products as well."""
     for layer in (common.Conv2D(8, 4, 2, "same"), common.Conv2DTranspose(8, 4, 2, "same")):
