@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import common
+
 import pytest
 import tensorflow as tf
 
@@ -192,8 +194,13 @@ common.run_main(stage1.main)
         (["--devices", 0], "'0' is not a whole number from 1"),
     ],
 )
-def test_wrong_devices(flags, problem, call_main, tmp_path):
+def test_wrong_devices(flags, problem, call_main, tmp_path, monkeypatch):
     """Broken if what cannot be shared out ends in a traceback, or leaves a folder behind."""
+
+    def find_pairs(dataset):
+        raise common.UserError("got past the devices")
+
+    monkeypatch.setattr(common, "find_pairs", find_pairs)
     done = call_main("05_pix2pix_train.py", *flags)
     assert done.returncode == 2 and problem in done.stderr
     assert not list(tmp_path.iterdir())
