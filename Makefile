@@ -76,7 +76,7 @@ mutants: $(READY)
 	$(PY) tests/mutants.py
 
 torture: $(READY)
-	$(PY) -m pytest tests/test_torture.py -s --kills 20 --stages \
+	$(PY) -m pytest tests/robustness/test_torture.py -s --kills 20 --stages \
 	  01_gan_mnist.py,02_cgan_mnist.py,05_pix2pix_train.py
 
 bench: $(READY)
@@ -94,4 +94,4 @@ $(READY): requirements.txt $(REQUIREMENTS)
 	@touch $(READY)
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache __pycache__ tests/__pycache__
+	rm -rf .venv .pytest_cache .ruff_cache __pycache__ tests/__pycache__ tests/*/__pycache__

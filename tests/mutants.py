@@ -82,7 +82,7 @@ def read_list(text):
         if {line[:1] for line in lines} - parts.keys():
             raise ValueError(f"not understood: {entry}")
         old, new = ("\n".join(parts[mark]) for mark in "-+")
-        tests = re.split(r"\s+(?=test_)", " ".join(parts[">"]))
+        tests = re.split(r"\s+(?=test_|robustness/)", " ".join(parts[">"]))
         breaks.append(Break(len(breaks) + 1, file, mistake, old, new, tests, " ".join(parts["~"])))
     return breaks
 

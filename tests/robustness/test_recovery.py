@@ -13,7 +13,7 @@ import common
 import pytest
 import tensorflow as tf
 
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent.parent.parent
 FLAGS = ["--steps-per-epoch", "78", "--epochs", "4"]  # two rows of losses an epoch
 
 

@@ -22,7 +22,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image  # comes with Matplotlib; makes the files that TensorFlow does not write
 
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent.parent.parent
 RED, BLUE = (200, 30, 30), (20, 40, 220)
 
 

@@ -18,7 +18,7 @@ import common
 import pytest
 import tensorflow as tf
 
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent.parent.parent
 GAN = ["01_gan_mnist.py", "--steps-per-epoch", 4, "--epochs", 3]
 
 
