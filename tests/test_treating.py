@@ -263,6 +263,23 @@ def test_new_classes_get_colours_far_from_the_given(stage7, tmp_path):
     assert legend.colours == stage7.far_colours(3) and legend.present == {"a": {0, 1, 9}}
 
 
+def test_a_dataset_appears_when_it_is_complete(stage7, tmp_path):
+    """Broken if a dataset has its name while it is being made, so that a killed process leaves half of one."""
+    out = tmp_path / "mine"
+    with pytest.raises(RuntimeError), stage7.new_dataset(out, {}) as folder:
+        (folder / "half").touch()
+        assert not out.exists()
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    with stage7.new_dataset(out, {"direction": "BtoA"}) as folder:
+        (folder / "train").mkdir()
+        assert not out.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert {path.name for path in out.iterdir()} == {"train", "dataset.json"}
+    with pytest.raises(common.UserError, match="already exists"), stage7.new_dataset(out, {}):
+        pass
+
+
 @pytest.mark.parametrize("height, fits", [(100, True), (101, True), (102, True), (103, False), (97, False)])
 def test_proportions_of_partners(height, fits, stage7, tmp_path):
     """Broken if halves that cannot show the same are squeezed into one size, or a rounding refuses a pair."""
