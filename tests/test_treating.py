@@ -264,7 +264,7 @@ def test_new_classes_get_colours_far_from_the_given(stage7, tmp_path):
 
 
 def test_a_dataset_appears_when_it_is_complete(stage7, tmp_path):
-    """Broken if a dataset has its name while it is being made, so that a killed process leaves half of one."""
+    """Broken if a dataset has its name while it is being made: a killed process would leave half of one."""
     out = tmp_path / "mine"
     with pytest.raises(RuntimeError), stage7.new_dataset(out, {}) as folder:
         (folder / "half").touch()
