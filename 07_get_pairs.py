@@ -645,7 +645,8 @@ def find_classes(path, by_number):
                 numbers = tf.unique(tf.reshape(common.to_tensor(labels), [-1])).y
                 codes = [int(number) for number in numbers[: MOST_CLASSES + 1]]
             else:
-                codes = [code for _, code in labels.getcolors(MOST_CLASSES) or [()] * (MOST_CLASSES + 1)]
+                found = labels.getcolors(MOST_CLASSES)  # None if there are more
+                codes = range(MOST_CLASSES + 1) if found is None else [code for _, code in found]
             is_colours = labels.mode == "RGB"
     except UnreadableError as error:
         return set(), False, error.problem

@@ -364,6 +364,16 @@ def test_labels(make_pad, call_main, tmp_path):
         page.key("e", "KeyE")
         page.draw((128, 10))
         assert tuple(int(value) for value in page.pixels()[10, 128]) == black
+        page.run("$('clear').click()")
+        page.key("b", "KeyB")
+        page.draw((128, 1), (128, 258))
+        page.key("g", "KeyG")
+        for place, filled in ((20, 0), (236, 255)):
+            page.draw((place, 100))
+            sheet = page.pixels()
+            rims = {x: {tuple(int(v) for v in sheet[y, x]) for y in range(0, 256, 5)} for x in (0, 255)}
+            assert rims == {filled: {sky}, 255 - filled: {black}}, "it goes on at the other rim"
+            page.key("z", "KeyZ")
         page.settle()
         shown, sheet = page.pixels("pictures[0].canvas"), page.pixels()
     (tmp_path / "sheet.png").write_bytes(stage6.to_png(sheet))
@@ -418,6 +428,10 @@ def test_sheets_of_another_size(make_pad, height, width):
         page.draw((width - 2, 2))
         filled = page.pixels()[: height - 60, :, 0]
         assert int(tf.reduce_min(filled)) == 255 and int(page.pixels()[-1, -1, 0]) == 0
+        page.key("z", "KeyZ")
+        page.draw((2, height - 4))
+        sides = [int(page.pixels()[y, x, 0]) for y, x in ((-1, 0), (-1, -1), (0, 0), (0, -1))]
+        assert sides == [255, 255, 0, 0], "the other part was filled"
         shape = "(({width, height}) => width / height)($('sheet').getBoundingClientRect())"
         assert page.run(shape) == pytest.approx(width / height, rel=0.01)
         page.key("n", "KeyN")

@@ -28,7 +28,12 @@ def table(graph):
 
 @pytest.mark.parametrize("name", ["unet", "encoder_decoder", "patchgan"])
 def test_layers(name, stage4, data_regression):
-    """Broken if a layer changes shape or size, or a skip joins another block than its own."""
+    """Broken if a layer changes shape or size, or a skip joins another block than its own.
+
+    The golden table was compared, row by row, with the paper's appendix 6.1: a 4x4 convolution of i to
+    o channels has 16 i o weights, batchnorm 4 o, the last layer's bias one for each channel. It is
+    written anew by `python -m pytest tests/test_networks.py --force-regen`.
+    """
     keras.utils.clear_session()  # numbers unnamed layers from the start
     network = {"unet": common.UNet, "encoder_decoder": stage4.EncoderDecoder, "patchgan": common.PatchGAN}
     inputs = ["sketch", "picture"] if name == "patchgan" else ["sketch"]
@@ -90,6 +95,9 @@ def test_training_reaches_batchnorm_and_dropout():
         block(x, training=True)
         assert float(tf.reduce_max(tf.abs(block.batchnorm.moving_mean))) > 0
         assert bool(tf.reduce_all(block(x, training=False) == block(x, training=False)))
+        alone = block(x[:1], training=False)
+        tf.debugging.assert_near(alone, block(x, training=False)[:1], atol=1e-5)  # whatever is beside it
+        assert bool(tf.reduce_any(tf.abs(alone - block(x, training=True)[:1]) > 0.1))
     first, second = block(x, training=True), block(x, training=True)
     assert bool(tf.reduce_any(first != second)), "no dropout"
 
@@ -97,16 +105,16 @@ def test_training_reaches_batchnorm_and_dropout():
 def test_bottleneck_has_no_batchnorm(stage4):
     """Broken if the 1x1 bottleneck is normalised: at batch size 1 its output is then zero."""
     x = picture(0)
-    for block in common.UNet().encoder:
+    for block in common.UNet(8).encoder:
         x = block(x, training=True)
-    assert x.shape == (1, 1, 1, 512)
+    assert x.shape == (1, 1, 1, 64)
     assert float(tf.reduce_mean(tf.abs(x))) > 1e-3
     assert stage4.bottleneck_batchnorm(1, True, passes=3)[0] == 0.0
 
 
 def test_generate_leaves_no_trace():
     """Broken if looking at pictures changes the run: moving averages, random state, result."""
-    generator, sketch = common.UNet(), picture(0)
+    generator, sketch = common.UNet(8), picture(0)
     generator(sketch, training=False)
     before = [tf.identity(v) for v in generator.variables]
     first, second, other = (common.generate(generator, sketch, seed) for seed in (0, 0, 1))
@@ -121,7 +129,7 @@ def test_generate_leaves_no_trace():
 
 def test_discriminator_sees_the_sketch():
     """Broken if the PatchGAN ignores the condition: a GAN, no longer a conditional one."""
-    patchgan = common.PatchGAN()
+    patchgan = common.PatchGAN(8)
     one, other = (patchgan(picture(seed), picture(2), training=False) for seed in (0, 1))
     assert float(tf.reduce_max(tf.abs(one - other))) > 1e-3
 
@@ -170,6 +178,19 @@ def test_convolutions_of_few_pixels(name, shape, filters):
     for ours, keras_own in zip(*results):
         tf.debugging.assert_near(ours, keras_own, rtol=1e-4, atol=1e-3)
     assert "MatMul" in operations[0] and "MatMul" not in operations[1]  # two ways were compared
+
+
+def test_convolutions_of_other_strides():
+    """Broken if the PatchGAN's convolution of strides 1 is computed as one of strides 2."""
+    x = tf.random.stateless_normal((1, 7, 6, 3), seed=(0, 1))
+    results = []
+    for module in (common, keras.layers):
+        layer = module.Conv2D(64, 4, 1, "valid", use_bias=False)
+        layer.build(x.shape)
+        layer.kernel.assign(tf.random.stateless_normal(layer.kernel.shape, seed=(0, 2)))
+        results.append(layer(x))
+    assert results[0].shape == (1, 4, 3, 64)
+    tf.debugging.assert_near(*results, rtol=1e-4, atol=1e-3)
 
 
 def test_many_pixels_are_convolved():

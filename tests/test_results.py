@@ -45,7 +45,7 @@ def test_scores_by_hand(stage5):
 
 def test_test_step_scores_the_generated_picture(stage5, monkeypatch):
     """Broken if validation scores anything but the generated picture against the real one."""
-    model = stage5.Pix2Pix()
+    model = stage5.Pix2Pix(filters=1)
     monkeypatch.setattr(stage5, "generate", lambda generator, condition: condition * 0.5)
     scores = model.test_step((flat(255), flat(0)))
     assert float(scores["l1"]) == pytest.approx(1.5)  # half of white, 0.5, to black, -1
@@ -58,11 +58,19 @@ class SmallUNet(common.UNet):
         super().__init__(filters // 32, **kwargs)
 
 
+class SmallPatchGAN(common.PatchGAN):
+    """The PatchGAN with a thirty-second of its filters."""
+
+    def __init__(self, filters=64, **kwargs):
+        super().__init__(filters // 32, **kwargs)
+
+
 @pytest.fixture
 def small(stage5, monkeypatch):
-    """Has stage 5 train, and load, small generators."""
+    """Has stage 5 train, and load, small networks."""
     monkeypatch.setattr(common, "UNet", SmallUNet)
     monkeypatch.setattr(stage5, "UNet", SmallUNet)
+    monkeypatch.setattr(stage5, "PatchGAN", SmallPatchGAN)
     return stage5
 
 
@@ -126,17 +134,22 @@ def test_compare(trained, call_main, few_pairs, monkeypatch):
     assert len(drawn["rows"]) == 2
 
 
-def test_compare_refuses(trained, call_main, few_pairs, tmp_path):
+def test_compare_refuses(small, make_run, call_main, tmp_path):
     """Broken if runs that say nothing about each other are drawn side by side."""
-    run, _ = trained("run")
-    other_data = tmp_path / "other"
-    shutil.copytree(few_pairs, other_data)
-    shutil.copy(next((few_pairs / "train").iterdir()), other_data / "train" / "more.png")
-    other, _ = trained("elsewhere", "--dataset", other_data)
-    unfinished = tmp_path / "unfinished"
-    shutil.copytree(run, unfinished)
+    flags = {"--loss": "l1", "--size": "256x256", "--filters": 64}
+    run = make_run(tmp_path / "run", SmallUNet(), flags=flags)
     options = json.loads((run / "options.json").read_text())
-    options["flags"]["--epochs"] = 10
+    options["data"] |= {"contents of the data": "x", "train": 4, "val": 2}
+    (run / "options.json").write_text(json.dumps(options))
+    other, turned, unfinished = (tmp_path / name for name in ("other", "turned", "unfinished"))
+    for folder in (other, turned, unfinished):
+        shutil.copytree(run, folder)
+    options["data"]["contents of the data"] = "y"
+    (other / "options.json").write_text(json.dumps(options))
+    options["data"]["contents of the data"] = "x"
+    options["flags"]["--direction"] = "BtoA"
+    (turned / "options.json").write_text(json.dumps(options))
+    options["flags"] |= {"--epochs": 10, "--direction": "AtoB"}
     (unfinished / "options.json").write_text(json.dumps(options))
     damaged = tmp_path / "damaged"
     shutil.copytree(run, damaged)
@@ -146,7 +159,8 @@ def test_compare_refuses(trained, call_main, few_pairs, tmp_path):
     options["data"]["script"] = "01_gan_mnist.py"
     (stage1 / "options.json").write_text(json.dumps(options))
     mistakes = {
-        "other data than": other,
+        "other: was trained on other data than": other,
+        "turned: was trained on other data than": turned,
         "has 1 of 10 epochs": unfinished,
         "a run of 01_gan_mnist.py": stage1,
         "no trained run there": tmp_path / "nowhere",

@@ -19,7 +19,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image  # comes with Matplotlib
 
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent.parent.parent
 SPLITS = {"train": 3, "val": 2, "test": 1}
 
 

@@ -22,7 +22,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image  # comes with Matplotlib; makes the files that TensorFlow does not write
 
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent.parent.parent
 RED, BLUE = (200, 30, 30), (20, 40, 220)
 
 
@@ -79,8 +79,13 @@ def mine(tmp_path):
 
 
 @pytest.fixture
-def refused(call_main, tmp_path):
+def refused(call_main, tmp_path, monkeypatch):
     """Asserts that a command is answered as a mistake is, with all the `words` in the line."""
+
+    def train(*args, **options):  # which would take hours
+        raise common.UserError("the mistake got through")
+
+    monkeypatch.setattr(common, "train", train)
 
     def check(script, *flags, words):
         before = files(tmp_path)

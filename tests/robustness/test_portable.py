@@ -20,7 +20,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent.parent.parent
 TRAINERS = ["01_gan_mnist.py", "02_cgan_mnist.py", "05_pix2pix_train.py"]
 
 

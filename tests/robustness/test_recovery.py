@@ -13,7 +13,7 @@ import common
 import pytest
 import tensorflow as tf
 
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent.parent.parent
 FLAGS = ["--steps-per-epoch", "78", "--epochs", "4"]  # two rows of losses an epoch
 
 
@@ -98,6 +98,27 @@ def test_going_on_from_the_one_before(tmp_path):
     variable.assign(tf.fill((50,), 3.0))
     checkpoints.save(20)
     assert (checkpoints.restore(), float(variable[0])) == (20, 3.0)
+
+
+def test_rows_before_the_first_checkpoint_are_taken_back(tmp_path):
+    """Broken if rows of a run that was killed before its first epoch's end stand there twice."""
+    checkpoints = common.Checkpoints(tmp_path, [tf.Variable(0.0)])
+    checkpoints.restore()
+    checkpoints.tables[0].append({"epoch": 1, "step": 10})
+    again = common.Checkpoints(tmp_path, [tf.Variable(0.0)])
+    assert again.restore() == 0
+    assert not (tmp_path / "losses.csv").exists() and again.tables[0].rows() == []
+
+
+def test_a_checkpoint_of_other_networks_is_refused(tmp_path, capsys):
+    """Broken if a run goes on with some variables of its checkpoint, and fresh values in the others."""
+    saved(tmp_path)
+    for shapes in ([50, 3], [49], []):
+        other = common.Checkpoints(tmp_path, [tf.Variable(tf.zeros(shape)) for shape in shapes])
+        with pytest.raises(common.UserError, match="no whole checkpoint"):
+            other.restore()
+        assert other.names() == ["step_00000010", "step_00000020"], "put aside, though they are sound"
+    capsys.readouterr()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -13,10 +13,12 @@ import sys
 import time
 from pathlib import Path
 
+import common
+
 import pytest
 import tensorflow as tf
 
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent.parent.parent
 GAN = ["01_gan_mnist.py", "--steps-per-epoch", 4, "--epochs", 3]
 
 
@@ -104,6 +106,54 @@ def test_devices_and_processes(alone, tmp_path):
     assert_same_run(tmp_path / "run", alone)
 
 
+TOY = """
+import argparse, json, sys
+sys.path.insert(0, sys.argv[1])
+import common, keras, tensorflow as tf
+common.set_devices(argparse.Namespace(devices=int(sys.argv[2]), batch_size=4))
+
+def network():
+    layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    return keras.Sequential([keras.Input((1,)), layer])
+
+class Toy(common.AdversarialModel):
+    def __init__(self):
+        super().__init__()
+        self.generator, self.discriminator = network(), network()
+        self.random = keras.random.SeedGenerator(3)
+        self.built = True
+
+    def train_step(self, batch):
+        noise = self.noise(tf.shape(batch)[0], 1)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(self.generator(batch + noise) ** 2)
+        common.minimise(loss, tape, self.generator, self.generator_optimizer)
+        return {"loss": loss, "noise": tf.reduce_mean(noise**2)}
+
+model = Toy()
+model.set_optimizers(common.adam(0.1, 0.5), common.adam(0.1, 0.5))
+batches = tf.data.Dataset.from_tensor_slices([[1.0], [2.0], [4.0], [9.0]]).repeat(3).batch(4)
+step = common.make_train_function(model, batches)
+numbers = [*step(1).values(), *step(2).values()]
+numbers += [float(tf.reduce_sum(tf.cast(v.value, tf.float32))) for v in model.generator_optimizer.variables]
+print(json.dumps(numbers))
+"""
+
+
+def test_two_devices_are_one(tmp_path):
+    """Broken if two devices have other losses, other noise or another gradient than one of both's batch.
+
+    The optimiser's moments are compared, since Adam's steps hide how large a gradient is.
+    """
+    numbers = []
+    for devices in (1, 2):
+        command = [sys.executable, "-c", TOY, HERE, str(devices)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        numbers.append(json.loads(done.stdout.splitlines()[-1]))
+    assert numbers[0] == pytest.approx(numbers[1], rel=1e-5) and len(numbers[0]) == 8
+
+
 def test_fewer_devices_within_an_epoch(call_main, tmp_path):
     """Broken if a run that was stopped within an epoch on two devices cannot end it on one, as promised.
 
@@ -144,8 +194,13 @@ common.run_main(stage1.main)
         (["--devices", 0], "'0' is not a whole number from 1"),
     ],
 )
-def test_wrong_devices(flags, problem, call_main, tmp_path):
+def test_wrong_devices(flags, problem, call_main, tmp_path, monkeypatch):
     """Broken if what cannot be shared out ends in a traceback, or leaves a folder behind."""
+
+    def find_pairs(dataset):
+        raise common.UserError("got past the devices")
+
+    monkeypatch.setattr(common, "find_pairs", find_pairs)
     done = call_main("05_pix2pix_train.py", *flags)
     assert done.returncode == 2 and problem in done.stderr
     assert not list(tmp_path.iterdir())

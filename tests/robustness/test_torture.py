@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).parent.parent.parent
 
 # Steps of an epoch (two checkpoints in each), and epochs enough for a number of kills.
 STAGES = {
