@@ -30,9 +30,9 @@ def first_pairs(count, batch_size=1):
 def build(stage5):
     """Makes a Pix2Pix of seed 0, with plain gradient descent: a step is then -rate * gradient."""
 
-    def build(loss="l1+cgan", lambda_l1=100.0, generator_rate=MOVING, discriminator_rate=MOVING):
+    def build(loss="l1+cgan", lambda_l1=100.0, generator_rate=MOVING, discriminator_rate=MOVING, filters=8):
         keras.utils.set_random_seed(0)
-        model = stage5.Pix2Pix(loss, lambda_l1, filters=8)
+        model = stage5.Pix2Pix(loss, lambda_l1, filters=filters)
         model.set_optimizers(keras.optimizers.SGD(generator_rate), keras.optimizers.SGD(discriminator_rate))
         return model
 
@@ -111,7 +111,7 @@ def test_training_mode_in_the_step(build):
 def test_discriminator_learns_to_tell(build):
     """Broken if its labels are swapped: shown one pair again and again, it must call real real."""
     (pair,) = first_pairs(1)
-    model = build(generator_rate=STILL, discriminator_rate=2e-3)
+    model = build(generator_rate=STILL, discriminator_rate=2e-3, filters=64)
     first = model.train_step(pair)
     for _ in range(4):
         last = model.train_step(pair)
