@@ -138,6 +138,7 @@ def test_compare_refuses(small, make_run, call_main, tmp_path):
     """Broken if runs that say nothing about each other are drawn side by side."""
     flags = {"--loss": "l1", "--size": "256x256", "--filters": 64}
     run = make_run(tmp_path / "run", SmallUNet(), flags=flags)
+    (run / "metrics.csv").write_text("epoch,val_l1,val_psnr,val_ssim\n1,0.5,10.0,0.5\n")
     options = json.loads((run / "options.json").read_text())
     options["data"] |= {"contents of the data": "x", "train": 4, "val": 2}
     (run / "options.json").write_text(json.dumps(options))

@@ -92,6 +92,7 @@ def assert_same_run(run, wanted):
             assert float(tf.reduce_max(abs(value - other))) <= 1e-3 * size, name
 
 
+@pytest.mark.slow
 def test_devices_and_processes(alone, tmp_path):
     """Broken if replicas see other data or noise, or average other gradients, than one device.
 
