@@ -44,14 +44,15 @@ class Pix2Pix(AdversarialModel):
         loss: "l1+cgan" (the paper's), or "cgan" or "l1" alone.
         lambda_l1: the weight of L1 beside the adversarial loss, which has 1.
         filters: channels of the first layer of both networks.
+        norm: "batch" (the paper's), or "instance": each picture of a batch is normalised by itself.
     """
 
-    def __init__(self, loss="l1+cgan", lambda_l1=LAMBDA_L1, filters=common.FILTERS, **kwargs):
+    def __init__(self, loss="l1+cgan", lambda_l1=LAMBDA_L1, filters=common.FILTERS, norm="batch", **kwargs):
         super().__init__(**kwargs)
         self.terms = loss.split("+")
         self.lambda_l1 = lambda_l1
-        self.generator = UNet(filters, name="generator")
-        self.discriminator = PatchGAN(filters, name="discriminator")
+        self.generator = UNet(filters, norm=norm, name="generator")
+        self.discriminator = PatchGAN(filters, norm=norm, name="discriminator")
         picture = tf.zeros((1, *common.IMAGE_SIZE, 3))  # the weights are the same for every size
         self.generator(picture, training=False)  # the first call makes the weights
         self.discriminator(picture, picture, training=False)
@@ -243,6 +244,8 @@ def parse_flags():
     help_text = "how training pairs are varied (jitter, the paper's)"
     add("--augment", choices=list(common.AUGMENTATIONS), default="jitter", help=help_text)
     common.add_filters(parser)
+    help_text = "what a batch of several is normalised over: all its pictures, or each by itself (batch)"
+    add("--norm", choices=list(common.NORMS), default="batch", help=help_text)
     help_text = "begin with the weights of an earlier run, of any data, instead of random ones"
     add("--start-from", type=common.file_path, metavar="RUN", help=help_text)
     help_text = "no training: draw compare.png of finished runs, in --out (runs/05_compare)"
@@ -278,7 +281,7 @@ def main():
     run = common.start_run(args, data, hashes, checks)
 
     # The game: U-Net and PatchGAN, an optimiser each, batches of augmented pairs.
-    model = Pix2Pix(args.loss, args.lambda_l1, args.filters)
+    model = Pix2Pix(args.loss, args.lambda_l1, args.filters, args.norm)
     if earlier:
         for name in data["started from"]["networks"]:
             for variable, value in zip(getattr(model, name).weights, getattr(earlier, name).weights):

@@ -150,11 +150,11 @@ class EncodeBlock(layers.Layer):
     No bias: batchnorm's shift takes its place, and the authors leave it out in all blocks.
     """
 
-    def __init__(self, filters, strides=2, padding="same", batchnorm=True, **kwargs):
+    def __init__(self, filters, strides=2, padding="same", batchnorm=True, norm="batch", **kwargs):
         super().__init__(**kwargs)
         options = {"use_bias": False, "kernel_initializer": paper_init()}
         self.conv = Conv2D(filters, 4, strides, padding, **options)
-        self.batchnorm = BatchNorm(epsilon=EPSILON) if batchnorm else None
+        self.batchnorm = NORMS[norm](epsilon=EPSILON) if batchnorm else None
         self.activation = layers.LeakyReLU(negative_slope=0.2)
 
     def call(self, x, training):
@@ -167,11 +167,11 @@ class EncodeBlock(layers.Layer):
 class DecodeBlock(layers.Layer):
     """4x4 transposed convolution to twice the size, batchnorm, dropout (CD512, ...), ReLU."""
 
-    def __init__(self, filters, dropout=0.0, **kwargs):
+    def __init__(self, filters, dropout=0.0, norm="batch", **kwargs):
         super().__init__(**kwargs)
         options = {"use_bias": False, "kernel_initializer": paper_init()}
         self.conv = Conv2DTranspose(filters, 4, 2, "same", **options)
-        self.batchnorm = BatchNorm(epsilon=EPSILON)
+        self.batchnorm = NORMS[norm](epsilon=EPSILON)
         self.dropout = layers.Dropout(dropout) if dropout else None
         self.activation = layers.ReLU()
 
@@ -182,7 +182,7 @@ class DecodeBlock(layers.Layer):
         return self.activation(x)
 
 
-def encoder_blocks(filters=FILTERS):
+def encoder_blocks(filters=FILTERS, norm="batch"):
     """The half that shrinks the picture to one vector of 512 numbers.
 
     No batchnorm in the first block (the paper's appendix) nor in the last: over a
@@ -191,26 +191,26 @@ def encoder_blocks(filters=FILTERS):
     """
     return [
         EncodeBlock(filters, batchnorm=False, name="encode_1"),  # (B, 128, 128, 64)
-        EncodeBlock(2 * filters, name="encode_2"),  # (B, 64, 64, 128)
-        EncodeBlock(4 * filters, name="encode_3"),  # (B, 32, 32, 256)
-        EncodeBlock(8 * filters, name="encode_4"),  # (B, 16, 16, 512)
-        EncodeBlock(8 * filters, name="encode_5"),  # (B, 8, 8, 512)
-        EncodeBlock(8 * filters, name="encode_6"),  # (B, 4, 4, 512)
-        EncodeBlock(8 * filters, name="encode_7"),  # (B, 2, 2, 512)
+        EncodeBlock(2 * filters, norm=norm, name="encode_2"),  # (B, 64, 64, 128)
+        EncodeBlock(4 * filters, norm=norm, name="encode_3"),  # (B, 32, 32, 256)
+        EncodeBlock(8 * filters, norm=norm, name="encode_4"),  # (B, 16, 16, 512)
+        EncodeBlock(8 * filters, norm=norm, name="encode_5"),  # (B, 8, 8, 512)
+        EncodeBlock(8 * filters, norm=norm, name="encode_6"),  # (B, 4, 4, 512)
+        EncodeBlock(8 * filters, norm=norm, name="encode_7"),  # (B, 2, 2, 512)
         EncodeBlock(8 * filters, batchnorm=False, name="encode_8"),  # (B, 1, 1, 512)
     ]
 
 
-def decoder_blocks(filters=FILTERS):
+def decoder_blocks(filters=FILTERS, norm="batch"):
     """The half that grows the picture again; dropout is its only source of noise."""
     return [
-        DecodeBlock(8 * filters, dropout=0.5, name="decode_1"),  # (B, 2, 2, 512)
-        DecodeBlock(8 * filters, dropout=0.5, name="decode_2"),  # (B, 4, 4, 512)
-        DecodeBlock(8 * filters, dropout=0.5, name="decode_3"),  # (B, 8, 8, 512)
-        DecodeBlock(8 * filters, name="decode_4"),  # (B, 16, 16, 512)
-        DecodeBlock(4 * filters, name="decode_5"),  # (B, 32, 32, 256)
-        DecodeBlock(2 * filters, name="decode_6"),  # (B, 64, 64, 128)
-        DecodeBlock(filters, name="decode_7"),  # (B, 128, 128, 64)
+        DecodeBlock(8 * filters, dropout=0.5, norm=norm, name="decode_1"),  # (B, 2, 2, 512)
+        DecodeBlock(8 * filters, dropout=0.5, norm=norm, name="decode_2"),  # (B, 4, 4, 512)
+        DecodeBlock(8 * filters, dropout=0.5, norm=norm, name="decode_3"),  # (B, 8, 8, 512)
+        DecodeBlock(8 * filters, norm=norm, name="decode_4"),  # (B, 16, 16, 512)
+        DecodeBlock(4 * filters, norm=norm, name="decode_5"),  # (B, 32, 32, 256)
+        DecodeBlock(2 * filters, norm=norm, name="decode_6"),  # (B, 64, 64, 128)
+        DecodeBlock(filters, norm=norm, name="decode_7"),  # (B, 128, 128, 64)
     ]
 
 
@@ -235,10 +235,10 @@ class UNet(keras.Model):
     there (Isola et al. 2017, section 3.2.1 and appendix 6.1).
     """
 
-    def __init__(self, filters=FILTERS, **kwargs):
+    def __init__(self, filters=FILTERS, norm="batch", **kwargs):
         super().__init__(**kwargs)
-        self.encoder = encoder_blocks(filters)
-        self.decoder = decoder_blocks(filters)
+        self.encoder = encoder_blocks(filters, norm)
+        self.decoder = decoder_blocks(filters, norm)
         # Layers and not tf.concat, so that stage 4's table can name them.
         self.joins = [layers.Concatenate(name=f"skip_{n}") for n in range(7, 0, -1)]
         self.to_picture = to_picture()
@@ -261,16 +261,16 @@ class PatchGAN(keras.Model):
     positive for real (Isola et al. 2017, section 3.2.2).
     """
 
-    def __init__(self, filters=FILTERS, **kwargs):
+    def __init__(self, filters=FILTERS, norm="batch", **kwargs):
         super().__init__(**kwargs)
         self.join = layers.Concatenate()  # (B, 256, 256, 6)
         self.blocks = [
             EncodeBlock(filters, batchnorm=False, name="encode_1"),  # (B, 128, 128, 64)
-            EncodeBlock(2 * filters, name="encode_2"),  # (B, 64, 64, 128)
-            EncodeBlock(4 * filters, name="encode_3"),  # (B, 32, 32, 256)
+            EncodeBlock(2 * filters, norm=norm, name="encode_2"),  # (B, 64, 64, 128)
+            EncodeBlock(4 * filters, norm=norm, name="encode_3"),  # (B, 32, 32, 256)
         ]
         self.pad = layers.ZeroPadding2D()  # (B, 34, 34, 256)
-        options = {"strides": 1, "padding": "valid", "name": "encode_4"}
+        options = {"strides": 1, "padding": "valid", "norm": norm, "name": "encode_4"}
         self.last_block = EncodeBlock(8 * filters, **options)  # (B, 31, 31, 512)
         self.last_pad = layers.ZeroPadding2D()  # (B, 33, 33, 512)
         options = {"kernel_initializer": paper_init(), "dtype": "float32", "name": "to_logits"}
@@ -765,6 +765,24 @@ class BatchNorm(layers.BatchNormalization):
         for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             average.assign(average * self.momentum + value * (1.0 - self.momentum))
         return y
+
+
+class InstanceNorm(BatchNorm):
+    """Each picture of a batch by its own mean and variance, as batchnorm has it for a batch of one.
+
+    The weights are batchnorm's, so that a network that was trained with the one can be used as the
+    other, one picture at a time. The moving averages stay as they are: use it as in training.
+    """
+
+    def call(self, x, training):
+        if not training:
+            return super().call(x, training=False)
+        mean, variance = tf.nn.moments(tf.cast(x, tf.float32), axes=(1, 2), keepdims=True)
+        scale = self.gamma / tf.sqrt(variance + self.epsilon)
+        return tf.cast(tf.cast(x, tf.float32) * scale + (self.beta - mean * scale), x.dtype)
+
+
+NORMS = {"batch": BatchNorm, "instance": InstanceNorm}
 
 
 class Conv2D(layers.Conv2D):
@@ -1341,7 +1359,8 @@ def return_memory():
 FORMAT = 2  # of a run's folder; 1 had its tables outside of the checkpoints
 FREE_FLAGS = {"--out", "--fresh", "--checkpoint-minutes", "--devices"}  # may change on the way
 LOCK = ".lock"
-USUAL = {"--size": "{}x{}".format(*IMAGE_SIZE), "--filters": FILTERS}  # of runs older than these flags
+# Of runs older than these flags.
+USUAL = {"--size": "{}x{}".format(*IMAGE_SIZE), "--filters": FILTERS, "--norm": "batch"}
 
 
 def start_run(args, data, hashes, checks=None):

@@ -216,3 +216,33 @@ def test_batchnorm():
         results.append([trained, *gradients, *averages, layer(x, training=False)])
     for mine, keras_own in zip(*results):
         tf.debugging.assert_near(mine, keras_own, rtol=1e-4, atol=1e-5)
+
+
+def test_instance_norm_is_batchnorm_of_each_picture_alone():
+    """Broken if --norm instance mixes pictures, or is another normalisation than that of testing."""
+    x = tf.random.stateless_normal((3, 5, 4, 8), seed=(0, 0)) * 3.0 + 1.0
+    gamma, beta = (tf.random.stateless_normal((8,), seed=(1, n)) for n in range(2))
+    norms = [norm(epsilon=common.EPSILON) for norm in common.NORMS.values()]
+    results = []
+    for norm in norms:
+        norm.build(x.shape)
+        norm.gamma.assign(gamma)
+        norm.beta.assign(beta)
+        batches = [x] if norm is norms[1] else [x[n : n + 1] for n in range(3)]
+        with tf.GradientTape() as tape:
+            y = tf.concat([norm(batch, training=True) for batch in batches], axis=0)
+            loss = tf.reduce_sum(y * tf.random.stateless_normal(y.shape, seed=(2, 0)))
+        results.append([y, *tape.gradient(loss, [norm.gamma, norm.beta])])
+    for alone, together in zip(*results):
+        tf.debugging.assert_near(alone, together, rtol=1e-4, atol=1e-4)
+    assert [v.shape for v in norms[0].weights] == [v.shape for v in norms[1].weights]
+
+
+def test_norm_reaches_every_block(stage5):
+    """Broken if a layer of either network mixes the pictures of a batch in spite of --norm instance."""
+    for name, norm in common.NORMS.items():
+        model = stage5.Pix2Pix(filters=1, norm=name)
+        unet, patchgan = model.generator, model.discriminator
+        blocks = [*unet.encoder, *unet.decoder, *patchgan.blocks, patchgan.last_block]
+        found = [type(block.batchnorm) for block in blocks if block.batchnorm]
+        assert found == [norm] * 16
