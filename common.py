@@ -1460,7 +1460,7 @@ def refuse_changes(options_file, now):
     free = FREE_FLAGS | {"--epochs"}
     if was.get("contents of the data") == now["contents of the data"]:
         free.add("--dataset")  # the same data in another place
-    if "condition" not in was or was["--size"] != now["--size"]:
+    if "condition" not in was or was.get("--size") != now.get("--size"):
         free.add("condition")  # a run of before it was described; or it follows from the size
     changed = [name for name in was | now if name not in free and was.get(name) != now.get(name)]
     if changed:

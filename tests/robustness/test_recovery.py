@@ -395,7 +395,7 @@ def test_rows_of_an_epoch_with_a_prime_number_of_steps(call_main, tmp_path):
 
 
 @pytest.mark.linux
-@pytest.mark.parametrize("streams", ["| head -1", "2>&1 | head -1", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("streams", ["| head -1", "2>&1 | head -1", "<&- >&- 2>&-"])
 def test_output_that_nobody_reads(streams, tmp_path):
     """Broken if a training ends, or loses what it did, because its output was closed."""
     command = f"{sys.executable} {HERE / '01_gan_mnist.py'} --steps-per-epoch 2 --epochs 3 --out run"
