@@ -130,7 +130,7 @@ def main():
         f"{run / 'losses.png'}  from losses.csv\n"
         f"{run / 'samples'}  the same noise after each epoch\n"
         f"{run / 'generator.weights.h5'}\n"
-        "Look at result.png: are there all ten digits? What passes once is drawn again and again.\n"
+        "Look at result.png: are there all ten digits? One that is believed is drawn again and again.\n"
         "Next: python 02_cgan_mnist.py, which draws the digit that it is asked for"
     )
 

@@ -236,11 +236,13 @@ def main():
     print(
         f"\n{args.out / 'pairs.png'}         some files, and the two halves of each\n"
         f"{args.out / 'augmentation.png'}  one pair under each --augment of stage 5\n"
-        f"{args.out / 'histograms.png'}    values of both halves, and ink (training pairs)\n"
-        "Look at augmentation.png: do both halves move together, and is each draw a likely picture?\n"
-        "Next: python 04_pix2pix_models.py, or 05_pix2pix_train.py with the same --dataset"
+        f"{args.out / 'histograms.png'}    values of both halves, and ink (training pairs)"
     )
     common.refuse_unreadable(f"--dataset {args.dataset}", problems)
+    print(
+        "Look at augmentation.png: do both halves move together, and is each draw a likely picture?\n"
+        "Next: python 04_pix2pix_models.py, or python 05_pix2pix_train.py with the same --dataset"
+    )
 
 
 if __name__ == "__main__":

@@ -315,7 +315,8 @@ def main():
 
 def print_results(run, last, kind):
     """Prints the scores of the last epoch, a row of metrics.csv, and the files to look at."""
-    print(f"Validation after epoch {last['epoch']:.0f} (and what the {kind} itself scores):")
+    condition = {"labels": "label map", "picture": "condition"}.get(kind, kind)
+    print(f"Validation after epoch {last['epoch']:.0f} (and what the {condition} itself scores):")
     print(f"  L1 {last['val_l1']:.4f} ({last['condition_l1']:.4f})")
     print(f"  PSNR {last['val_psnr']:.2f} dB ({last['condition_psnr']:.2f})")
     print(f"  SSIM {last['val_ssim']:.4f} ({last['condition_ssim']:.4f})")
@@ -325,8 +326,8 @@ def print_results(run, last, kind):
         f"{run / 'losses.png'}  from losses.csv and metrics.csv\n"
         f"{run / 'samples'}  some of the same pairs after each epoch\n"
         f"{run / 'generator.weights.h5'}\n"
-        f"Look at index.html: which colours does the {kind} tell, and which are guessed?\n"
-        f"Next: python 06_sketch_pad.py --run {run}, to draw; or once more with --loss l1 and another --out"
+        f"Look at index.html: which colours does the {condition} tell, and which are guessed?\n"
+        f'Next: python 06_sketch_pad.py --run "{run}", to draw; or once more with --loss l1 and another --out'
     )
 
 
@@ -440,9 +441,10 @@ def compare(runs, out):
     first, _ = read[0]
     data = {name: first["data"].get(name) for name in ("contents of the data", "train", "val")}
     direction, kind = first["flags"]["--direction"], first["data"].get("condition", {}).get("kind")
-    size, filters = (first["flags"][name] for name in ("--size", "--filters"))
+    size = first["flags"]["--size"]
     form = {"size": common.image_size(size), "labels": kind == "labels"}
-    widths_differ = any(options["flags"]["--filters"] != filters for options, _ in read)
+    others = ["--filters", "--norm", "--augment", "--lambda-l1"]  # told where they differ
+    values = {name: {str(options["flags"].get(name)) for options, _ in read} for name in others}
     generators, titles = [], []
     for run, (options, metrics) in zip(runs, read):
         flags, done = options["flags"], metrics[-1]["epoch"] if metrics else 0
@@ -458,7 +460,8 @@ def compare(runs, out):
                 f"--compare {run}: was trained at --size {flags['--size']}, and {runs[0]} at {size}"
             )
         last = metrics[-1]
-        name = flags["--loss"] + (f", {flags['--filters']} filters" if widths_differ else "")
+        differing = [f"{name[2:]} {flags.get(name)}" for name in others if len(values[name]) > 1]
+        name = ", ".join([flags["--loss"], *differing])
         numbers = f"L1 {last['val_l1']:.3f}, PSNR {last['val_psnr']:.1f}", f"SSIM {last['val_ssim']:.3f}"
         titles.append("\n".join([name, *numbers]))
         generators.append(common.load_generator(run)[0])

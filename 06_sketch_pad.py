@@ -488,8 +488,8 @@ class Request(BaseHTTPRequestHandler):
             self.answer(refused.args[0], refused.args[1].encode())
         except common.UserError as error:
             self.answer(422, str(error).encode())
-        except common.NO_MEMORY as error:
-            self.answer(503, common.explain(error).encode())
+        except common.NO_MEMORY:
+            self.answer(503, b"out of memory: close other programs, or use a run of fewer --filters")
         except TimeoutError:
             self.answer(408, b"too slow")
 

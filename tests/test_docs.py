@@ -80,7 +80,9 @@ def test_documented_commands_are_understood(known_flags):
             assert flag in known_flags[script]._option_string_actions, f"{script} {flags}"
 
 
-@pytest.mark.parametrize("flags", [("--seed", 1, "--out", "runs/data_seed1"), ("--direction", "BtoA", "--out", "runs/data_BtoA")])
+@pytest.mark.parametrize(
+    "flags", [("--seed", 1, "--out", "runs/data_seed1"), ("--direction", "BtoA", "--out", "runs/data_BtoA")]
+)
 def test_fast_commands_of_the_course(flags, call_main):
     """Broken if an experiment of stage 3, as the course has it, does not run."""
     written = " ".join(map(str, flags))
