@@ -1513,7 +1513,7 @@ def read_run(run):
         if metrics.path.exists():
             metrics.text = metrics.path.read_text(encoding="utf-8")
         rows = metrics.rows()
-        if rows and not {"epoch", "val_l1"} <= rows[0].keys():
+        if rows and not {"epoch", "val_l1", "val_psnr", "val_ssim"} <= rows[0].keys():
             raise ValueError("columns are missing")
     except (ValueError, KeyError, TypeError, AttributeError, csv.Error, argparse.ArgumentTypeError) as error:
         raise UserError(

@@ -151,7 +151,7 @@ def make_run(few_pairs):
         generator(tf.zeros((1, 256, 256, 3)), training=False)
         folder.mkdir(parents=True)
         generator.save_weights(folder / "generator.weights.h5")
-        (folder / "metrics.csv").write_text("epoch,val_l1\n1,0.5\n")
+        (folder / "metrics.csv").write_text("epoch,val_l1,val_psnr,val_ssim\n1,0.5,10.0,0.5\n")
         usual = {"--dataset": str(few_pairs), "--direction": direction, "--epochs": 1}
         options = {"flags": usual | (flags or {}), "data": {"script": "05_pix2pix_train.py"}}
         (folder / "options.json").write_text(json.dumps(options))

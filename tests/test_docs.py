@@ -80,6 +80,7 @@ def test_documented_commands_are_understood(known_flags):
             assert flag in known_flags[script]._option_string_actions, f"{script} {flags}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags", [("--seed", 1, "--out", "runs/data_seed1"), ("--direction", "BtoA", "--out", "runs/data_BtoA")]
 )

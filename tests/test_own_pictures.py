@@ -147,6 +147,7 @@ def make_folder(folder):
     return sorted(bad), len(names)
 
 
+@pytest.mark.slow
 def test_a_folder_from_a_phone(call_main, train, tmp_path):
     """Broken if a file as people have it is neither used nor named, from stage 7 to 3, 5 and 6."""
     bad, good = make_folder(tmp_path)
@@ -226,15 +227,14 @@ def test_labels_are_never_mixed(call_main, stage5, augment, tmp_path):
 
 
 @pytest.mark.parametrize("pen", [3, 9])
-def test_line_width(call_main, train, pen, tmp_path):
+def test_line_width(call_main, stage5, pen, tmp_path):
     """Broken if a run does not know how wide its sketches' lines are, in pixels of 256."""
     for n, name in enumerate("abcdef"):
         save(sketch(512, 512 - 20 * n, 2 * pen), tmp_path / "sketches" / f"{name}.png")
         save(photo(512, 512 - 20 * n), tmp_path / "photos" / f"{name}.png")
     done = call_main(GET, "--pair", "sketches", "photos", "--out", "mine")
     assert done.returncode == 0 and "Conditions: sketch" in done.stdout, done.stderr
-    run = train("run", dataset="mine")
-    conditions = json.loads((run / "options.json").read_text())["data"]["condition"]
+    conditions = stage5.describe_conditions("mine", common.find_pairs("mine")["train"], "AtoB")
     assert conditions["line_width"] == pytest.approx(pen, rel=0.12) and conditions["colours"] == []
 
 

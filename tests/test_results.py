@@ -87,6 +87,7 @@ def trained(small, call_main, few_pairs, tmp_path):
     return train
 
 
+@pytest.mark.slow
 def test_what_doing_nothing_scores(trained, stage5, few_pairs, monkeypatch):
     """Broken if the scores of the uncoloured condition are not the condition's, or are not shown."""
     drawn = []
@@ -108,40 +109,53 @@ def test_what_doing_nothing_scores(trained, stage5, few_pairs, monkeypatch):
     assert len(panels["L1, training"].lines) == 1
 
 
-def test_compare(trained, call_main, few_pairs, monkeypatch):
+@pytest.fixture
+def finished(small, make_run, few_pairs, tmp_path):
+    """Makes a run of one epoch without training, with scores of its own; returns its folder."""
+
+    def make(name, loss, l1, **flags):
+        common.keras.utils.set_random_seed(round(100 * l1))
+        usual = {"--loss": loss, "--size": "256x256", "--filters": 64, "--dataset": str(few_pairs)} | flags
+        run = make_run(tmp_path / name, SmallUNet(), flags=usual)
+        (run / "metrics.csv").write_text(f"epoch,val_l1,val_psnr,val_ssim\n1,{l1},10.0,{l1 + 0.5}\n")
+        options = json.loads((run / "options.json").read_text())
+        options["data"] |= {"contents of the data": "x", "train": 4, "val": 2}
+        (run / "options.json").write_text(json.dumps(options))
+        return run
+
+    return make
+
+
+def test_compare(finished, call_main, few_pairs, monkeypatch):
     """Broken if a column shows another run's pictures than its title says, or other pairs."""
-    runs = {loss: trained(loss.replace("+", "_"), "--loss", loss)[0] for loss in ("l1", "cgan")}
+    runs = [finished("first", "l1", 0.25), finished("second", "cgan", 0.375, **{"--norm": "instance"})]
     drawn = {}
 
     def save_grid(path, rows, titles):
         drawn.update(path=path, rows=rows, titles=titles)
 
     monkeypatch.setattr(common, "save_grid", save_grid)
-    done = call_main(SCRIPT, "--compare", *runs.values())
+    done = call_main(SCRIPT, "--compare", *runs)
     assert done.returncode == 0, done.stderr
     assert drawn["path"] == Path("runs/05_compare/compare.png")
-    assert [title.split("\n")[0] for title in drawn["titles"]] == ["condition", "l1", "cgan", "real"]
-    for title, run in zip(drawn["titles"][1:], runs.values()):
-        _, (row,) = common.read_run(run)
-        assert f"L1 {row['val_l1']:.3f}" in title and f"SSIM {row['val_ssim']:.3f}" in title
+    assert [title.split("\n")[0] for title in drawn["titles"]] == [
+        *("condition", "l1, norm batch", "cgan, norm instance", "real")
+    ]
+    for title, l1 in zip(drawn["titles"][1:], (0.25, 0.375)):
+        assert f"L1 {l1:.3f}" in title and f"SSIM {l1 + 0.5:.3f}" in title
     left, right = common.decode_pair(common.find_pairs(few_pairs)["val"][0])
     wanted = [tf.cast(half, tf.float32) / 127.5 - 1.0 for half in (left, right)]
-    wanted[1:1] = [
-        common.generate(common.load_generator(run)[0], wanted[0][tf.newaxis])[0] for run in runs.values()
-    ]
-    for picture, tile in zip(wanted, drawn["rows"][0]):
+    wanted[1:1] = [common.generate(common.load_generator(run)[0], wanted[0][tf.newaxis])[0] for run in runs]
+    for picture, tile in zip(wanted, drawn["rows"][0], strict=True):
         assert float(tf.reduce_max(tf.abs(picture - tile))) < 1e-5
+    assert float(tf.reduce_max(tf.abs(wanted[1] - wanted[2]))) > 0.01, "the test could not tell them apart"
     assert len(drawn["rows"]) == 2
 
 
-def test_compare_refuses(small, make_run, call_main, tmp_path):
+def test_compare_refuses(finished, call_main, tmp_path):
     """Broken if runs that say nothing about each other are drawn side by side."""
-    flags = {"--loss": "l1", "--size": "256x256", "--filters": 64}
-    run = make_run(tmp_path / "run", SmallUNet(), flags=flags)
-    (run / "metrics.csv").write_text("epoch,val_l1,val_psnr,val_ssim\n1,0.5,10.0,0.5\n")
+    run = finished("run", "l1", 0.25)
     options = json.loads((run / "options.json").read_text())
-    options["data"] |= {"contents of the data": "x", "train": 4, "val": 2}
-    (run / "options.json").write_text(json.dumps(options))
     other, turned, unfinished = (tmp_path / name for name in ("other", "turned", "unfinished"))
     for folder in (other, turned, unfinished):
         shutil.copytree(run, folder)
@@ -154,7 +168,7 @@ def test_compare_refuses(small, make_run, call_main, tmp_path):
     (unfinished / "options.json").write_text(json.dumps(options))
     damaged = tmp_path / "damaged"
     shutil.copytree(run, damaged)
-    (damaged / "metrics.csv").write_text("epoch,val_l1\n1,x\n")
+    (damaged / "metrics.csv").write_text("epoch,val_l1\n1,0.5\n")
     stage1 = tmp_path / "stage1"
     stage1.mkdir()
     options["data"]["script"] = "01_gan_mnist.py"
@@ -174,9 +188,9 @@ def test_compare_refuses(small, make_run, call_main, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_unfinished_run_can_be_used(trained, capsys):
+def test_an_unfinished_run_can_be_used(finished, capsys):
     """Broken if a run that goes on, or was killed, cannot be looked at, or is taken for a finished one."""
-    run, _ = trained("run")
+    run = finished("run", "l1", 0.25)
     common.load_generator(run)
     assert not capsys.readouterr().err
     options = json.loads((run / "options.json").read_text())
@@ -223,7 +237,8 @@ def page(small, few_pairs, tmp_path):
     flags = {"--dataset": "<mine>", "--direction": "AtoB", "--epochs": 1}
     options = {"flags": flags, "data": {"script": SCRIPT}, "versions": {"python": "3"}}
     (run / "options.json").write_text(json.dumps(options))
-    (run / "metrics.csv").write_text("epoch,val_l1,condition_l1\n1,0.25,0.5\n")
+    names = ["val_l1", "val_psnr", "val_ssim", "condition_l1", "condition_psnr", "condition_ssim"]
+    (run / "metrics.csv").write_text(",".join(["epoch", *names]) + "\n1,0.25,10.0,0.5,0.5,9.0,0.4\n")
     tf.io.write_file(str(run / "losses.png"), tf.io.encode_png(tf.zeros((8, 8, 3), tf.uint8)))
     (tmp_path / "01_gan_mnist").mkdir()
     (tmp_path / "01_gan_mnist" / "result.png").write_bytes(b"")

@@ -48,6 +48,7 @@ def test_data(run_script, tmp_path):
         picture(tmp_path / "runs" / "03_pix2pix_data" / f"{name}.png")
 
 
+@pytest.mark.slow
 def test_models(run_script, tmp_path):
     """Broken if stage 4 fails, or its tables or its measurements say something else."""
     done = run_script("04_pix2pix_models.py", "--steps", 2)
@@ -69,13 +70,28 @@ def test_models(run_script, tmp_path):
         picture(tmp_path / "runs" / "04_pix2pix_models" / f"{name}.png")
 
 
-def test_train(run_script, call_main, tmp_path, few_pairs, monkeypatch):
-    """Broken if a run does not leave its files, does not go on, or is not what its seed says.
+def test_narrow_models(call_main, stage4, tmp_path, monkeypatch):
+    """Broken if stage 4 does not run through, or if --filters does not reach all three networks."""
+    monkeypatch.setattr(stage4, "print_bottleneck", lambda: None)  # has its own tests, and takes long
+    done = call_main("04_pix2pix_models.py", "--steps", 1, "--filters", 2, "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert "(1, 1, 16)" in done.stdout and "(30, 30, 1)" in done.stdout and "70x70 pixels" in done.stdout
+    assert "everything passes through 16 numbers" in done.stdout
+    for name in ("receptive_field", "skips", "patches"):
+        picture(tmp_path / "out" / f"{name}.png")
+
+
+TRAIN = ["05_pix2pix_train.py", "--steps-per-epoch", 2, "--seed", 3, "--epochs", 2, "--filters", 8]
+
+
+@pytest.mark.slow
+def test_train_in_parts(run_script, call_main, tmp_path, few_pairs, monkeypatch):
+    """Broken if a run does not go on, or ends in other numbers than one in one go.
 
     Ctrl-C in the first step; then, by the same command, the rest: tables and weights must
     be, byte for byte, those of a run in one go.
     """
-    flags = ["--dataset", few_pairs, "--steps-per-epoch", 2, "--seed", 3, "--epochs", 2, "--filters", 8]
+    flags = [*TRAIN[1:], "--dataset", few_pairs]
     parts, whole = tmp_path / "parts", tmp_path / "whole"
     model_class = importlib.import_module("05_pix2pix_train").Pix2Pix
     step = model_class.train_step
@@ -86,7 +102,7 @@ def test_train(run_script, call_main, tmp_path, few_pairs, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(model_class, "train_step", stop)  # it sends while it is being traced
-        done = call_main("05_pix2pix_train.py", *flags, "--out", "parts")
+        done = call_main(TRAIN[0], *flags, "--out", "parts")
     assert done.returncode == 130 and "Stopped and saved at step 1." in done.stderr
     assert not (parts / "losses.csv").exists(), "a row every tenth step, and after each epoch"
     # As if killed some steps later: rows beyond the checkpoint, the last one cut in writing.
@@ -95,15 +111,22 @@ def test_train(run_script, call_main, tmp_path, few_pairs, monkeypatch):
 
     for out in ("parts", "whole"):
         run = run_script if out == "whole" else call_main
-        done = run("05_pix2pix_train.py", *flags, "--out", out)
+        done = run(TRAIN[0], *flags, "--out", out)
         assert done.returncode == 0 and not done.stderr, done.stderr
         assert ("goes on after step 1 (0.50 epochs)" in done.stdout) == (out == "parts")
-        assert "\b" not in done.stdout, "a progress bar where there is no terminal"
-        for name in ("result.png", "losses.png", "generator.weights.h5"):
-            assert str(Path(out, name)) in done.stdout
     same = ["losses.csv", "metrics.csv", "generator.weights.h5", "result.png"]
     for name in [*same, "saved/step_00000004/state.data-00000-of-00001"]:
         assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_train(call_main, tmp_path, few_pairs):
+    """Broken if a run does not leave its files, or they do not say what they should."""
+    whole = tmp_path / "whole"
+    done = call_main(*TRAIN, "--dataset", few_pairs, "--out", "whole")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "\b" not in done.stdout, "a progress bar where there is no terminal"
+    for name in ("result.png", "losses.png", "generator.weights.h5"):
+        assert str(Path("whole", name)) in done.stdout
 
     pages = {name for name in files(whole) if name.startswith("validation")}
     assert {str(Path(name).parent) for name in pages if name.endswith(".png")} == {
@@ -152,28 +175,45 @@ def test_train(run_script, call_main, tmp_path, few_pairs, monkeypatch):
     assert float(tf.reduce_max(tf.abs(common.generate(generator, blank) - untrained))) > 0.01
 
 
-@pytest.mark.parametrize("script", ["01_gan_mnist.py", "02_cgan_mnist.py"])
-def test_digits(script, run_script, call_main, tmp_path):
-    """Broken if stage 1 or 2 does not leave its files, does not go on, or ignores its seed."""
+DIGITS = pytest.mark.parametrize("script", ["01_gan_mnist.py", "02_cgan_mnist.py"])
+
+
+@DIGITS
+def test_digits(script, call_main, tmp_path):
+    """Broken if stage 1 or 2 does not leave its files, or stage 2 cannot be asked for a digit."""
     stage = script.removesuffix(".py")
     if stage == "02_cgan_mnist":
         done = call_main(script, "--digit", 7)
         assert done.returncode == 2 and "train one" in done.stderr
+    done = call_main(script, "--steps-per-epoch", 4, "--epochs", 2, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "run"
+    assert (run / "generator.weights.h5").stat().st_size > 500_000 * 4
+    losses = rows(run / "losses.csv")
+    assert [(row["epoch"], row["step"]) for row in losses] == [("1", "4"), ("2", "8")]
+    assert all(0 < float(row["d_real"]) < 3 and 0 < float(row["g_adversarial"]) < 3 for row in losses)
+    assert ("d_wrong" in losses[0]) == (stage == "02_cgan_mnist")
+    assert json.loads((run / "options.json").read_text())["data"]["digits"] == 60000
+    for name in ("result.png", "losses.png", "samples/epoch_0001.png", "samples/epoch_0002.png"):
+        picture(run / name)
+    assert (run / "result.png").read_bytes() == (run / "samples" / "epoch_0002.png").read_bytes()
+    if stage == "02_cgan_mnist":
+        done = call_main(script, "--digit", 7, "--out", "run")
+        assert done.returncode == 0 and "digit_7.png" in done.stdout
+        picture(run / "digit_7.png")
+        assert call_main(script, "--digit", 10).returncode == 2
+
+
+@pytest.mark.slow
+@DIGITS
+def test_digits_in_parts(script, run_script, call_main, tmp_path):
+    """Broken if stage 1 or 2 does not go on, ignores its seed, or takes another stage's run for its own."""
     for out, epochs in (("parts", 1), ("parts", 2), ("whole", 2)):
         run = run_script if out == "whole" else call_main
         done = run(script, "--steps-per-epoch", 4, "--epochs", epochs, "--out", out)
         assert done.returncode == 0, done.stderr
     parts, whole = tmp_path / "parts", tmp_path / "whole"
     assert (parts / "losses.csv").read_bytes() == (whole / "losses.csv").read_bytes()
-    assert (parts / "generator.weights.h5").stat().st_size > 500_000 * 4
-    losses = rows(whole / "losses.csv")
-    assert [(row["epoch"], row["step"]) for row in losses] == [("1", "4"), ("2", "8")]
-    assert all(0 < float(row["d_real"]) < 3 and 0 < float(row["g_adversarial"]) < 3 for row in losses)
-    assert ("d_wrong" in losses[0]) == (stage == "02_cgan_mnist")
-    assert json.loads((whole / "options.json").read_text())["data"]["digits"] == 60000
-    for name in ("result.png", "losses.png", "samples/epoch_0001.png", "samples/epoch_0002.png"):
-        picture(whole / name)
-    assert (whole / "result.png").read_bytes() == (whole / "samples" / "epoch_0002.png").read_bytes()
     done = call_main(script, "--steps-per-epoch", 4, "--epochs", 2, "--out", "parts")
     assert done.returncode == 0 and "has its 2 epochs" in done.stdout
     assert (parts / "losses.csv").read_bytes() == (whole / "losses.csv").read_bytes()
@@ -186,11 +226,6 @@ def test_digits(script, run_script, call_main, tmp_path):
     assert done.returncode == 0
     assert (tmp_path / "parts.1" / "losses.csv").read_bytes() == (whole / "losses.csv").read_bytes()
     assert rows(parts / "losses.csv") == rows(whole / "losses.csv")[:1]
-    if stage == "02_cgan_mnist":
-        done = call_main(script, "--digit", 7, "--out", "whole")
-        assert done.returncode == 0 and "digit_7.png" in done.stdout
-        picture(whole / "digit_7.png")
-        assert call_main(script, "--digit", 10).returncode == 2
 
 
 def imports(path):

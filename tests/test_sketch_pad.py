@@ -47,10 +47,19 @@ def small_networks(monkeypatch):
     monkeypatch.setattr(common, "UNet", SmallUNet)
 
 
+@pytest.fixture(scope="module")
+def loaded(stage6, run):
+    """The run, as the pad has it in memory: to load it takes longer than most tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(common, "UNet", SmallUNet)
+        return stage6.load_run(run)
+
+
 @pytest.fixture
-def pad(stage6, run):
-    """A pad that is served from this process, by a short patience."""
-    with serving(stage6.Pad([stage6.load_run(run)])) as pad:
+def pad(stage6, loaded):
+    """A pad that is served from this process, of a run that each test may change for itself."""
+    mine = loaded._replace(flags=dict(loaded.flags), condition=dict(loaded.condition))
+    with serving(stage6.Pad([mine])) as pad:
         yield pad
 
 

@@ -141,6 +141,7 @@ print(json.dumps(numbers))
 """
 
 
+@pytest.mark.slow
 def test_two_devices_are_one(tmp_path):
     """Broken if two devices have other losses, other noise or another gradient than one of both's batch.
 
@@ -155,6 +156,7 @@ def test_two_devices_are_one(tmp_path):
     assert numbers[0] == pytest.approx(numbers[1], rel=1e-5) and len(numbers[0]) == 8
 
 
+@pytest.mark.slow
 def test_fewer_devices_within_an_epoch(call_main, tmp_path):
     """Broken if a run that was stopped within an epoch on two devices cannot end it on one, as promised.
 

@@ -40,6 +40,7 @@ def like_windows(folder, script, *flags):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.linux
 def test_digits_without_what_windows_lacks(tmp_path):
     """Broken if a training on Windows ends at an import, a signal, a lock, a flush, a rename or a name."""
@@ -78,6 +79,7 @@ def test_pairs_without_what_windows_lacks(few_pairs, tmp_path):
     assert not list(tmp_path.glob(".new*")), "the lock's folder is left behind"
 
 
+@pytest.mark.slow
 @pytest.mark.linux
 def test_lock_of_windows(tmp_path):
     """Broken if two processes train in one folder on Windows, or a lock that was given up holds."""

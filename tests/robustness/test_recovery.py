@@ -131,6 +131,7 @@ def test_not_a_number_is_not_saved(value, tmp_path):
     assert checkpoints.restore() == 20
 
 
+@pytest.mark.slow
 def test_not_a_number_in_a_loss(stage2, call_main, tmp_path, monkeypatch):
     """Broken if training goes on after a NaN, writes it down, or does not say where it was."""
     flags = ["--steps-per-epoch", "3", "--out", "run"]
@@ -145,6 +146,7 @@ def test_not_a_number_in_a_loss(stage2, call_main, tmp_path, monkeypatch):
     assert sorted(p.name for p in (tmp_path / "run" / "saved").iterdir())[-1] == "step_00000003"
 
 
+@pytest.mark.slow
 @pytest.mark.linux
 def test_signals(call_main, tmp_path):
     """Broken if a polite kill loses steps, or the run then ends in other numbers."""
@@ -235,6 +237,7 @@ def test_one_process_a_run(tmp_path, call_main):
     assert call_main("01_gan_mnist.py", *flags).returncode == 0
 
 
+@pytest.mark.slow
 def test_fresh_behind_a_link(call_main, tmp_path):
     """Broken if --fresh moves a link instead of the run, which may lie on another disk for its size."""
     (tmp_path / "big").mkdir()
@@ -352,6 +355,7 @@ def test_a_checkpoint_alone_is_flushed(tmp_path, monkeypatch):
     assert [number for number, has_name in flushed if has_name] == [folder.parent.stat().st_ino]
 
 
+@pytest.mark.slow
 @pytest.mark.linux
 def test_brackets_in_the_path(call_main, tmp_path):
     """Broken if a run whose path TensorFlow takes for a pattern is called damaged."""
@@ -364,6 +368,7 @@ def test_brackets_in_the_path(call_main, tmp_path):
     assert "goes on after step 1 " in done.stdout
 
 
+@pytest.mark.slow
 def test_fresh_in_the_current_folder(call_main, tmp_path, monkeypatch):
     """Broken if `--out . --fresh` announces a new start and goes on with the old run."""
     run = tmp_path / "here"
@@ -387,6 +392,7 @@ def test_a_run_of_an_older_version(call_main, tmp_path):
     assert "run of another version of these scripts" in done.stderr and "--fresh" in done.stderr
 
 
+@pytest.mark.slow
 def test_rows_of_an_epoch_with_a_prime_number_of_steps(call_main, tmp_path):
     """Broken if small steps are taken one by one, with a row each, where 39 do not divide the epoch."""
     flags = ["--steps-per-epoch", 83, "--epochs", 1, "--out", "run"]
@@ -394,6 +400,7 @@ def test_rows_of_an_epoch_with_a_prime_number_of_steps(call_main, tmp_path):
     assert [line.split(",")[1] for line in lines(tmp_path / "run")[1:]] == ["39", "78", "83"]
 
 
+@pytest.mark.slow
 @pytest.mark.linux
 @pytest.mark.parametrize("streams", ["| head -1", "2>&1 | head -1", "<&- >&- 2>&-"])
 def test_output_that_nobody_reads(streams, tmp_path):
@@ -428,6 +435,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.mark.slow
 def test_full_disk(small_disk, call_main):
     """Broken if a full disk ends in a traceback, leaves pieces, or the run cannot go on after.
 
@@ -445,6 +453,7 @@ def test_full_disk(small_disk, call_main):
     assert json.loads((small_disk / "run" / "options.json").read_text())["flags"]["--epochs"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [0, 1_000_000])
 def test_disk_fills_up(room, small_disk, call_main):
     """Broken if a table, a figure or the weights on a full disk take the earlier ones along.
