@@ -1,6 +1,7 @@
 """What the tests share: the numbered scripts as modules, small data, losses with a tolerance."""
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -20,6 +21,8 @@ import common  # noqa: E402
 
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
+
+gc.freeze()  # what has been imported stays, and no collection looks through it again
 
 # A shell starts what is to run in the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -117,7 +120,7 @@ def call_main(tmp_path, monkeypatch, capsys):
 
     def call(script, *flags):
         unlock()
-        keras.backend.clear_session()  # names of layers, which the weights' file has, begin anew
+        keras.utils.clear_session(free_memory=False)  # names of layers, as a weights' file has, begin anew
         module = importlib.import_module(script.removesuffix(".py"))
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])

@@ -158,7 +158,7 @@ def test_mixed_precision(stage5):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         keras.utils.set_random_seed(0)
-        model = stage5.Pix2Pix(filters=8)
+        model = stage5.Pix2Pix(filters=2)
         model.set_optimizers(common.adam(2e-4, 0.5), common.adam(2e-4, 0.5))
         (sketch, real), *_ = first_pairs(1)
         assert model.generator.encoder[0].compute_dtype == "bfloat16"

@@ -184,6 +184,7 @@ def test_changed_flags_and_data(stage5, call_main, tmp_path, few_pairs, monkeypa
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stage5, "Pix2Pix", interrupt)
+    monkeypatch.setattr(stage5, "describe_conditions", lambda *_: {"kind": "sketch"})  # which takes long
 
     def train(**changed):
         now = flags | {f"--{name.replace('_', '-')}": value for name, value in changed.items()}
@@ -234,7 +235,7 @@ def test_one_process_a_run(tmp_path, call_main):
     process.kill()
     process.wait()
     assert (run / ".lock").exists()
-    assert call_main("01_gan_mnist.py", *flags).returncode == 0
+    os.close(common.lock(run))
 
 
 @pytest.mark.slow
