@@ -40,16 +40,19 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.filterwarnings("ignore:(?s).*tf.lite.Interpreter is deprecated")
 def test_same_picture(call_main, stage8, run, tmp_path):
-    """Broken if a format draws another picture than Keras, of conditions that the script did not try."""
-    done = call_main(SCRIPT, "--run", run, "--out", "new")
+    """Broken if a format draws another picture than Keras, of conditions that the script did not try, or
+    if the lines that the docstring gives for the exported files do not run them.
+    """
+    done = call_main(SCRIPT, "--run", run)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-2:] == ["new/generator.tflite", "new/saved_model"]
-    assert names(tmp_path) == ["new"] and names(tmp_path / "new") == ["generator.tflite", "saved_model"]
+    out = tmp_path / "exported"
+    assert done.stdout.splitlines()[-2:] == ["exported/generator.tflite", "exported/saved_model"]
+    assert names(tmp_path) == ["exported"] and names(out) == ["generator.tflite", "saved_model"]
     generator, _ = common.load_generator(run)
-    loaded = tf.saved_model.load(str(tmp_path / "new" / "saved_model"))
-    with pytest.warns(UserWarning, match="deprecated"):
-        lite = tf.lite.Interpreter(str(tmp_path / "new" / "generator.tflite"))
+    loaded = tf.saved_model.load(str(out / "saved_model"))
+    lite = tf.lite.Interpreter(str(out / "generator.tflite"))
     runners = [loaded.signatures["serving_default"], lite.get_signature_runner("serving_default")]
     for seed in range(2):
         condition = tf.random.stateless_uniform((1, 256, 256, 3), (seed, 0), -1, 1)
@@ -57,17 +60,11 @@ def test_same_picture(call_main, stage8, run, tmp_path):
         for runner in runners:
             picture = runner(condition=condition)["picture"]
             assert float(tf.reduce_max(tf.abs(picture - wanted))) < stage8.TOLERANCE / 10
-
-
-@pytest.mark.filterwarnings("ignore:(?s).*tf.lite.Interpreter is deprecated")
-def test_docstring(call_main, stage8, run):
-    """Broken if the lines that the docstring gives for the exported files do not run them."""
-    assert call_main(SCRIPT, "--run", run).returncode == 0
     lines = textwrap.dedent(stage8.__doc__[stage8.__doc__.index("    import tensorflow") :])
     scope = {}
     exec(lines, scope)
     assert len(lines.splitlines()) == 5 and len(scope["pictures"]) == 2
-    wanted = common.generate(common.load_generator(run)[0], tf.ones((1, 256, 256, 3)))
+    wanted = common.generate(generator, tf.ones((1, 256, 256, 3)))
     for picture in scope["pictures"]:
         assert float(tf.reduce_max(tf.abs(picture - wanted))) < stage8.TOLERANCE / 10
 

@@ -409,6 +409,7 @@ def test_start_from(first, call_main, stage5, few_pairs, tmp_path, monkeypatch):
         assert bool(tf.reduce_all(ours == theirs))
 
 
+@pytest.mark.slow
 def test_mistakes_of_start_from(first, call_main, stage5, few_pairs, tmp_path, monkeypatch):  # noqa: PLR0917
     """Broken if a run that cannot be started from is not told in one line, or the new one is begun."""
 

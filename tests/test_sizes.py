@@ -201,6 +201,7 @@ def test_older_runs(tmp_path, untrained):
             common.read_run(run)
 
 
+@pytest.mark.slow
 def test_the_pad_of_another_size(stage6, untrained, few_pairs, call_main):
     """Broken if the pad of a run of 512x256 has a sheet, an example or a file of another size."""
     run = untrained("high", "512x256")
@@ -244,6 +245,7 @@ def test_whole_by_hand(stage6):
     assert {int(n) for n in tf.reshape(stage6.mirror_sides(rows[:, :1], axis=1), [-1])} == {0}
 
 
+@pytest.mark.slow
 def test_whole_pictures(call_main, stage6, untrained, tmp_path):
     """Broken if --whole changes a picture's size, squashes it, leaves it turned, or mirrors it wrong."""
     run, folder = untrained("whole"), tmp_path / "in"
@@ -273,6 +275,7 @@ def test_whole_pictures(call_main, stage6, untrained, tmp_path):
     assert largest_difference(*same) < 0.01
 
 
+@pytest.mark.slow
 def test_whole_conditions(stage6, few_pairs, tmp_path):
     """Broken if labels of a whole picture are mixed, or a sketch is not cleaned in its own size."""
     palette = [["#000000", "road"], ["#ff0000", "car"]]

@@ -237,6 +237,7 @@ def test_all_bad_pictures_are_named_at_once(mine, refused, call_main):
     assert (train, val) == (["train", "2", "6"], ["val", "1", "3"]), "what is sound is not measured"
 
 
+@pytest.mark.slow
 def test_what_never_ends_is_no_picture(mine):
     """Broken if a named pipe, or a device, in a dataset has its check wait for ever."""
     os.mkfifo(mine / "train" / "pipe.png")

@@ -220,6 +220,7 @@ def test_changed_flags_and_data(stage5, call_main, tmp_path, few_pairs, monkeypa
     assert train(dataset="moved").returncode == 130, "the same data in another place are the same"
 
 
+@pytest.mark.slow
 def test_one_process_a_run(tmp_path, call_main):
     """Broken if two processes train in one folder, or a dead one keeps the living out."""
     holder = "import pathlib, sys, common; common.lock(pathlib.Path(sys.argv[1])); print(flush=True); input()"
@@ -416,6 +417,7 @@ def test_output_that_nobody_reads(streams, tmp_path):
     assert len(lines(tmp_path / "run")) == 4 and (tmp_path / "run" / "result.png").exists()
 
 
+@pytest.mark.slow
 def test_warnings_that_nobody_reads(tmp_path):
     """Broken if a script ends with its first warning after the reader of its errors has gone."""
     code = "import common; common.run_main(lambda: [common.warn(str(number)) for number in range(3)])"

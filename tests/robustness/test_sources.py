@@ -255,6 +255,7 @@ def test_full_disk_while_unpacking(server, call_main, tmp_path, stage7, monkeypa
     check_clean(tmp_path, part=True)
 
 
+@pytest.mark.slow
 def test_two_at_a_time(server, download, tmp_path):
     """Broken if two processes write one dataset together, or a killed one is in the way for good.
 
@@ -581,6 +582,7 @@ def test_pair_mismatches(mismatch, call_main, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "sketches"}
 
 
+@pytest.mark.slow
 @pytest.mark.linux
 @pytest.mark.parametrize("flags", [["--pair", "pictures", "pictures"], ["--edges", "pictures"]])
 def test_a_pipe_is_no_picture(flags, tmp_path):
