@@ -47,9 +47,9 @@ def test_same_picture(call_main, stage8, run, tmp_path):
     """
     done = call_main(SCRIPT, "--run", run)
     assert done.returncode == 0, done.stderr
-    out = tmp_path / "exported"
-    assert done.stdout.splitlines()[-2:] == ["exported/generator.tflite", "exported/saved_model"]
-    assert names(tmp_path) == ["exported"] and names(out) == ["generator.tflite", "saved_model"]
+    out = Path("runs/08_export")  # where the docstring has them
+    assert done.stdout.splitlines()[-2:] == [f"{out}/generator.tflite", f"{out}/saved_model"]
+    assert names(tmp_path / "runs") == ["08_export"] and names(out) == ["generator.tflite", "saved_model"]
     generator, _ = common.load_generator(run)
     loaded = tf.saved_model.load(str(out / "saved_model"))
     lite = tf.lite.Interpreter(str(out / "generator.tflite"))
