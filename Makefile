@@ -24,7 +24,7 @@ help:
 	@echo "make download  stage 7  fetch a dataset of the paper: make download DATASET=facades"
 	@echo "make export    stage 8  take the network elsewhere, as SavedModel and TFLite: RUN=runs/mine"
 	@echo "make test      run the tests"
-	@echo "make slow      run the tests that take longer: kills, processes, a web browser"
+	@echo "make slow      run the tests that take longer: whole trainings, processes, kills, a web browser"
 	@echo "make mutants   break the code in hundreds of places and see that a test notices (20 minutes)"
 	@echo "make torture   kill trainings 60 times and see that nothing is lost (half an hour)"
 	@echo "make bench     how fast a step is, and how fast it could be: TORCH=python that has PyTorch"
