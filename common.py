@@ -24,6 +24,7 @@ import errno
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -902,8 +903,12 @@ def refuse_not_finite(losses, first_step, last_step, checkpoints):
 
 
 @contextlib.contextmanager
-def deferring_signals():
-    """Collects Ctrl-C, SIGTERM and SIGHUP in a list instead of stopping; a second Ctrl-C stops."""
+def deferring_signals(words=b"\nStopping after this step, or the validation under way ...\n"):
+    """Collects Ctrl-C, SIGTERM and SIGHUP in a list instead of stopping; a second Ctrl-C stops.
+
+    Args:
+        words: what the first one is answered with.
+    """
     signals = []
 
     def note(number, frame):
@@ -911,7 +916,7 @@ def deferring_signals():
             raise KeyboardInterrupt
         signals.append(number)
         with contextlib.suppress(OSError):  # the terminal may be gone
-            os.write(2, b"\nStopping after this step, or the validation under way ...\n")
+            os.write(2, words)
 
     names = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP: the terminal was closed; Windows has none
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
@@ -2060,16 +2065,25 @@ def file_hashes(files):
 
 
 def in_threads(function, items):
-    """Returns [function(item), ...] in order, with a bar if it takes over a second."""
+    """Returns [function(item), ...] in order, with a bar if it takes over a second.
+
+    Ctrl-C is heeded between two items: in the pool's own code it could leave a lock closed for ever.
+    """
     started, bar = time.monotonic(), keras.utils.Progbar(len(items), interval=0.5, unit_name="file")
     results, pool = [], ThreadPoolExecutor()
-    try:
-        for result in pool.map(function, items):
-            results.append(result)
-            if sys.stdout.isatty() and time.monotonic() - started > 1.0:
-                bar.update(len(results))
-    finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C, only what is under way is finished
+    with deferring_signals(b"") as signals:
+        try:
+            for result in pool.map(function, itertools.takewhile(lambda _: not signals, items)):
+                if signals:
+                    break
+                results.append(result)
+                if sys.stdout.isatty() and time.monotonic() - started > 1.0:
+                    bar.update(len(results))
+        finally:
+            pool.shutdown(cancel_futures=True)  # only what is under way is finished
+    if signals:
+        signal.raise_signal(signals[0])
+        raise KeyboardInterrupt  # where the signal is put off once more
     return results
 
 

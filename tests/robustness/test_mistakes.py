@@ -12,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -270,6 +271,27 @@ def test_interrupted_check():
     with pytest.raises(KeyboardInterrupt):
         list(common.in_threads(check, Pictures(range(1000))))
     assert len(checked) < 150  # those under way are finished
+
+
+def test_interrupted_in_a_lock(monkeypatch):
+    """Broken if Ctrl-C, at the moment when a lock of the thread pool was taken, leaves it taken for ever."""
+    enter, entered, told = threading.Condition.__enter__, [], []
+
+    def enter_and_press(condition):
+        result = enter(condition)
+        if threading.get_ident() == threading.main_thread().ident:
+            entered.append(condition)
+            if len(entered) == 50:
+                try:
+                    signal.raise_signal(signal.SIGINT)
+                except KeyboardInterrupt:  # `with` would not give back what it has not got
+                    told.append("raised in the lock")
+        return result
+
+    monkeypatch.setattr(threading.Condition, "__enter__", enter_and_press)
+    with pytest.raises(KeyboardInterrupt):
+        common.in_threads(abs, list(range(1000)))
+    assert not told
 
 
 @pytest.mark.parametrize("error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM")])
