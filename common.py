@@ -919,6 +919,8 @@ def deferring_signals(words=b"\nStopping after this step, or the validation unde
             os.write(2, words)
 
     names = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP: the terminal was closed; Windows has none
+    if threading.current_thread() is not threading.main_thread():
+        names = ()  # a thread of the pad's server: signals go to the main one
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     not_ignored = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]  # nohup ignores it
     handlers = {number: signal.signal(number, note) for number in not_ignored}
