@@ -166,9 +166,10 @@ def test_compare_refuses(finished, call_main, tmp_path):
     (turned / "options.json").write_text(json.dumps(options))
     options["flags"] |= {"--epochs": 10, "--direction": "AtoB"}
     (unfinished / "options.json").write_text(json.dumps(options))
-    damaged = tmp_path / "damaged"
-    shutil.copytree(run, damaged)
-    (damaged / "metrics.csv").write_text("epoch,val_l1\n1,0.5\n")
+    damaged, lacking = tmp_path / "damaged", tmp_path / "lacking"
+    for folder, table in ((damaged, "epoch,val_l1\n1,x\n"), (lacking, "epoch,val_l1\n1,0.5\n")):
+        shutil.copytree(run, folder)
+        (folder / "metrics.csv").write_text(table)
     stage1 = tmp_path / "stage1"
     stage1.mkdir()
     options["data"]["script"] = "01_gan_mnist.py"
@@ -179,7 +180,8 @@ def test_compare_refuses(finished, call_main, tmp_path):
         "has 1 of 10 epochs": unfinished,
         "a run of 01_gan_mnist.py": stage1,
         "no trained run there": tmp_path / "nowhere",
-        "metrics.csv is damaged": damaged,
+        "damaged: options.json or metrics.csv is damaged": damaged,
+        "lacking: options.json or metrics.csv is damaged": lacking,
     }
     for words, wrong in mistakes.items():
         done = call_main(SCRIPT, "--compare", run, wrong)

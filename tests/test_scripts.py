@@ -36,7 +36,7 @@ def files(folder):
 def test_data(call_main, tmp_path):
     """Broken if stage 3 fails on the embedded pairs or prints a wrong table."""
     done = call_main("03_pix2pix_data.py")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and not done.stderr, done.stderr
     words = [line.split() for line in done.stdout.splitlines()]
     assert ["train", "213", "0", "256x256", "(213)"] in words
     assert ["val", "51", "0", "256x256", "(51)"] in words
@@ -119,6 +119,7 @@ def test_train_in_parts(run_script, call_main, tmp_path, few_pairs, monkeypatch)
         done = run(TRAIN[0], *flags, "--out", out)
         assert done.returncode == 0 and not done.stderr, done.stderr
         assert ("goes on after step 1 (0.50 epochs)" in done.stdout) == (out == "parts")
+        assert "\b" not in done.stdout, "a progress bar where there is no terminal"
     same = ["losses.csv", "metrics.csv", "generator.weights.h5", "result.png"]
     for name in [*same, "saved/step_00000004/state.data-00000-of-00001"]:
         assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
@@ -158,7 +159,9 @@ def test_train(call_main, tmp_path, few_pairs):
     assert options["flags"]["--seed"] == 3 and options["flags"]["--loss"] == "l1+cgan"
     contents = options["data"].pop("contents of the data")
     assert len(contents) == 16
-    assert options["data"].pop("condition")["kind"] == "sketch"
+    condition = options["data"].pop("condition")
+    assert condition["kind"] == "sketch" and condition["line_width"] == pytest.approx(7.1, abs=0.7)
+    assert condition["colours"] == []
     assert options["data"] == {"script": "05_pix2pix_train.py", "train": 4, "val": 2}
     assert options["versions"]["tensorflow"] == tf.__version__
     losses = rows(whole / "losses.csv")
