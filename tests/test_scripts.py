@@ -82,6 +82,8 @@ def test_narrow_models(call_main, stage4, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     assert "(1, 1, 16)" in done.stdout and "(30, 30, 1)" in done.stdout and "70x70 pixels" in done.stdout
     assert "everything passes through 16 numbers" in done.stdout
+    # Both generators' first and last but one blocks, and the PatchGAN's first.
+    assert done.stdout.count("(128, 128, 2)") == 5
     for name in ("receptive_field", "skips", "patches"):
         picture(tmp_path / "out" / f"{name}.png")
 
