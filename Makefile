@@ -66,8 +66,9 @@ demo: $(READY)
 export: $(READY)
 	$(PY) 08_export.py $(if $(RUN),--run "$(RUN)")
 
+# As two processes, for little in a test uses a second core; a file's tests stay together.
 test: $(READY)
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow" -n 2 --dist loadfile
 
 slow: $(READY)
 	$(PY) -m pytest -m slow

@@ -102,7 +102,7 @@ class Page:
                 scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
                 page.call("Emulation.setEmulatedMedia", features=[scheme])
                 page.call("Network.setUserAgentOverride", userAgent="Chromium", acceptLanguage=language)
-                page.call("Page.navigate", url=address)
+                page.go(address)
                 page.settle()
                 yield page
                 page.check(address)
@@ -119,6 +119,16 @@ class Page:
                 assert "error" not in answer, answer
                 return answer["result"]
             self.events.append(answer)
+
+    def go(self, address):
+        """Opens an address; again if the browser, just started, was still at its first page."""
+
+        def there():
+            self.call("Page.navigate", url=address)
+            until(lambda: self.run("document.readyState") == "complete")
+            return self.run("location.href") == address
+
+        until(there)
 
     def check(self, address):
         """Refuses words in the console, failed scripts, and requests to anywhere else."""
@@ -181,7 +191,9 @@ class Page:
     def settle(self):
         """Waits until all pictures are those of the sheet."""
         begun = "typeof steps === 'object' && steps.length"
-        until(lambda: self.run(f"{begun} && coloured === version && !following"))
+        ready = f"{begun} && coloured === version && !following"
+        shown = "String([location, document.readyState, document.body.innerText])"
+        until(lambda: self.run(ready), lambda: self.run(shown))
 
     def screenshot(self, path=None):
         data = base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"])
@@ -190,15 +202,15 @@ class Page:
         return data
 
 
-def until(ready):
-    """Waits for a function to return something true; returns that."""
+def until(ready, tell=str):
+    """Waits until a function returns something true, and returns it; if that is late, says what tell does."""
     started = time.monotonic()
     while time.monotonic() - started < SECONDS:
         answer = ready()
         if answer:
             return answer
         time.sleep(0.05)
-    raise TimeoutError
+    raise TimeoutError(tell())
 
 
 @pytest.fixture

@@ -398,8 +398,8 @@ def test_no_permission(where, call_main, tmp_path, mine):
     locked = {"dataset": mine / "train", "out": tmp_path / "locked"}[where]
     locked.mkdir(exist_ok=True)
     flags = ["--dataset", "mine"] if where == "dataset" else ["--dataset", "mine", "--out", "locked/run"]
-    for folder in [tmp_path, *tmp_path.parents][:3]:
-        folder.chmod(0o755)
+    for folder in [tmp_path, *tmp_path.parents][:4]:
+        folder.chmod(folder.stat().st_mode | 0o055)
     root = os.geteuid() == 0
     locked.chmod(0o000 if where == "dataset" else 0o555)
     try:
