@@ -1,6 +1,6 @@
 """What two or more of the numbered scripts run, and nothing else.
 
-The first half is the lesson:
+The first part is the lesson:
 
 1. Networks of Pix2Pix: U-Net and PatchGAN               (stages 4, 5, 6 and 8)
 2. Losses                                                (1, 2, 4 and 5)
@@ -8,7 +8,7 @@ The first half is the lesson:
 4. Digits                                                (1 and 2)
 5. Pairs of pictures: split, stack, augment              (3 to 8)
 
-The second half, below the line "Machinery", keeps a training alive and its user
+The second part, below the line "Machinery", keeps a training alive and its user
 informed. The course can be followed without it, and without `filtering_logs` below:
 
 6. The training loop        9. The run's folder         11. Command line
@@ -132,6 +132,8 @@ NO_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
 
 
 # === 1. Networks of Pix2Pix (stages 4, 5, 6 and 8) ==========================
+
+# Conv2D, Conv2DTranspose and those of NORMS are Keras' layers, made faster in section 6.
 
 # Of the paper. Shapes below are for these: at --size 512x256 the maps are twice as high, the deepest
 # one 2x1, and with --filters 32 they have half as many channels.
