@@ -9,7 +9,7 @@ the real picture (L1) and to pass for real (cGAN) at once. Isola et al. 2017,
     python 05_pix2pix_train.py --dataset my/folder --direction BtoA --out runs/mine
     python 05_pix2pix_train.py --dataset my/folder --size 256x512 --filters 32 --out runs/mine
     python 05_pix2pix_train.py --dataset my/folder --start-from runs/05_pix2pix --out runs/mine
-    python 05_pix2pix_train.py --compare runs/l1 runs/cgan runs/05_pix2pix
+    python 05_pix2pix_train.py --compare runs/l1 runs/cgan runs/f32
 
 Writes under runs/05_pix2pix: index.html (a page of all results, for a browser),
 result.png (sketch | generated | real, pairs never trained on), losses.csv, losses.png,
