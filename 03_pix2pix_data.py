@@ -103,12 +103,13 @@ def count_colours(picture):
     return float(len(tf.unique(tf.reshape(numbers, [-1])).y))
 
 
-def print_table(measured, unreadable, direction):
+def print_table(measured, unreadable, direction, labels=False):
     """Prints the measures of each split, and a hint when the halves look exchanged.
 
     Args:
         measured: {split: its `Measures`}.
         unreadable: {split: number of files that cannot be used}.
+        labels: whether the conditions are label maps, to which a JPEG file adds colours: no hint.
     """
     print(f"{'split':6}{'pairs':>7}{'unreadable':>12}  size of a half (pairs)")
     for split, measures in measured.items():
@@ -126,7 +127,7 @@ def print_table(measured, unreadable, direction):
             ink = f"{sum(measures.ink) / len(measures.ink):8.1%}" if half == "condition" else ""
             print(f"{split:7}{half:10}{means}   {spreads}{colours:9.0f}{ink}")
     condition, target = measured["train"].colours
-    if condition > 2 * target:
+    if condition > 2 * target and not labels:
         other = "BtoA" if direction == "AtoB" else "AtoB"
         print(
             f"\nThe condition has {condition:.0f} colours and the target {target:.0f}: if you want to go "
@@ -227,7 +228,7 @@ def main():
     form = {"size": args.size, "labels": labels}
     measured = {split: measure(paths, direction, **form) for split, paths in readable.items()}
     unreadable = {split: len(pairs[split]) - len(readable[split]) for split in pairs}
-    print_table(measured, unreadable, direction)
+    print_table(measured, unreadable, direction, labels)
     common.warn_of_shared(readable, {path: check[-1] for path, check in checks.items()})
 
     draw_pairs(args.out / "pairs.png", readable["train"], direction, **form)

@@ -7,6 +7,7 @@ import io
 import os
 import random
 import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -661,13 +662,17 @@ def test_cityscapes(call_main, tmp_path):
     assert done.returncode == 2 and "leftImg8bit/train/CITY" in done.stderr
 
 
-def test_hint_at_exchanged_halves(call_main, few_pairs, monkeypatch):
+def test_hint_at_exchanged_halves(call_main, few_pairs, monkeypatch, tmp_path):
     """Broken if a dataset used the wrong way round goes unnoticed, or the right way is doubted."""
     monkeypatch.setattr(common, "save_figure", lambda *_: None)
     for direction, other in (("AtoB", "BtoA"), ("BtoA", "AtoB")):
         done = call_main("03_pix2pix_data.py", "--dataset", few_pairs, "--direction", direction)
         assert done.returncode == 0
         assert (f"--direction {other}" in done.stdout) == (direction == "BtoA")
+    labels = shutil.copytree(few_pairs, tmp_path / "labels")
+    (labels / "dataset.json").write_text('{"direction": "BtoA", "condition": "labels"}')
+    done = call_main("03_pix2pix_data.py", "--dataset", labels)
+    assert "Conditions: labels" in done.stdout and "--direction AtoB" not in done.stdout
 
 
 def test_one_source_at_a_time(call_main, tmp_path):
