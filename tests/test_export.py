@@ -91,6 +91,7 @@ def test_overwriting(call_main, run, tmp_path):
     assert (tmp_path / "new" / "thesis.txt").exists()
 
 
+@pytest.mark.slow
 def test_failures(call_main, stage8, run, tmp_path, monkeypatch):
     """Broken if a failure is not told in one line, leaves something, or takes the earlier export."""
     (tmp_path / "old").mkdir()

@@ -371,6 +371,7 @@ def first(stage5, make_run, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_start_from(first, call_main, stage5, few_pairs, tmp_path, monkeypatch):  # noqa: PLR0917
     """Broken if a run does not begin with the weights of another, keeps its optimisers, or needs it later.
 

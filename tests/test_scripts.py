@@ -70,6 +70,7 @@ def test_models(run_script, tmp_path):
         picture(tmp_path / "runs" / "04_pix2pix_models" / f"{name}.png")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Even though the .* option is set")
 def test_narrow_models(call_main, stage4, tmp_path, monkeypatch):
     """Broken if stage 4 does not run through, or if --filters does not reach all three networks."""
