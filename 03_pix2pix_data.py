@@ -161,11 +161,13 @@ def draw_pairs(path, files, direction, *, size=common.IMAGE_SIZE, labels=False):
 def draw_augmentations(path, file, direction, seed, *, size=common.IMAGE_SIZE, labels=False):
     """Draws one pair under each augmentation, several times: a row for each, condition and target."""
     stack = read_stack(file, direction)
+    line = tf.zeros((size[0], size[1] // 40, 3))  # gray, for a crop may end in the midst of a shape
     rows = []
     for augment in AUGMENTATIONS.values():
         seeds = [tf.constant([seed, draw], tf.int64) for draw in range(DRAWS_SHOWN)]
         draws = [augment(stack, seed, size, labels) for seed in seeds]
-        rows.append([tf.concat(split_stack(draw), axis=1) for draw in draws])  # (256, 512, 3) each
+        halves = [split_stack(draw) for draw in draws]
+        rows.append([tf.concat([condition, line, target], axis=1) for condition, target in halves])
     titles = [f"draw {number}" for number in range(1, DRAWS_SHOWN + 1)]
     common.save_grid(path, rows, titles=titles, row_titles=list(AUGMENTATIONS), scale=0.6)
 

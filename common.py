@@ -311,7 +311,8 @@ def generate(generator, condition, seed=0):
 
 # === 2. Losses (stages 1, 2, 4 and 5) =======================================
 # Each is a mean of -log(probability given to the wanted answer), from logits. A
-# discriminator that cannot tell says 1/2 everywhere: each is then log 2 = 0.693.
+# discriminator that cannot tell says 1/2 everywhere: each is then log 2 = 0.693. (In
+# stage 2, where two of three kinds are to be called fake, 1/3.)
 
 
 def adversarial_loss(logits, real):
