@@ -289,9 +289,9 @@ def main():
     for name, function in draw.items():
         print(f"  {name:16}{mean_l1(function, trained):12.4f}{mean_l1(function, unseen):12.4f}")
     print(
-        f"In the Encoder-Decoder everything passes through {8 * args.filters} numbers, and after so few "
-        "steps no line\n"
-        "comes out of them. The U-Net's skips carry the lines past them, also of sketches not seen.\n"
+        f"In the Encoder-Decoder everything passes through {8 * args.filters} numbers, too few for the "
+        "lines of a sketch\n"
+        "that it has not seen. The U-Net's skips carry the lines past them, of any sketch.\n"
     )
     draw_skips(args.out / "skips.png", encoder_decoder, unet, trained, unseen)
 

@@ -64,6 +64,8 @@ def test_models(run_script, tmp_path):
         "(30, 30, 1)",
     ):
         assert fact in done.stdout
+    # Of the uncoloured sketches, worked out from the six files by Pillow.
+    assert done.stdout.split("sketch itself")[1].split()[:2] == ["0.1353", "0.2052"]
     one_with_batchnorm = done.stdout.split("yes")[1].split()
     assert one_with_batchnorm[:2] == ["0.0000", "0.0000"]
     for name in ("receptive_field", "skips", "patches"):
