@@ -1,15 +1,14 @@
 """Stage 1: a GAN. Noise goes in, a handwritten digit comes out.
 
-A generator turns noise into pictures; a discriminator learns to tell them from real
-digits; the generator learns to be taken for real. They play a minimax game, and no one
-tells the generator what a digit is (Goodfellow et al. 2014, "Generative Adversarial
-Nets", section 3).
+A generator turns noise into pictures; a discriminator learns to tell them from real digits; the
+generator learns to pass for real. They play a minimax game, and nobody tells the generator what
+a digit is (Goodfellow et al. 2014, "Generative Adversarial Nets", section 3).
 
     python 01_gan_mnist.py --epochs 10
 
-Writes under runs/01_gan_mnist: result.png (digits from noise), losses.csv, losses.png,
-samples/ after each epoch (always the same noise), the weights. Run again, it goes on
-where it stopped. Takes about a minute on 2 cores.
+Writes under runs/01_gan_mnist: result.png (digits from noise), losses.csv, losses.png, samples/
+after each epoch (always the same noise), the weights. Run again, it continues where it stopped.
+Takes about a minute on 2 cores.
 """
 
 import common
@@ -20,9 +19,9 @@ import tensorflow as tf
 from keras import layers
 
 LATENT = 100  # numbers of noise that a digit is made from
-LEARNING_RATE, BETA_1 = 2e-4, 0.5  # for both networks, as in DCGAN (Radford et al. 2016, section 4)
+LEARNING_RATE, BETA_1 = 2e-4, 0.5  # of both networks, as in DCGAN (Radford et al. 2016, section 4)
 GRID = 10  # result.png has GRID x GRID digits
-STEPS_AT_ONCE = 39  # a twelfth of an epoch: one step takes less time than returning to Python does
+STEPS_AT_ONCE = 39  # a twelfth of an epoch: a step takes less time than returning to Python
 
 
 class Generator(keras.Model):
@@ -72,15 +71,15 @@ class GAN(AdversarialModel):
         super().__init__(**kwargs)
         self.generator = Generator(name="generator")
         self.discriminator = Discriminator(name="discriminator")
-        self.random = keras.random.SeedGenerator()  # source of the noise; its state is in the checkpoints
-        self.discriminator(self.generator(tf.zeros((1, LATENT))))  # the first call makes the weights
+        self.random = keras.random.SeedGenerator()  # source of noise; checkpoints keep its state
+        self.discriminator(self.generator(tf.zeros((1, LATENT))))  # the first call makes weights
         self.built = True  # Keras would ask for a call() that runs both
 
     def train_step(self, batch):
-        # Algorithm 1 of the paper with k = 1: first the discriminator, then, with new noise,
-        # the generator against the discriminator as it is now. Stages 2 and 5 use one
-        # generated batch for both updates, which is faster; with these networks it trained worse,
-        # and drew no digits after ten epochs.
+        # Algorithm 1 of the paper with k = 1: first the discriminator, then, with new noise, the
+        # generator against the discriminator as it is now. Stages 2 and 5 use one generated
+        # batch for both updates, which is faster; these networks trained worse that way and drew
+        # no digits after ten epochs.
         real, _ = batch  # (B, 28, 28, 1); a GAN does not use the label
         losses = {}
 
@@ -102,36 +101,39 @@ class GAN(AdversarialModel):
         return losses
 
 
-def main():
+def main(argv=None):
     parser = common.trainer_arguments(__doc__, epochs=10, batch_size=128, out="01_gan_mnist")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     common.set_devices(args)
     digits, labels = common.load_mnist()
     steps = common.epoch_steps(args, len(digits))
-    run = common.start_run(args, {"digits": len(digits)}, common.file_hashes(common.MNIST_FILES))
+    run = common.start_run(args, "gan", {"digits": len(digits)}, common.MNIST_FILES)
 
     # The game: two networks, an optimiser each, batches of real digits.
     model = GAN()
-    model.set_optimizers(common.adam(LEARNING_RATE, BETA_1), common.adam(LEARNING_RATE, BETA_1))
+    optimizers = [common.adam(LEARNING_RATE, BETA_1) for _ in range(2)]
+    model.set_optimizers(*optimizers)
 
-    def batches(first_step, last_step):
-        span = {"first_step": first_step, "last_step": last_step}
-        return common.training_digits(digits, labels, batch_size=args.batch_size, seed=args.seed, **span)
+    def batches(**steps):
+        kind = {"batch_size": args.batch_size, "seed": args.seed}
+        return common.training_digits(digits, labels, **kind, **steps)
 
     def draw(path):
-        noise = tf.random.stateless_normal((GRID * GRID, LATENT), seed=(args.seed, 0))  # always the same
+        noise = tf.random.stateless_normal((GRID * GRID, LATENT), seed=(args.seed, 0))
         pictures = tf.unstack(model.generator(noise, training=False))
         common.save_grid(path, [pictures[row::GRID] for row in range(GRID)], scale=2.0)
 
-    common.train(model, run, batches, args, steps_per_epoch=steps, steps_at_once=STEPS_AT_ONCE, draw=draw)
+    pace = {"steps_per_epoch": steps, "steps_at_once": STEPS_AT_ONCE}
+    common.train(model, run, batches, args, draw=draw, **pace)
     draw(run / "result.png")
     print(
         f"{run / 'result.png'}  digits from noise\n"
         f"{run / 'losses.png'}  from losses.csv\n"
         f"{run / 'samples'}  the same noise after each epoch\n"
         f"{run / 'generator.weights.h5'}\n"
-        "Look at result.png: are there all ten digits? One that is believed is drawn again and again.\n"
-        "Next: python 02_cgan_mnist.py, which draws the digit that it is asked for"
+        "Look at result.png: are all ten digits there? A generator that found one digit that\n"
+        "passes for real draws it again and again.\n"
+        "Next: python 02_cgan_mnist.py, which draws the digit you ask for"
     )
 
 

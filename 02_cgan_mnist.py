@@ -1,26 +1,26 @@
 """Stage 2: a conditional GAN. Noise and a label go in, that digit comes out.
 
-Both networks are told the label, so the generator can be asked for a digit and the
-discriminator asks "is this a real 7?" instead of "is this real?" (Mirza & Osindero
-2014, "Conditional Generative Adversarial Nets", sections 3.2 and 4.1).
+Both networks are told the label, so the generator can be asked for a digit and the discriminator
+asks "is this a real 7?" instead of "is this real?" (Mirza & Osindero 2014, "Conditional
+Generative Adversarial Nets", sections 3.2 and 4.1).
 
     python 02_cgan_mnist.py --epochs 10
     python 02_cgan_mnist.py --digit 7
 
-Even when given the label, the networks can ignore it: it is ten numbers beside 784 pixels,
-and a discriminator that judges the handwriting alone wins for a long time. With the plain
-recipe the digits look fine and ignore the label:
+The networks can ignore the label: it is ten numbers beside 784 pixels, and a discriminator that
+judges the handwriting alone wins for a long time. With the plain recipe the digits look fine and
+ignore the label:
 
     python 02_cgan_mnist.py --learning-rate 1e-4 --beta-1 0.9 --no-wrong-labels --out runs/plain
 
 Two changes cure that:
-1. Wrong labels: the discriminator is also shown real digits under a wrong label, to be
-   called fake (Reed et al. 2016, "Generative Adversarial Text to Image Synthesis",
-   section 4.2). On these only the label can give the answer: it has to look.
-2. Adam(5e-4, beta_1=0.5) for both: five times the pace, so that ten epochs are enough,
-   and less momentum, since in a game yesterday's direction is soon wrong.
+1. Wrong labels: the discriminator also sees real digits under a wrong label and should call
+   them fake (Reed et al. 2016, "Generative Adversarial Text to Image Synthesis", section 4.2).
+   Only the label can give these away, so the discriminator has to look at it.
+2. Adam(5e-4, beta_1=0.5) for both: five times the pace, so that ten epochs are enough, and less
+   momentum, since in a game the last step's direction is soon wrong.
 
-With two kinds of fake for one of real, a discriminator that cannot tell says 1/3, not 1/2:
+With two kinds of fake and one of real, a discriminator that cannot tell says 1/3, not 1/2:
 d_real = log 3 = 1.10, d_fake = d_wrong = log 1.5 = 0.41. (Reed et al. halve the fakes' losses.)
 
 Writes under runs/02_cgan_mnist: result.png (a row for each digit, the same noise down each
@@ -30,7 +30,13 @@ column), losses.csv, losses.png, samples/, the weights. Takes 2 to 4 minutes on 
 import argparse
 
 import common
-from common import AdversarialModel, adversarial_loss, discriminator_losses, generator_loss, minimise
+from common import (
+    AdversarialModel,
+    adversarial_loss,
+    discriminator_losses,
+    generator_loss,
+    minimise,
+)
 
 import keras
 import tensorflow as tf
@@ -151,40 +157,31 @@ def draw_one_digit(args):
     """Draws digits of one label with the weights of a finished run."""
     weights = args.out / "generator.weights.h5"
     if not weights.exists():
-        raise common.UserError(
-            f"--digit {args.digit}: no finished run in {args.out}; train one without --digit"
-        )
+        raise common.UserError(f"{args.out}: no finished run here; train one without --digit")
+    common.read_options(args.out, "cgan")
     model = ConditionalGAN()
     try:
         model.generator.load_weights(weights)
-    except (OSError, ValueError) as error:
-        raise common.UserError(
-            f"{weights}: damaged, or of another stage; --out names a run of this one"
-        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        raise common.UserError(f"{weights}: damaged. Rerun the training command") from error
     path = args.out / f"digit_{args.digit}.png"
     draw_digits(path, model.generator, [args.digit], args.seed)
     print(path)
 
 
-def main():
+def main(argv=None):
     parser = common.trainer_arguments(__doc__, epochs=10, batch_size=128, out="02_cgan_mnist")
+    add = parser.add_argument
     help_text = "no training: draw this digit"
-    parser.first.add_argument("--digit", type=common.number(0, 9, int), metavar="0..9", help=help_text)
-    add = parser.others.add_argument
-    add(
-        "--learning-rate",
-        type=common.number(0, 1),
-        default=5e-4,
-        help="learning rate of both optimisers (5e-4)",
-    )
-    add("--beta-1", type=common.number(0, 0.999), default=0.5, help="beta_1 of both optimisers (0.5)")
-    add(
-        "--wrong-labels",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="show the discriminator real digits under wrong labels (yes)",
-    )
-    args = parser.parse_args()
+    add("--digit", type=common.number(0, 9, int), metavar="0..9", help=help_text)
+    help_text = "learning rate of both optimisers (5e-4)"
+    add("--learning-rate", type=common.number(0, 1), default=5e-4, help=help_text)
+    help_text = "beta_1 of both optimisers (0.5)"
+    add("--beta-1", type=common.number(0, 0.999), default=0.5, help=help_text)
+    help_text = "show the discriminator real digits under wrong labels (yes)"
+    yes_or_no = argparse.BooleanOptionalAction
+    add("--wrong-labels", action=yes_or_no, default=True, help=help_text)
+    args = parser.parse_args(argv)
     if args.digit is not None:
         draw_one_digit(args)
         return
@@ -192,21 +189,22 @@ def main():
     common.set_devices(args)
     digits, labels = common.load_mnist()
     steps = common.epoch_steps(args, len(digits))
-    run = common.start_run(args, {"digits": len(digits)}, common.file_hashes(common.MNIST_FILES))
+    run = common.start_run(args, "cgan", {"digits": len(digits)}, common.MNIST_FILES)
 
     # The game: two networks, an optimiser each, batches of real digits with their labels.
     model = ConditionalGAN(args.wrong_labels)
-    rates = args.learning_rate, args.beta_1
-    model.set_optimizers(common.adam(*rates), common.adam(*rates))
+    optimizers = [common.adam(args.learning_rate, args.beta_1) for _ in range(2)]
+    model.set_optimizers(*optimizers)
 
-    def batches(first_step, last_step):
-        span = {"first_step": first_step, "last_step": last_step}
-        return common.training_digits(digits, labels, batch_size=args.batch_size, seed=args.seed, **span)
+    def batches(**steps):
+        kind = {"batch_size": args.batch_size, "seed": args.seed}
+        return common.training_digits(digits, labels, **kind, **steps)
 
     def draw(path):
         draw_digits(path, model.generator, range(LABELS), args.seed)
 
-    common.train(model, run, batches, args, steps_per_epoch=steps, steps_at_once=STEPS_AT_ONCE, draw=draw)
+    pace = {"steps_per_epoch": steps, "steps_at_once": STEPS_AT_ONCE}
+    common.train(model, run, batches, args, draw=draw, **pace)
     draw(run / "result.png")
     print(
         f"{run / 'result.png'}  a row for each digit, the same noise down each column\n"

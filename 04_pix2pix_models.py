@@ -1,9 +1,9 @@
 """Stage 4: the networks of Pix2Pix, looked inside.
 
-The generator is an encoder-decoder with skip connections, a U-Net; the discriminator
-judges each 70x70 patch on its own, a PatchGAN (Isola et al. 2017, sections 3.2.1, 3.2.2
-and appendix 6.1). Both stand in common.py, section 1. Here they are taken apart and
-measured, and the U-Net is set beside the same network without skips.
+The generator is an encoder-decoder with skip connections, a U-Net; the discriminator judges each
+70x70 patch on its own, a PatchGAN (Isola et al. 2017, sections 3.2.1, 3.2.2 and appendix 6.1).
+Both are in common.py, section 1. This script takes them apart, measures them, and compares the
+U-Net with the same network without skips.
 
     sketch 256x256x3                                               picture 256x256x3
       encode_1 128x128x64 -------------- skip_1 -------------> 128x128x64 decode_7
@@ -15,23 +15,22 @@ measured, and the U-Net is set beside the same network without skips.
                   encode_7 2x2x512 ----- skip_7 ----> 2x2x512 decode_1
                     encode_8 1x1x512, the bottleneck
 
-Going down, each block halves height and width; going up, each doubles them. A skip appends
-the encoder's channels to the decoder's map of the same size: the next block sees both.
+Going down, each block halves height and width; going up, each doubles them. A skip appends the
+encoder's channels to the decoder's map of the same size: the next block sees both.
 
     python 04_pix2pix_models.py
     python 04_pix2pix_models.py --filters 32      # networks of half the width
 
-Prints the layer tables, the receptive field and what batchnorm does to a 1x1 map, and
-writes, under runs/04_pix2pix_models: receptive_field.png, skips.png, patches.png. Takes
-2 to 3 minutes on 2 cores.
+Prints the layer tables, the receptive field and what batchnorm does to a 1x1 map, and writes,
+under runs/04_pix2pix_models: receptive_field.png, skips.png, patches.png. Takes 2 to 3 minutes
+on 2 cores.
 """
 
-import math
 from functools import partial
 from pathlib import Path
 
 import common
-from common import EncodeBlock, PatchGAN, UNet, decoder_blocks, encoder_blocks, generate, minimise, to_picture
+from common import EncodeBlock, EncoderDecoder, PatchGAN, UNet, generate, minimise
 
 import keras
 import tensorflow as tf
@@ -43,57 +42,28 @@ TRAINED_PAIRS = 4
 UNSEEN_PAIRS = 2
 
 
-class EncoderDecoder(keras.Model):
-    """The U-Net without its skips: everything that it draws has passed through 512 numbers.
-
-    Sketch (B, 256, 256, 3) -> picture (B, 256, 256, 3), both in [-1, 1].
-    """
-
-    def __init__(self, filters=common.FILTERS, **kwargs):
-        super().__init__(**kwargs)
-        self.blocks = encoder_blocks(filters) + decoder_blocks(filters)
-        self.to_picture = to_picture()
-
-    def call(self, x, training):
-        for block in self.blocks:
-            x = block(x, training=training)
-        return self.to_picture(x)
-
-
 def layer_graph(network, inputs):
-    """Returns the network as a graph of layers.
+    """Returns the network as a graph of layers, whose `summary()` is a table.
 
-    A subclassed network is Python code; run once on symbolic inputs (one for each
-    name), it leaves a record of which layers it calls, on what, and the shapes.
+    A subclassed network is Python code. Run once on symbolic inputs (one for each name), it
+    leaves a record of which layers it calls, on what, and of the shapes.
     """
     symbols = [keras.Input(PICTURE, name=name) for name in inputs]
     return keras.Model(symbols, network.call(*symbols, training=False), name=network.name)
 
 
-def print_layers(graph):
-    """Prints a row for each layer of a graph, and the totals."""
-    print(f"{graph.name:18}{'output shape':>19}{'parameters':>13}  input")
-    for layer in graph.layers:
-        # `_keras_history` is Keras' private record of which layer made a tensor.
-        sources = [tensor._keras_history.operation.name for tensor in tf.nest.flatten(layer.input)]
-        shape = str(tuple(layer.output.shape[1:]))
-        print(f"  {layer.name:16}{shape:>19}{layer.count_params():13,}  {', '.join(sources)}")
-    trainable = sum(math.prod(variable.shape) for variable in graph.trainable_variables)
-    print(f"  {'total':35}{graph.count_params():13,}  {trainable:,} of them trainable\n")
-
-
 def print_receptive_field(discriminator):
-    """Works the receptive field out, from one logit back through the convolutions, and prints the sum.
+    """Computes the receptive field of one logit, back through the convolutions, and prints it.
 
-    `size` neighbouring outputs have their kernels `stride` apart, so from the first
-    pixel under the first kernel to the last under the last it is
-    (size - 1) * stride + kernel. Padding adds nothing: it is no part of the picture.
+    The kernels of `size` neighbouring outputs lie `stride` apart, so from the first pixel under
+    the first kernel to the last under the last there are (size - 1) * stride + kernel. Padding
+    adds nothing: it is not part of the picture.
 
     Returns:
-        The sizes: 1 for the logit itself, then for each convolution, the last one first,
-        how many of its inputs the logit sees in a row.
+        The sizes: 1 for the logit itself, then for each convolution, the last one first, how
+        many of its inputs in a row the logit sees.
     """
-    print("Receptive field of one of the 30x30 logits: (size - 1) * stride + kernel, from the last layer")
+    print("Receptive field of one logit, last layer first: (size - 1) * stride + kernel")
     blocks = [*discriminator.blocks, discriminator.last_block]
     convolutions = [(block.name, block.conv) for block in blocks]
     convolutions.append((discriminator.to_logits.name, discriminator.to_logits))
@@ -109,14 +79,14 @@ def measure_receptive_field(discriminator, row, column):
     """Measures which pixels one logit sees: those where its gradient is not zero.
 
     Returns:
-        The gradient's size at each pixel, (256, 256), and the box (top, left, height,
-        width) outside of which it is zero.
+        The gradient's size at each pixel, (256, 256), and the box (top, left, height, width)
+        outside of which it is zero.
     """
     sketch = tf.random.stateless_normal((1, *PICTURE), seed=(0, 0))
     picture = tf.random.stateless_normal((1, *PICTURE), seed=(0, 1))
     with tf.GradientTape() as tape:
         tape.watch(picture)
-        # In inference: in training, batchnorm's statistics tie every pixel to every logit.
+        # Inference: in training, batchnorm's statistics tie every pixel to every logit.
         logit = discriminator(sketch, picture, training=False)[0, row, column, 0]
     gradient = tf.reduce_sum(tf.abs(tape.gradient(logit, picture)[0]), axis=-1)
     seen = tf.where(gradient > 0)
@@ -130,29 +100,30 @@ def draw_receptive_field(path, gradient, box, picture):
     top, left, height, width = box
     figure = Figure((8.6, 4.6), layout="constrained")
     axes = figure.subplots(1, 2)
-    # Scaled to a third of the largest value, or the faint rim would look like the black around it.
+    # Scaled to a third of the largest value; the faint rim would look black otherwise.
     axes[0].imshow(gradient / tf.reduce_max(gradient), cmap="magma", vmax=0.3)
     axes[0].set_title("gradient of the logit in the middle,\nby pixel (black: none)", fontsize=11)
     axes[1].imshow(picture * 0.5 + 0.5)
     axes[1].set_title(f"so this logit judges\n{height}x{width} of 256x256 pixels", fontsize=11)
     for axis in axes:
         corner = (left - 0.5, top - 0.5)  # a pixel is drawn around its number
-        axis.add_patch(Rectangle(corner, width, height, fill=False, color="deepskyblue", linewidth=2))
+        style = {"fill": False, "color": "deepskyblue", "linewidth": 2}
+        axis.add_patch(Rectangle(corner, width, height, **style))
         axis.set_xticks([0, left, left + width - 1, 255])
         axis.set_yticks([0, top, top + height - 1, 255])
     common.save_figure(figure, path)
 
 
-def bottleneck_batchnorm(batch_size, batchnorm, passes=500):
+def bottleneck_batchnorm(batch_size, norm, passes=500):
     """Runs the encoder's last block, 2x2x512 -> 1x1x512, in training and in inference.
 
     Returns:
-        Mean size of its output in training; mean size of the gradient that its
-        convolution gets; mean size of its output in inference. They are measured after
-        some forward passes, which move batchnorm's averages and train nothing.
+        Mean size of its output in training; of the gradient of its convolution; of its output
+        in inference. All are measured after some forward passes, which move batchnorm's
+        averages and train nothing.
     """
     keras.utils.set_random_seed(0)
-    block = EncodeBlock(512, batchnorm=batchnorm)
+    block = EncodeBlock(512, norm=norm)
     forward = tf.function(block)  # as one graph: hundreds of passes in a second or two
     for number in range(passes):
         x = tf.random.stateless_normal((batch_size, 2, 2, 512), seed=(0, number))
@@ -169,15 +140,15 @@ def bottleneck_batchnorm(batch_size, batchnorm, passes=500):
 def print_bottleneck():
     """Prints what batchnorm does at the 1x1 bottleneck, in batches of one picture and of four."""
     print("Batchnorm on the 1x1 bottleneck: mean |value| after 500 forward passes")
-    print(f"{'batch':>7}{'batchnorm':>11}{'output, training':>18}{'gradient':>11}{'output, inference':>19}")
-    for batch_size, batchnorm in [(1, False), (1, True), (4, True)]:
-        trained, gradient, inferred = bottleneck_batchnorm(batch_size, batchnorm)
-        name = "yes" if batchnorm else "no"
-        print(f"{batch_size:7}{name:>11}{trained:18.4f}{gradient:11.4f}{inferred:19.4f}")
+    heads = f"{'output, training':>18}{'gradient':>11}{'output, inference':>19}"
+    print(f"{'batch':>7}{'norm':>7}{heads}")
+    for batch_size, norm in [(1, None), (1, "batch"), (4, "batch")]:
+        trained, gradient, inferred = bottleneck_batchnorm(batch_size, norm)
+        print(f"{batch_size:7}{norm or 'none':>7}{trained:18.4f}{gradient:11.4f}{inferred:19.4f}")
     print(
-        "In a batch of one picture, each 1x1 channel is its own mean: batchnorm makes it zero,\n"
-        "nothing passes and nothing is learned. Its moving variance sinks to zero, and\n"
-        "inference, which divides by it, blows up. So the bottleneck has none.\n"
+        "In a batch of one picture, each 1x1 channel is its own mean: batchnorm makes it zero, so\n"
+        "nothing passes and nothing is learned. Its moving variance sinks to zero, and inference,\n"
+        "which divides by it, blows up. So the bottleneck has no batchnorm.\n"
     )
 
 
@@ -217,13 +188,13 @@ def fit(network, loss_of, examples, steps, learning_rate):
 
 
 def mean_l1(draw, pairs):
-    """Returns the L1 of what is drawn for sketches: the mean distance to the real pictures, from 0 to 2."""
+    """Returns the mean distance of pictures drawn for sketches to the real ones, from 0 to 2."""
     errors = [tf.reduce_mean(tf.abs(real - draw(sketch))) for sketch, real in pairs]
     return float(tf.reduce_mean(errors))
 
 
 def draw_skips(path, encoder_decoder, unet, trained, unseen):
-    """Draws both generators' pictures of the pairs they were trained on, and of others below."""
+    """Draws both generators' pictures: of pairs they were trained on, then of others."""
     rows = [
         [sketch[0], generate(encoder_decoder, sketch)[0], generate(unet, sketch)[0], real[0]]
         for sketch, real in trained + unseen
@@ -241,12 +212,13 @@ def draw_patches(path, discriminator, generator, sketch, real):
     axes = figure.subplots(2, 3)
     pictures = {"real picture": real, "Encoder-Decoder's picture": generate(generator, sketch)}
     for row, (name, picture) in zip(axes, pictures.items()):
-        # As in training: after so few steps the moving averages are still near their initial values.
+        # As in training: after so few steps the moving averages are near their initial values.
         logits = discriminator(sketch, picture, training=True)[0, :, :, 0]  # (30, 30)
         row[0].imshow(sketch[0] * 0.5 + 0.5)
         row[1].imshow(picture[0] * 0.5 + 0.5)
         image = row[2].imshow(logits, cmap="RdBu", vmin=-3, vmax=3)
-        titles = ["sketch, the condition", name, f"30x30 logits, mean {tf.reduce_mean(logits):+.2f}"]
+        mean = f"30x30 logits, mean {tf.reduce_mean(logits):+.2f}"
+        titles = ["sketch, the condition", name, mean]
         for axis, title in zip(row, titles):
             axis.set_title(title, fontsize=11)
             axis.set(xticks=[], yticks=[])
@@ -254,24 +226,26 @@ def draw_patches(path, discriminator, generator, sketch, real):
     common.save_figure(figure, path)
 
 
-def main():
-    parser = common.Parser(__doc__)
-    add, folder = parser.first.add_argument, Path("runs/04_pix2pix_models")
-    add("--out", type=common.file_path, default=folder, metavar="DIR", help=f"folder of figures ({folder})")
-    add("--steps", type=common.number(1, 10**6, int), default=100, help="steps of each generator (100)")
+def main(argv=None):
+    parser, folder = common.parser_of(__doc__), Path("runs/04_pix2pix_models")
+    help_text = f"folder of the figures ({folder})"
+    parser.add_argument("--out", type=Path, default=folder, metavar="DIR", help=help_text)
+    help_text, steps = "steps of each generator (100)", common.number(1, 10**6, int)
+    parser.add_argument("--steps", type=steps, default=100, metavar="N", help=help_text)
     common.add_filters(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     paths = common.find_pairs("openmoji")
-    trained, unseen = some_pairs(paths["train"], TRAINED_PAIRS), some_pairs(paths["val"], UNSEEN_PAIRS)
+    trained = some_pairs(paths["train"], TRAINED_PAIRS)
+    unseen = some_pairs(paths["val"], UNSEEN_PAIRS)
 
     keras.utils.set_random_seed(0)
     encoder_decoder = EncoderDecoder(args.filters, name="encoder_decoder")
     unet = UNet(args.filters, name="u_net")
     patchgan = PatchGAN(args.filters, name="patchgan")
-    print_layers(layer_graph(encoder_decoder, ["sketch"]))
-    print_layers(layer_graph(unet, ["sketch"]))
-    print_layers(layer_graph(patchgan, ["sketch", "picture"]))
+    for network in (encoder_decoder, unet):
+        layer_graph(network, ["sketch"]).summary(line_length=98)
+    layer_graph(patchgan, ["sketch", "picture"]).summary(line_length=98)
 
     print_receptive_field(patchgan)
     gradient, box = measure_receptive_field(patchgan, row=15, column=15)
@@ -280,7 +254,7 @@ def main():
 
     print_bottleneck()
 
-    print(f"Fitted by L1 alone, {args.steps} steps on {len(trained)} pairs. Mean L1 of their pictures:")
+    print(f"Mean L1 after {args.steps} steps on {len(trained)} pairs, by L1 alone:")
     print(f"{'':18}{'trained on':>12}{'not seen':>12}")
     draw = {"sketch itself": tf.identity}  # what a generator has to beat
     for name, generator in {"Encoder-Decoder": encoder_decoder, "U-Net": unet}.items():
@@ -289,13 +263,12 @@ def main():
     for name, function in draw.items():
         print(f"  {name:16}{mean_l1(function, trained):12.4f}{mean_l1(function, unseen):12.4f}")
     print(
-        f"In the Encoder-Decoder everything passes through {8 * args.filters} numbers, too few for the "
-        "lines of a sketch\n"
-        "that it has not seen. The U-Net's skips carry the lines past them, of any sketch.\n"
+        f"In the Encoder-Decoder everything passes through {8 * args.filters} numbers, too few\n"
+        "for the lines of a sketch it has not seen. The U-Net's skips carry the lines past them.\n"
     )
     draw_skips(args.out / "skips.png", encoder_decoder, unet, trained, unseen)
 
-    # Fewer steps: a discriminator that has long won is sure of every patch alike.
+    # Fewer steps: a discriminator that has won long ago is sure of every patch alike.
     triples = [(sketch, real, generate(encoder_decoder, sketch)) for sketch, real in trained]
     fit(patchgan, real_or_fake_loss, triples, args.steps // 3 + 1, 2e-4)
     draw_patches(args.out / "patches.png", patchgan, encoder_decoder, *trained[0])

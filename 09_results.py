@@ -1,0 +1,223 @@
+"""Stage 9: results. One page for a run of stage 5, or for several side by side.
+
+Each generator colours the same conditions, as at test time, and the page shows them in rows:
+condition, one picture per run, the real picture. Above them are the scores and the curves. What
+the condition itself scores is in the table, too: a network has to beat doing nothing.
+
+    python 09_results.py                                  # of runs/05_pix2pix
+    python 09_results.py runs/l1 runs/cgan runs/05_pix2pix
+    python 09_results.py runs/mine --dataset my/folder --split test --best
+
+Writes under runs/09_results, or --out: index.html (for a browser), compare.png (six rows of it)
+and pictures/. --animate adds samples.png, the first run's sample pictures over the epochs as an
+animation. Takes 5 s, and 0.1 s for each picture.
+"""
+
+import html
+import shutil
+import urllib.parse
+from pathlib import Path
+
+import common
+from common import generate, scores, validation_pairs
+
+import tensorflow as tf
+from PIL import Image
+
+ROWS = 6  # of compare.png
+SETTINGS = ["--loss", "--lambda-l1", "--generator", "--filters", "--norm", "--augment", "--seed"]
+FRAME_MS = 400  # of the animation; its last frame stays five times as long
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+  :root {{ color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }}
+  body {{ margin: 0 auto; padding: 1rem; max-width: 90rem }}
+  img {{ max-width: 100%; height: auto; background: white }}
+  table {{ border-collapse: collapse }}
+  td, th {{ padding: .1rem .8rem .1rem 0; text-align: left; overflow-wrap: anywhere }}
+  .pairs {{ display: grid; grid-template-columns: repeat({columns}, minmax(0, 1fr)); gap: 2px }}
+  .name {{ grid-column: 1 / -1; margin: 1rem 0 0; overflow-wrap: anywhere }}
+</style>
+<h1>{title}</h1>
+<h2>Scores</h2>
+{scores}
+<p>Means over {count} pairs of {where}. The condition itself is what doing nothing scores.</p>
+<h2>Curves</h2>
+{curves}
+<h2>Pairs, the worst first</h2>
+<div class="pairs">
+{pairs}
+</div>
+<h2>What was run</h2>
+{options}
+</html>
+"""
+
+
+def html_table(rows):
+    """Returns rows of texts as an HTML table, the first of them as its head."""
+    cells = [[html.escape(str(cell)) for cell in row] for row in rows]
+    lines = ["<tr><th>" + "<th>".join(cells[0])]
+    lines += ["<tr><td>" + "<td>".join(row) for row in cells[1:]]
+    return "<table>\n" + "\n".join(lines) + "\n</table>"
+
+
+def name_runs(runs, options):
+    """Returns a name for each run: its folder, and the settings in which the runs differ."""
+    flags = [run["flags"] for run in options]
+    differing = [name for name in SETTINGS if len({str(run[name]) for run in flags}) > 1]
+    settings = [", ".join(f"{name[2:]} {run[name]}" for name in differing) for run in flags]
+    return [f"{run.name}: {text}" if text else run.name for run, text in zip(runs, settings)]
+
+
+def refuse_other_data(runs, options, dataset):
+    """Raises UserError unless all runs can colour the same pairs; without --dataset, their own."""
+    for run, other in zip(runs, options):
+        for part, name in (("flags", "--size"), ("flags", "--direction"), ("data", "files")):
+            value, first = other[part][name], options[0][part][name]
+            if value != first and not (part == "data" and dataset):
+                problem = f"{name} is {value}, but {first} in {runs[0]}"
+                cure = "name the pairs: --dataset DIR" if part == "data" else "compare like runs"
+                raise common.UserError(f"{run}: {problem}; {cure}")
+
+
+def colour_pairs(generators, pairs, names, folder):
+    """Writes all pictures as PNG, and scores them.
+
+    Args:
+        generators: {name of its folder: generator}.
+        pairs: a dataset of (condition, real), each (1, height, width, 3) in [-1, 1].
+        names: a name for each pair.
+
+    Returns:
+        For each pair, its scores {"condition" or the generator's name: {score: value}}.
+    """
+    networks = {
+        key: tf.function(lambda condition, network=network: generate(network, condition))
+        for key, network in generators.items()
+    }
+    table = []
+    for name, (condition, real) in zip(names, pairs):
+        drawn = {"condition": condition}
+        drawn |= {key: network(condition) for key, network in networks.items()}
+        for kind, picture in (drawn | {"real": real}).items():
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            common.write_picture(folder / kind / f"{name}.png", picture)
+        scored = {kind: scores(picture, real) for kind, picture in drawn.items()}
+        table.append({kind: {k: float(v) for k, v in row.items()} for kind, row in scored.items()})
+    return table
+
+
+def write_page(path, named, files, table, options, where):
+    """Writes the page; the curves and pictures that it shows are in the same folder.
+
+    Args:
+        named: {"run_1": the run's name, ...}.
+        files: a name for each pair; table: its scores, as `colour_pairs` returns them.
+        options: the runs' options.json.
+        where: the dataset and the split.
+    """
+    figures = []
+    for file, scored in sorted(zip(files, table), key=lambda item: -item[1]["run_1"]["l1"]):
+        l1 = ", ".join(f"{scored[key]['l1']:.4f}" for key in named)
+        figures.append(f'<p class="name">{html.escape(file)}: L1 {l1}</p>')
+        source = urllib.parse.quote(f"{file}.png")
+        kinds = ["condition", *named, "real"]
+        figures += [
+            f'<img src="pictures/{kind}/{source}" alt="{kind}" loading="lazy">' for kind in kinds
+        ]
+    rows = [["", *(score.upper() for score in table[0]["condition"])]]
+    for kind, name in ({"condition": "the condition itself"} | named).items():
+        means = common.mean_scores([scored[kind] for scored in table], "").values()
+        rows.append([name, *(f"{value:.4f}" for value in means)])
+    facts = [run["flags"] | run["data"] for run in options]
+    settings = [[name, *(fact.get(name, "") for fact in facts)] for name in facts[0]]
+    curves = [f'{html.escape(name)}<br><img src="{key}.png">' for key, name in named.items()]
+    page = PAGE.format(
+        title=html.escape(f"Results on {where}"),
+        columns=len(named) + 2,
+        scores=html_table(rows),
+        count=len(files),
+        where=html.escape(where),
+        curves="\n".join(curves),
+        pairs="\n".join(figures),
+        options=html_table([["", *named.values()], *settings]),
+    )
+    with common.replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def animate(folder, path):
+    """Writes the sample pictures of a run as an animated PNG."""
+    frames = [Image.open(file).convert("RGB") for file in sorted(folder.glob("epoch_*.png"))]
+    if not frames:
+        raise common.UserError(f"--animate: no sample pictures in {folder}")
+    times = [FRAME_MS] * (len(frames) - 1) + [5 * FRAME_MS]
+    with common.replacing(path) as temporary:
+        more = {"save_all": True, "append_images": frames[1:], "duration": times, "loop": 0}
+        frames[0].save(temporary, "PNG", **more)
+
+
+def main(argv=None):
+    parser, out = common.parser_of(__doc__), Path("runs", "09_results")
+    add, run = parser.add_argument, Path("runs", "05_pix2pix")
+    add("runs", type=Path, nargs="*", metavar="RUN", help=f"trained runs of stage 5 ({run})")
+    help_text = f"folder of the page ({out})"
+    add("--out", type=common.out_folder, default=out, metavar="DIR", help=help_text)
+    help_text = "pairs to show (those the first run was trained with)"
+    add("--dataset", metavar="NAME|DIR", help=help_text)
+    add("--split", default="val", choices=["train", "val", "test"], help="which of them (val)")
+    add("--best", action="store_true", help="take the epoch of the lowest L1, not the last")
+    add("--animate", action="store_true", help="write samples.png, the first run's samples moving")
+    args = parser.parse_args(argv)
+    runs = args.runs or [run]
+
+    options = [common.read_run(run)[0] for run in runs]
+    refuse_other_data(runs, options, args.dataset)
+    named = {f"run_{n}": name for n, name in enumerate(name_runs(runs, options), start=1)}
+    generators = {key: common.load_generator(run, args.best)[0] for key, run in zip(named, runs)}
+    flags, condition = options[0]["flags"], options[0]["data"]["condition"]
+    dataset = args.dataset or flags["--dataset"]
+    pairs = common.find_pairs(dataset)
+    if args.split not in pairs:
+        raise common.UserError(f"--split {args.split}: {dataset} has none")
+    paths = pairs[args.split]
+    form = {"size": common.image_size(flags["--size"]), "labels": condition["kind"] == "labels"}
+
+    shutil.rmtree(args.out / "pictures", ignore_errors=True)  # of an earlier page
+    args.out.mkdir(parents=True, exist_ok=True)
+    files = [Path(path).name for path in paths]
+    loaded = validation_pairs(paths, flags["--direction"], **form)
+    table = colour_pairs(generators, loaded, files, args.out / "pictures")
+    for key, run in zip(named, runs):
+        shutil.copy(run / "losses.png", args.out / f"{key}.png")
+    write_page(args.out / "index.html", named, files, table, options, f"{dataset}, {args.split}")
+
+    # The first picture of each kind again, now as a figure.
+    shown = common.spread(paths, ROWS)
+    rows = [
+        [
+            condition[0],
+            *(generate(network, condition)[0] for network in generators.values()),
+            real[0],
+        ]
+        for condition, real in validation_pairs(shown, flags["--direction"], **form)
+    ]
+    means = [common.mean_scores([row[key] for row in table], "") for key in named]
+    titles = [f"{n}\nL1 {m['l1']:.3f}, SSIM {m['ssim']:.3f}" for n, m in zip(named.values(), means)]
+    common.save_grid(args.out / "compare.png", rows, titles=[condition["kind"], *titles, "real"])
+    print(
+        f"{args.out / 'index.html'}  all of it on one page, for a browser\n"
+        f"{args.out / 'compare.png'}  {len(rows)} pairs of {len(paths)}"
+    )
+    if args.animate:
+        animate(runs[0] / "samples", args.out / "samples.png")
+        print(f"{args.out / 'samples.png'}  the samples of {runs[0]}, epoch by epoch")
+
+
+if __name__ == "__main__":
+    common.run_main(main)
