@@ -186,7 +186,7 @@ def main(argv=None):
     if args.split not in pairs:
         raise common.UserError(f"--split {args.split}: {dataset} has none")
     paths = pairs[args.split]
-    form = {"size": common.image_size(flags["--size"]), "labels": condition["kind"] == "labels"}
+    form = {"size": tuple(flags["--size"]), "labels": condition["kind"] == "labels"}
 
     shutil.rmtree(args.out / "pictures", ignore_errors=True)  # of an earlier page
     args.out.mkdir(parents=True, exist_ok=True)

@@ -11,21 +11,22 @@ TRAIN_FLAGS := $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(BATCH_SIZE),--batch-siz
 DATA_FLAGS := $(if $(DATASET),--dataset "$(DATASET)") $(if $(SIZE),--size $(SIZE))
 WIDTH_FLAGS := $(if $(FILTERS),--filters $(FILTERS))
 
-.PHONY: help train download gan cgan data models pix2pix demo export test slow mutants torture bench lint clean
+.PHONY: help train gan cgan data models pix2pix results demo download export \
+  test slow torture bench lint clean
 
 help:
-	@echo "make train     everything in order: gan, cgan, data, models, pix2pix"
+	@echo "make train     everything in order: gan, cgan, data, models, pix2pix, results"
 	@echo "make gan       stage 1  a GAN draws digits"
 	@echo "make cgan      stage 2  a conditional GAN draws the digit it is asked for"
 	@echo "make data      stage 3  look at the paired data"
 	@echo "make models    stage 4  the networks, looked inside"
 	@echo "make pix2pix   stage 5  train and test Pix2Pix"
-	@echo "make demo      stage 6  draw on a page, and see it coloured: RUN=runs/mine, PORT=9000"
+	@echo "make demo      stage 6  draw on a page, and see it coloured: RUN=runs/mine"
 	@echo "make download  stage 7  fetch a dataset of the paper: make download DATASET=facades"
 	@echo "make export    stage 8  take the network elsewhere, as SavedModel and TFLite: RUN=runs/mine"
+	@echo "make results   stage 9  one page of results: RUN=runs/mine, or RUN=\"runs/l1 runs/cgan\""
 	@echo "make test      run the tests"
 	@echo "make slow      run the tests that take longer: whole trainings, processes, kills, a web browser"
-	@echo "make mutants   break the code in hundreds of places and see that a test notices (20 minutes)"
 	@echo "make torture   kill trainings 60 times and see that nothing is lost (half an hour)"
 	@echo "make bench     how fast a step is, and how fast it could be: TORCH=python that has PyTorch"
 	@echo "make lint      run the linter"
@@ -41,6 +42,7 @@ train:
 	@$(MAKE) --no-print-directory data
 	@$(MAKE) --no-print-directory models
 	@$(MAKE) --no-print-directory pix2pix
+	@$(MAKE) --no-print-directory results
 
 gan: $(READY)
 	$(PY) 01_gan_mnist.py $(TRAIN_FLAGS)
@@ -61,20 +63,20 @@ pix2pix: $(READY)
 	$(PY) 05_pix2pix_train.py $(TRAIN_FLAGS) $(DATA_FLAGS) $(WIDTH_FLAGS)
 
 demo: $(READY)
-	$(PY) 06_sketch_pad.py $(if $(RUN),--run $(RUN)) $(if $(PORT),--port $(PORT))
+	$(PY) 06_sketch_pad.py $(if $(RUN),--run $(RUN))
+
+results: $(READY)
+	$(PY) 09_results.py $(RUN)
 
 export: $(READY)
 	$(PY) 08_export.py $(if $(RUN),--run "$(RUN)")
 
-# As two processes, for little in a test uses a second core; a file's tests stay together.
+# Two processes, since a test uses little more than one core; a file's tests stay together.
 test: $(READY)
 	$(PY) -m pytest -m "not slow" -n 2 --dist loadfile
 
 slow: $(READY)
 	$(PY) -m pytest -m slow
-
-mutants: $(READY)
-	$(PY) tests/mutants.py
 
 torture: $(READY)
 	$(PY) -m pytest tests/robustness/test_torture.py -s --kills 20 --stages \

@@ -108,20 +108,12 @@ EPSILON = 1e-5  # of batchnorm, as in the authors' code; Keras' 1e-3 mutes the f
 
 
 def paper_init():
-    """Returns the paper's initialiser: N(0, 0.02), a new one for each layer.
-
-    Layers of one shape that share an unseeded initialiser start with the same weights.
-    """
+    """Returns the paper's N(0, 0.02), new for each layer: shared, it would repeat its values."""
     return keras.initializers.RandomNormal(0.0, 0.02)
 
 
 def normalization(norm):
-    """Returns a normalisation layer.
-
-    Args:
-        norm: "batch" (the paper's): one mean and variance for the batch; "instance": one for
-            each picture; None: no layer, and None is returned.
-    """
+    """Returns the layer for norm "batch" (the paper's), "instance" (each picture alone) or None."""
     if norm == "instance":
         return layers.GroupNormalization(groups=-1, epsilon=EPSILON)
     return BatchNorm(epsilon=EPSILON) if norm == "batch" else None
@@ -282,18 +274,11 @@ class PatchGAN(keras.Model):
 
 
 def generate(generator, condition, seed=0):
-    """Runs a Pix2Pix generator as at test time.
+    """Runs a Pix2Pix generator as at test time: (1, 256, 256, 3) -> the same, in [-1, 1].
 
     The paper (section 3.3) tests the network as it trains: batchnorm over the picture itself,
-    dropout on. So pass one picture at a time. Keras' `stateless_call` leaves the moving
-    averages and the random state untouched, and the same seed drops the same values.
-
-    Args:
-        condition: (1, 256, 256, 3) in [-1, 1].
-        seed: whole number, or a scalar int32 tensor.
-
-    Returns:
-        (1, 256, 256, 3) in [-1, 1].
+    dropout on. So pass one picture at a time. Keras' `stateless_call` leaves moving averages
+    and random state untouched; the same seed (int, or int32 scalar) drops the same values.
     """
     state = list(generator.non_trainable_variables)
     for index, variable in enumerate(state):
@@ -335,15 +320,13 @@ def scores(picture, real):
     """Scores a picture against the real one, both (1, height, width, 3) in [-1, 1].
 
     Returns:
-        l1: mean distance, from 0 to 2. psnr: in dB, at most 100, which equal pictures get.
-        ssim: at most 1 (Wang et al. 2004), taken on [0, 1], since its formula needs pictures
-        that start at 0.
+        l1: mean distance, from 0 to 2. psnr: in dB, capped at 100 for equal pictures. ssim: at
+        most 1 (Wang et al. 2004), taken on [0, 1]: its formula needs pictures that start at 0.
     """
     unit_picture, unit_real = picture * 0.5 + 0.5, real * 0.5 + 0.5
-    psnr = tf.image.psnr(unit_real, unit_picture, max_val=1.0)[0]
     return {
         "l1": tf.reduce_mean(tf.abs(real - picture)),
-        "psnr": tf.minimum(psnr, 100.0),  # of equal pictures it is infinite
+        "psnr": tf.minimum(tf.image.psnr(unit_real, unit_picture, max_val=1.0)[0], 100.0),
         "ssim": tf.image.ssim(unit_real, unit_picture, max_val=1.0)[0],
     }
 
@@ -414,15 +397,13 @@ def train(
     """Trains up to `args.epochs` epochs, from the run's last checkpoint if there is one.
 
     Writes losses.csv (a row has the losses of its own step), losses.png, samples/, saved/ (the
-    checkpoints) and generator.weights.h5; with validation pairs, metrics.csv and
-    best.weights.h5, the epoch of the lowest L1. Ctrl-C, SIGTERM and SIGHUP end it after the
-    current step, with a checkpoint and exit status 130, 143 or 129.
+    checkpoints), the weights, and with validation pairs metrics.csv. Ctrl-C, SIGTERM and SIGHUP
+    end it after the current step, with a checkpoint and exit status 130, 143 or 129.
 
     Args:
         model: an AdversarialModel with its optimisers.
         run: the run's folder.
         batches: called with first_step and last_step, returns the dataset of those steps.
-        args: the parsed flags.
         draw: path -> None, draws the sample picture of the current state.
         steps_at_once: more than 1 where a step takes about as long as returning to Python.
         validation: pairs for the model's `test_step`, after each epoch.
@@ -530,22 +511,15 @@ MNIST_FILES = [MNIST / "train-images-idx3-ubyte.gz", MNIST / "train-labels-idx1-
 
 
 def load_mnist(files=MNIST_FILES):
-    """Reads the training digits of MNIST.
-
-    Returns:
-        Digits (60000, 28, 28, 1) and labels (60000,), both uint8, 0 to 255 and 0 to 9.
-    """
+    """Returns MNIST's training digits (60000, 28, 28, 1) and labels (60000,), both uint8."""
     return read_idx(files[0], 60000, 28, 28)[..., tf.newaxis], read_idx(files[1], 60000)
 
 
 def read_idx(path, *shape):
-    """Reads a gzipped IDX file: a header (0, 0, 8 for bytes, rank, then each length), then bytes.
+    """Reads a gzipped IDX file of bytes as a uint8 tensor of this shape.
 
-    Returns:
-        uint8 tensor of the shape given.
-
-    Raises:
-        UserError: missing, damaged, or of another shape.
+    Its header is 0, 0, 8 (for bytes), the rank, then each length in four bytes. Raises UserError
+    if the file is missing, damaged, or of another shape.
     """
     header = bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
     try:
@@ -558,13 +532,9 @@ def read_idx(path, *shape):
 
 
 def training_digits(digits, labels, *, batch_size, seed, first_step, last_step):
-    """Returns the training batches of steps `first_step` to `last_step` - 1.
+    """Returns the batches of steps `first_step` to `last_step` - 1, each a function of seed and step.
 
-    The batch of step k is a pure function of (seed, k).
-
-    Returns:
-        A dataset of digits (batch_size, 28, 28, 1) in [-1, 1] and one-hot labels
-        (batch_size, 10), both float32.
+    A dataset of digits (batch_size, 28, 28, 1) in [-1, 1] and one-hot labels (batch_size, 10).
     """
 
     def batch(positions):
@@ -603,14 +573,11 @@ def shuffled(positions, count, seed):
 
 
 def decode_pair(path):
-    """Reads a side-by-side picture and splits it at the middle.
-
-    Args:
-        path: scalar string tensor; a JPEG or PNG file of any size.
+    """Reads a side-by-side JPEG or PNG file (path: scalar string tensor) and splits it.
 
     Returns:
-        The left and the right half, (height, width // 2, 3) uint8, 0 to 255. The middle column
-        of an odd width is dropped.
+        The left and the right half, (height, width // 2, 3) uint8. An odd width loses its
+        middle column.
 
     Raises:
         tf.errors.InvalidArgumentError: not a readable picture.
@@ -637,9 +604,8 @@ def stack_pair(left, right, direction):
 
 
 def read_stack(path, direction):
-    """Reads a side-by-side picture as one stack: `decode_pair` and `stack_pair`."""
-    left, right = decode_pair(path)
-    return stack_pair(left, right, direction)
+    """Reads a side-by-side picture as one stack: `decode_pair`, then `stack_pair`."""
+    return stack_pair(*decode_pair(path), direction)
 
 
 def split_stack(stack):
@@ -650,22 +616,14 @@ def split_stack(stack):
 def resize(stack, size=IMAGE_SIZE, labels=False):
     """Resizes (height, width, channels) to (*size, channels), without moire when it shrinks.
 
-    Args:
-        size: (height, width).
-        labels: whether the condition (the first 3 channels) is a label map. Its pixels are then
-            picked, not mixed: a mixture of two classes' colours is the colour of a third, or of
-            none.
+    With `labels`, the condition (the first 3 channels) is a label map: its pixels are picked,
+    since a mixture of two classes' colours is the colour of a third class, or of none.
     """
     if not labels:
         return tf.image.resize(stack, size, antialias=True)
     condition, target = split_stack(stack)
     condition = tf.image.resize(condition, size, "nearest")
     return tf.concat([condition, tf.image.resize(target, size, antialias=True)], axis=-1)
-
-
-def random_crop(stack, seed, size):
-    """Cuts a random (*size, channels) out of a larger stack."""
-    return tf.image.stateless_random_crop(stack, (*size, stack.shape[-1]), seed)
 
 
 def jitter(stack, seed, size=IMAGE_SIZE, labels=False):
@@ -682,7 +640,8 @@ def jitter(stack, seed, size=IMAGE_SIZE, labels=False):
     """
     crop_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
     enlarged = [side * 286 // 256 for side in size]  # 286 for 256
-    stack = random_crop(resize(stack, enlarged, labels), crop_seed, size)
+    stack = resize(stack, enlarged, labels)
+    stack = tf.image.stateless_random_crop(stack, (*size, stack.shape[-1]), crop_seed)
     return tf.image.stateless_random_flip_left_right(stack, flip_seed)
 
 
@@ -701,7 +660,7 @@ def course_augment(stack, seed, size=IMAGE_SIZE, labels=False):
     border = [[side * 30 // 256] * 2 for side in size] + [[0, 0]]
     white = tf.pad(stack, border, constant_values=1.0)
     stack = tf.where(chance(seeds[0]), tf.pad(stack, border, "REFLECT"), white)
-    stack = random_crop(stack, seeds[1], size)
+    stack = tf.image.stateless_random_crop(stack, (*size, stack.shape[-1]), seeds[1])
     stack = tf.image.stateless_random_flip_left_right(stack, seeds[2])
     stack = tf.image.stateless_random_flip_up_down(stack, seeds[3])
     if size[0] != size[1]:
@@ -710,28 +669,21 @@ def course_augment(stack, seed, size=IMAGE_SIZE, labels=False):
     return tf.image.rot90(stack, tf.where(chance(seeds[5]), turns, 0))
 
 
-def no_augment(stack, seed, size=IMAGE_SIZE, labels=False):
-    """Resizes the pair and leaves it as it is. Arguments and result as for `jitter`."""
-    return resize(stack, size, labels)
-
-
-AUGMENTATIONS = {"none": no_augment, "jitter": jitter, "course": course_augment}
+AUGMENTATIONS = {
+    "none": lambda stack, seed, size=IMAGE_SIZE, labels=False: resize(stack, size, labels),
+    "jitter": jitter,
+    "course": course_augment,
+}
 
 
 def training_pairs(
     paths, *, batch_size, seed, direction, augment, first_step, last_step, size=IMAGE_SIZE,
     labels=False,
 ):  # fmt: skip
-    """Returns the training batches of steps `first_step` to `last_step` - 1.
+    """Returns the batches of steps `first_step` to `last_step` - 1, each a function of seed and step.
 
-    The batch of step k is a pure function of (seed, k).
-
-    Args:
-        size: (height, width) of the pictures.
-        labels: whether the conditions are label maps.
-
-    Returns:
-        A dataset of (condition, target), each (batch_size, 256, 256, 3) in [-1, 1].
+    A dataset of (condition, target), each (batch_size, 256, 256, 3) in [-1, 1]; `size` is
+    (height, width), `labels` as for `resize`.
     """
     files = tf.constant(paths)
 
@@ -914,6 +866,11 @@ class Checkpoints:
         """Returns the minutes since the last checkpoint was written, or the run was started."""
         return (time.monotonic() - self.saved_at) / 60
 
+    def names(self):
+        """Returns the folders' names, the oldest first."""
+        names = [path.name for path in self.folder.glob("step_*") if path.name[5:].isdigit()]
+        return sorted(names, key=lambda name: int(name[5:]))
+
     def save(self, step):
         """Writes a temporary folder and renames it once complete; removes all but the last two."""
         if not is_chief():
@@ -940,20 +897,19 @@ class Checkpoints:
     def restore(self):
         """Reads the newest whole checkpoint, or makes the first one; returns its number of steps.
 
-        Raises:
-            UserError: there is a run, but no whole checkpoint of it.
+        Raises UserError if there is a run, but no whole checkpoint of it.
         """
         names, damaged = self.names(), []
         while names:
+            path = self.folder / names[-1]
             try:
                 with filtering_logs():
-                    self.checkpoint.read(str(self.folder / names[-1] / "state")).assert_consumed()
+                    self.checkpoint.read(str(path / "state")).assert_consumed()
                 break
             except (OSError, *NO_MEMORY, tf.errors.PermissionDeniedError):
                 raise  # the checkpoint itself may be sound
             except Exception as error:  # TensorFlow reports damage in many ways
-                problem = f"is damaged ({type(error).__name__}); trying the one before"
-                warn(f"{self.folder / names[-1]} {problem}")
+                warn(f"{path} is damaged ({type(error).__name__}); trying the one before")
                 damaged.append(names.pop())
         if not names and (damaged or (self.run / "losses.csv").exists()):
             raise UserError(f"{self.folder}: no whole checkpoint. Add --fresh to start over")
@@ -966,11 +922,6 @@ class Checkpoints:
             for table in self.tables:
                 table.write()
         return int(self.step.read_value())
-
-    def names(self):
-        """Returns the folders' names, the oldest first."""
-        names = [path.name for path in self.folder.glob("step_*") if path.name[5:].isdigit()]
-        return sorted(names, key=lambda name: int(name[5:]))
 
 
 def save_weights(network, path):
@@ -1018,12 +969,10 @@ def replacing(path):
 def set_devices(args):
     """Sets up the devices of --devices, or the machines of TF_CONFIG, and prints what they are.
 
-    Each replica, one a device, takes its share of every batch; gradients are averaged.
-    Batchnorm sees the replica's own pictures, and the first replica's moving averages count.
-    Without a GPU, --devices N divides the processor, to try this out.
-
-    Raises:
-        UserError: the devices do not exist, or cannot share a batch evenly.
+    Each replica, one a device, takes its share of every batch; gradients are averaged. Batchnorm
+    sees the replica's own pictures, and the first replica's moving averages count. Without a
+    GPU, --devices N divides the processor, to try this out. Raises UserError if the devices do
+    not exist, or cannot share a batch evenly.
     """
     gpus, cluster = tf.config.list_physical_devices("GPU"), os.environ.get("TF_CONFIG")
     available = len(gpus) or (1 if cluster else max(2, os.cpu_count()))
@@ -1088,9 +1037,9 @@ def tune_processor():
         warn(f"TensorFlow does not see the GPU. Try: {INSTALL.replace('.txt', '-gpu.txt')}")
     tf.config.experimental.enable_op_determinism()
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
         for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):
-            mallopt(option, value)  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD of malloc.h
+            # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD of malloc.h
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 # === 10. The run's folder ===================================================
@@ -1116,8 +1065,7 @@ def start_run(args, stage, data, files):
     data["files"] = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
     data["bytes"] = sum(os.stat(file).st_size for file in files)
     flags = {f"--{name.replace('_', '-')}": value for name, value in vars(args).items()}
-    sizes = {flag: size_text(value) for flag, value in flags.items() if isinstance(value, tuple)}
-    flags = json.loads(json.dumps(flags | sizes, default=str))
+    flags = json.loads(json.dumps(flags, default=str))  # as options.json will have them
     tune_processor()
     if is_chief():
         open_run(args.out, args.fresh, stage, flags, data)
@@ -1153,7 +1101,7 @@ def open_run(run, fresh, stage, flags, data):
 
 def refuse_changes(run, stage, flags, data):
     """Raises UserError naming each flag, or fact about the data, that has changed in a run."""
-    options, now = read_options(run, stage), flags | data
+    options, now = read_run(run, stage)[0], flags | data
     was, free = options["flags"] | options["data"], FREE_FLAGS | {"bytes"}
     if was.get("files") == now["files"] and was.get("bytes") == now["bytes"]:
         free |= {"--dataset"}  # the same data in another place
@@ -1185,42 +1133,32 @@ def lock(folder):
     return file
 
 
-def read_options(run, stage):
-    """Returns a run's options.json; raises UserError if there is none, or not of this stage."""
-    file = run / "options.json"
-    if not file.exists():
-        command = f"python 05_pix2pix_train.py --epochs 10 --out {run}"
-        raise UserError(f"{run}: no trained run here. Train one: {command}")
-    try:
-        options = json.loads(file.read_text(encoding="utf-8"))
-        found = options["stage"] if options["format"] == FORMAT else "another version"
-        options["flags"]["--epochs"], options["data"]["files"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: damaged. Rerun the training command with --fresh") from error
-    if found != stage:
-        raise UserError(f"{run}: holds a run of {found}, not of {stage}; give another folder")
-    return options
-
-
-def read_run(run):
-    """Reads what a run of stage 5 has written about itself.
+def read_run(run, stage="pix2pix"):
+    """Reads what a run has written about itself.
 
     Returns:
-        options.json as a dict, and the rows of metrics.csv, dicts of numbers.
+        options.json as a dict, and the rows of metrics.csv (of stage 5), dicts of numbers.
 
     Raises:
         UserError: there is no run, or one of another stage, or it is damaged.
     """
-    options, metrics = read_options(run, "pix2pix"), Table(run / "metrics.csv")
+    options_file, metrics = run / "options.json", Table(run / "metrics.csv")
+    if not options_file.exists():
+        command = f"python 05_pix2pix_train.py --epochs 10 --out {run}"
+        raise UserError(f"{run}: no trained run here. Train one: {command}")
     try:
-        if metrics.path.exists():
-            metrics.text = metrics.path.read_text(encoding="utf-8")
+        options = json.loads(options_file.read_text(encoding="utf-8"))
+        found = options["stage"] if options["format"] == FORMAT else "another version"
+        options["flags"]["--epochs"], options["data"]["files"]
+        metrics.text = metrics.path.read_text(encoding="utf-8") if metrics.path.exists() else ""
         rows = metrics.rows()
         if rows and not {"epoch", "val_l1", "val_psnr", "val_ssim"} <= rows[0].keys():
             raise ValueError("columns are missing")
-    except (ValueError, TypeError, csv.Error) as error:
-        cure = "Rerun the training command to repair it"
-        raise UserError(f"{metrics.path}: damaged. {cure}") from error
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        cure = "Rerun the training command, or add --fresh to start over"
+        raise UserError(f"{run}: options.json or metrics.csv is damaged. {cure}") from error
+    if found != stage:
+        raise UserError(f"{run}: holds a run of {found}, not of {stage}; give another folder")
     return options, rows
 
 
@@ -1607,6 +1545,8 @@ def refuse_unreadable(dataset, paths):
 
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 LOST += (tf.errors.DeadlineExceededError, tf.errors.InternalError)  # another process has gone
+FILE_ERRORS = (tf.errors.NotFoundError, tf.errors.PermissionDeniedError)
+FILE_ERRORS += (tf.errors.FailedPreconditionError,)
 
 
 class UserError(Exception):
@@ -1655,8 +1595,7 @@ def explain(error):
     if isinstance(error, LOST) and "TF_CONFIG" in os.environ:
         cure = "Start all processes by the same command to continue"
         return f"TF_CONFIG: another process has ended, or cannot be reached. {cure} ({first_line})"
-    files = (tf.errors.NotFoundError, tf.errors.PermissionDeniedError)
-    return first_line if isinstance(error, (*files, tf.errors.FailedPreconditionError)) else None
+    return first_line if isinstance(error, FILE_ERRORS) else None
 
 
 def warn(message):
@@ -1706,9 +1645,8 @@ def announce(run, step, last_step, steps_per_epoch):
     """Says where an earlier run goes on, or that it is complete."""
     epochs = step // steps_per_epoch
     if is_chief() and step >= last_step:
-        print(
-            f"{run} is complete ({epochs} epochs). Pass --epochs {epochs + 1} or more to continue."
-        )
+        cure = f"Pass --epochs {epochs + 1} or more to continue."
+        print(f"{run} is complete ({epochs} epochs). {cure}")
     elif is_chief() and step:
         print(f"{run} continues after step {step} ({step / steps_per_epoch:.2f} epochs).")
 
@@ -1727,8 +1665,7 @@ def number(low, high, kind=float):
     def parse(text):
         value = kind(text)  # argparse turns a ValueError into its own message
         if not low <= value <= high:
-            problem = f"{text!r} is not from {low:.10g} to {high:.10g}"
-            raise argparse.ArgumentTypeError(problem)
+            raise argparse.ArgumentTypeError(f"{text} is not from {low:.10g} to {high:.10g}")
         return value
 
     parse.__name__ = "whole number" if kind is int else "number"
@@ -1752,11 +1689,6 @@ def image_size(text):
         form = "HEIGHTxWIDTH, as 512x256, or one number: multiples of 256, 4096 at most"
         raise argparse.ArgumentTypeError(f"{text!r} is not {form}")
     return sides[0], sides[-1]
-
-
-def size_text(size):
-    """Returns (height, width) as --size takes it."""
-    return "{}x{}".format(*size)
 
 
 def parser_of(docstring):

@@ -42,7 +42,9 @@ def train_classifier(digits, labels):
     classifier.compile("adam", loss, metrics=["accuracy"], jit_compile=False)
     flags = {"batch_size": 128, "seed": 0, "first_step": 0}
     classifier.fit(
-        training_digits(digits[:55000], labels[:55000], last_step=1290, **flags), verbose=0, shuffle=False
+        training_digits(digits[:55000], labels[:55000], last_step=1290, **flags),
+        verbose=0,
+        shuffle=False,
     )
     held_out = training_digits(digits[55000:], labels[55000:], last_step=39, **flags)
     return classifier, classifier.evaluate(held_out, verbose=0, return_dict=True)["accuracy"]

@@ -54,7 +54,9 @@ class UNet(nn.Module):
         )
         filters = [512, 512, 512, 512, 256, 128, 64]
         channels = [512] + [2 * count for count in filters]  # with the skips
-        self.decoder = nn.ModuleList(decode_block(channels[n], filters[n], dropout=n < 3) for n in range(7))
+        self.decoder = nn.ModuleList(
+            decode_block(channels[n], filters[n], dropout=n < 3) for n in range(7)
+        )
         self.to_picture = nn.ConvTranspose2d(channels[-1], 3, 4, 2, padding=1)
 
     def forward(self, x):
@@ -104,13 +106,14 @@ def make_step(batch, precision):
     generator, g_optimizer = make_network(UNet)
     discriminator, d_optimizer = make_network(PatchGAN)
     sketch, real = (
-        (2.0 * torch.rand(batch, 3, 256, 256) - 1.0).to(memory_format=torch.channels_last) for _ in range(2)
+        (2.0 * torch.rand(batch, 3, 256, 256) - 1.0).to(memory_format=torch.channels_last)
+        for _ in range(2)
     )
 
     def losses(sketch, real):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "mixed_bfloat16"):
             fake = generator(sketch)
-            # The discriminator sees a copy without a past: its gradient then goes on to the generator.
+            # The discriminator sees a detached copy; its gradient is passed on to the generator.
             shown = fake.detach().requires_grad_()
             real_logits, fake_logits = discriminator(sketch, real), discriminator(sketch, shown)
             g_loss = adversarial_loss(fake_logits, True)
@@ -128,7 +131,9 @@ def make_step(batch, precision):
         d_optimizer.step()
         return [loss.item() for loss in (g_loss, d_loss, l1)]
 
-    return step, [sum(p.numel() for p in network.parameters()) for network in (generator, discriminator)]
+    return step, [
+        sum(p.numel() for p in network.parameters()) for network in (generator, discriminator)
+    ]
 
 
 def main():
