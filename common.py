@@ -1,19 +1,12 @@
 """Code shared by the numbered scripts: the lesson first, then the plumbing.
 
-The lesson:
-
-1. Networks of Pix2Pix: U-Net, Encoder-Decoder, PatchGAN
-2. Losses, and the scores of a picture
-3. The game of two networks, and Adam
-4. The training loop
-5. Digits
-6. Pairs of pictures: split, stack, augment
-
-The machinery, which nobody needs to know to follow the course:
-
-7. Faster layers              10. The run's folder        12. Command line
-8. Checkpoints and tables     11. Files and pictures      13. Figures
-9. Devices
+The lesson:                                         The machinery, not needed to follow the course:
+1. Networks of Pix2Pix: U-Net, PatchGAN             7. Faster layers
+2. Losses, and the scores of a picture              8. Checkpoints and tables
+3. The game of two networks, and Adam               9. Devices
+4. The training loop                               10. The run's folder
+5. Digits                                          11. Files and pictures
+6. Pairs of pictures: split, stack, augment        12. Command line; 13. Figures
 """
 
 import argparse
@@ -31,7 +24,6 @@ import platform
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -52,9 +44,8 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # do not take the wh
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "BEST_EFFORT")  # not every file system has locks
 INSTALL = "python -m pip install -r requirements.txt"
 NOTES = re.compile(
-    r"\s*$|WARNING: All log messages before absl|INFO: Created TensorFlow Lite|.*cuInit.*\(303\)"
-    r"|.*Unable to register cu\w+ factory|(\S+ \S+: )?(I(\d{4})? "
-    r"|W(\d{4})? .*(op_kernel|local_rendezvous|tensor_slice_reader|tf_tfl|computation_placer))"
+    r"\s*$|WARNING: All log messages before absl|INFO: Created TensorFlow Lite|.*cuInit.*\(303\)|"
+    r"(\S+ \S+: )?(I(\d{4})? |W(\d{4})? .*(op_kernel|rendezvous|slice_reader|tf_tfl|_placer))"
 )
 
 
@@ -62,8 +53,7 @@ NOTES = re.compile(
 def filtering_logs():
     """Keeps TensorFlow's notes off the screen; its other warnings and errors get through.
 
-    TensorFlow writes some of them to file descriptor 2 before it reads its own log level, so
-    the descriptor itself is redirected while the block runs.
+    It writes some to file descriptor 2 before it reads its own log level: that is redirected.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         stderr = os.dup(2)
@@ -302,10 +292,10 @@ def adversarial_loss(logits, real):
 
 
 def generator_loss(fake_logits):
-    """Returns the adversarial loss of a generator, which wants its pictures taken for real.
+    """Returns -log D(G(z)), a generator's loss: it wants its pictures taken for real.
 
-    This is -log D(G(z)) instead of the minimax game's log(1 - D(G(z))), whose gradient vanishes
-    while the discriminator wins (Goodfellow et al. 2014, section 3).
+    The gradient of the minimax game's log(1 - D(G(z))) vanishes while the discriminator wins
+    (Goodfellow et al. 2014, section 3).
     """
     return adversarial_loss(fake_logits, real=True)
 
@@ -532,7 +522,7 @@ def read_idx(path, *shape):
 
 
 def training_digits(digits, labels, *, batch_size, seed, first_step, last_step):
-    """Returns the batches of steps `first_step` to `last_step` - 1, each a function of seed and step.
+    """Returns the batches of steps `first_step` to `last_step` - 1: functions of seed and step.
 
     A dataset of digits (batch_size, 28, 28, 1) in [-1, 1] and one-hot labels (batch_size, 10).
     """
@@ -680,7 +670,7 @@ def training_pairs(
     paths, *, batch_size, seed, direction, augment, first_step, last_step, size=IMAGE_SIZE,
     labels=False,
 ):  # fmt: skip
-    """Returns the batches of steps `first_step` to `last_step` - 1, each a function of seed and step.
+    """Returns the batches of steps `first_step` to `last_step` - 1: functions of seed and step.
 
     A dataset of (condition, target), each (batch_size, 256, 256, 3) in [-1, 1]; `size` is
     (height, width), `labels` as for `resize`.
@@ -899,29 +889,23 @@ class Checkpoints:
 
         Raises UserError if there is a run, but no whole checkpoint of it.
         """
-        names, damaged = self.names(), []
-        while names:
-            path = self.folder / names[-1]
+        for name in reversed(self.names()):
+            path = self.folder / name
             try:
                 with filtering_logs():
                     self.checkpoint.read(str(path / "state")).assert_consumed()
-                break
             except (OSError, *NO_MEMORY, tf.errors.PermissionDeniedError):
                 raise  # the checkpoint itself may be sound
             except Exception as error:  # TensorFlow reports damage in many ways
                 warn(f"{path} is damaged ({type(error).__name__}); trying the one before")
-                damaged.append(names.pop())
-        if not names and (damaged or (self.run / "losses.csv").exists()):
-            raise UserError(f"{self.folder}: no whole checkpoint. Add --fresh to start over")
-        if not names:
-            self.save(0)  # from here on, a run without a checkpoint is damaged
-        elif is_chief():
-            for name in damaged:
-                shutil.rmtree(self.folder / f"damaged_{name}", ignore_errors=True)
-                (self.folder / name).replace(self.folder / f"damaged_{name}")
-            for table in self.tables:
+                continue
+            for table in self.tables if is_chief() else ():
                 table.write()
-        return int(self.step.read_value())
+            return int(self.step.read_value())
+        if self.names() or (self.run / "losses.csv").exists():
+            raise UserError(f"{self.folder}: no whole checkpoint. Add --fresh to start over")
+        self.save(0)  # from here on, a run without a checkpoint is damaged
+        return 0
 
 
 def save_weights(network, path):
