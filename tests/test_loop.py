@@ -324,3 +324,13 @@ def test_which_changes_a_run_continues_with(files, tmp_path, capsys):
     with pytest.raises(common.UserError, match="files .* -> .*--start-from .*run with another"):
         start()
     assert (run / "options.json").read_text().replace('"bytes": 7', '"bytes": 5') == kept
+
+
+def test_fresh_keeps_the_earlier_run(files, tmp_path):
+    """Broken if --fresh removes a run, or goes on with it."""
+    for seed, names in enumerate((["run"], ["run", "run.1"], ["run", "run.1", "run.2"])):
+        common.start_run(flags_of(tmp_path / "run", seed=seed, fresh=True), "gan", {}, files)
+        assert sorted(path.name for path in tmp_path.glob("run*")) == names
+    for seed, name in enumerate(("run.1", "run.2", "run")):
+        options = json.loads((tmp_path / name / "options.json").read_text())
+        assert options["flags"]["--seed"] == seed
