@@ -1586,6 +1586,8 @@ def find_unreadable(paths):
     def check(path):
         try:
             decode_pair(path)
+        except NO_MEMORY:
+            raise  # the picture itself may be sound
         except tf.errors.OpError as error:
             return "missing" if isinstance(error, tf.errors.NotFoundError) else "damaged"
         return ""
