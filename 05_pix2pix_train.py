@@ -17,6 +17,7 @@ saved/ 1.4 GB of checkpoints (2.1 GB while it writes one). Run again, it continu
 stopped. Ten epochs of the 213 pairs take 15 to 30 minutes on 2 cores.
 """
 
+import contextlib
 from pathlib import Path
 
 import common
@@ -176,6 +177,16 @@ def kind_of_conditions(about, paths, direction):
     return kind
 
 
+@contextlib.contextmanager
+def naming_damaged(dataset, paths):
+    """Names the pictures that cannot be decoded, if the block fails because of one."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError:
+        common.refuse_unreadable(dataset, paths)
+        raise
+
+
 def main(argv=None):
     args = parse_flags(argv)
     common.set_devices(args)
@@ -188,7 +199,8 @@ def main(argv=None):
     steps = common.epoch_steps(args, len(train))
     common.check_headers(args.dataset, train + val)
     left_out.tell(f"{len(train)} pairs to train on, {len(val)} to validate with")
-    kind = kind_of_conditions(about, train, args.direction)
+    with naming_damaged(args.dataset, train + val), common.filtering_logs():
+        kind = kind_of_conditions(about, train, args.direction)
     described = {name: about[name] for name in ("colours", "classes", "ranges") if name in about}
     data = {"train": len(train), "val": len(val), "condition": {"kind": kind} | described}
     form = {"size": args.size, "labels": kind == "labels"}
@@ -221,16 +233,14 @@ def main(argv=None):
     if len(val) > MOST_VALIDATION:
         print(f"Each epoch is scored on {MOST_VALIDATION} of the {len(val)} validation pairs.")
     tests = {"validation": validation(MOST_VALIDATION)}
-    try:
+    with naming_damaged(args.dataset, train + val):
         # Scores mean something beside those of doing nothing: the condition as the picture.
         doing_nothing = [scores(*pair) for pair in tests["validation"]]
         tests["baseline"] = common.mean_scores(doing_nothing, "condition_")
         metrics = common.train(model, run, batches, args, steps_per_epoch=steps, draw=draw, **tests)
-    except tf.errors.InvalidArgumentError:  # a picture that cannot be decoded: which one?
-        common.refuse_unreadable(args.dataset, train + val)
-        raise
-    draw(run / "result.png", RESULT_ROWS)
-    write_validation(run / "validation", model, val, validation_pairs(val, args.direction, **form))
+        draw(run / "result.png", RESULT_ROWS)
+        pictures = validation_pairs(val, args.direction, **form)
+        write_validation(run / "validation", model, val, pictures)
     print_results(run, metrics[-1], kind)
 
 

@@ -44,7 +44,7 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # do not take the wh
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "BEST_EFFORT")  # not every file system has locks
 INSTALL = "python -m pip install -r requirements.txt"
 NOTES = re.compile(
-    r"\s*$|WARNING: All log messages before absl|INFO: Created TensorFlow Lite|.*cuInit.*\(303\)|"
+    r"\s*$|\s+\[\[\{\{node|WARNING: All log messages before|INFO: Created|.*cuInit.*\(303\)|"
     r"(\S+ \S+: )?(I(\d{4})? |W(\d{4})? .*(op_kernel|rendezvous|slice_reader|tf_tfl|_placer))"
 )
 
@@ -466,23 +466,23 @@ def make_train_function(model, batches):
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     data = iter(strategy.experimental_distribute_dataset(batches.with_options(options)))
 
-    def take_step():
-        losses = strategy.run(model.train_step, [next(data)])
+    def take_step(batch):
+        losses = strategy.run(model.train_step, [batch])
         return {name: strategy.reduce("MEAN", losses[name], axis=None) for name in sorted(losses)}
 
     @tf.function  # a function of its own: tracing the step twice takes seconds in stage 5
-    def one_step():
-        return take_step()
+    def one_step(batch):
+        return take_step(batch)
 
     @tf.function
     def several_steps(count):
-        losses = take_step()
+        losses = take_step(next(data))
         for _ in tf.range(count - 1):
-            losses = take_step()
+            losses = take_step(next(data))
         return losses
 
-    def take_steps(count):
-        losses = one_step() if count == 1 else several_steps(tf.constant(count))
+    def take_steps(count):  # a batch that cannot be made fails here, before the step draws noise
+        losses = one_step(next(data)) if count == 1 else several_steps(tf.constant(count))
         return {name: float(loss) for name, loss in losses.items()}
 
     return take_steps
@@ -1508,6 +1508,8 @@ def find_unreadable(paths):
     def check(path):
         try:
             decode_pair(path)
+        except NO_MEMORY:
+            raise  # the picture itself may be sound
         except tf.errors.OpError as error:
             return "missing" if isinstance(error, tf.errors.NotFoundError) else "damaged"
         return ""
