@@ -78,7 +78,7 @@ LEFT_OUT = (  # families
     "1f621 1f922 1f92c 1f92e 1f975 1f976 1f628 1f630 1f631 1fae5 "  # no line tells the colour
     "1f911 1f595 1f930 1f931 job-1f37c 1f46f "  # signs; rude, or too private for a lesson
     "job-1f4bb "  # a company's mark
-    "1f443 1f445 1f465 1f636-1f32b 1f9d7 1f9da 1f9df job-1f9bd"
+    "1f443 1f445 1f465 1f470 1f472 1f636-1f32b 1f9d7 1f9da 1f9dd 1f9df job-1f9bd job-1f3eb"
 ).split()  # the last: no face to see, or no drawing of a hand
 
 
@@ -101,17 +101,11 @@ def read_packages(paths):
 
 
 def family_of(code):
-    """Names what the variants of one design share: of a man, woman or person with a job, the job."""
+    """Names what the variants of one design share: for woman, man or person with a job, the job."""
     points = [point for point in code.split("-") if point not in VARIANT_MARKS]
     if len(points) > 1 and points[0] in GROWN_UPS:
         points[0] = "job"
     return "-".join(points)
-
-
-def render(svg, size):
-    """Draws an SVG element. Returns RGBA, (size, size, 4), 0 to 255."""
-    data = svg_to_bytes(svg_string=ET.tostring(svg, encoding="unicode"), width=size, height=size)
-    return np.asarray(Image.open(io.BytesIO(bytes(data))).convert("RGBA")).astype(int)
 
 
 def find_shapes(body):
@@ -143,7 +137,9 @@ def find_shapes(body):
     tags = {element.tag.split("}")[1] for element in svg.iter()}
     if not tags <= {"svg", "g", "path", "circle", "ellipse", "rect"}:
         return None
-    red, green, blue, alpha = np.moveaxis(render(svg, SIZE), 2, 0)
+    png = svg_to_bytes(svg_string=ET.tostring(svg, encoding="unicode"), width=SIZE, height=SIZE)
+    picture = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    red, green, blue, alpha = np.moveaxis(np.asarray(picture).astype(int), 2, 0)
     labels = np.where(alpha > 127, red * 65536 + green * 256 + blue, 0)
     return labels, np.array([ImageColor.getrgb(colour)[:3] for colour in colours])
 
@@ -173,6 +169,11 @@ def radius(mask):
     return ndimage.distance_transform_edt(np.pad(mask[box_of(mask)], 1)).max()
 
 
+def edge_of(mask):
+    """Returns the mask of what lies within three pixels around a mask."""
+    return ndimage.binary_dilation(mask, iterations=3) & ~mask
+
+
 def fill_in(labels, gone):
     """Gives each pixel that is gone the label of the nearest that is not."""
     nearest = ndimage.distance_transform_edt(gone, return_distances=False, return_indices=True)
@@ -198,55 +199,59 @@ def middle(mask):
     return result
 
 
-def draw_sketch(labels, colours):
-    """Draws the shapes with one pen.
+def find_marks(labels, colours):
+    """Finds what a hand draws as marks: strokes and ink.
 
     Args:
         labels, colours: of find_shapes.
     Returns:
-        an "L" picture of 256x256, black on white.
+        three (SIZE, SIZE) masks: lines one pixel wide; ink; the shapes that both come from, and
+        reflections, which nobody draws.
     """
+    strokes, ink, gone = (np.zeros(labels.shape, bool) for _ in range(3))
     light = colours @ (0.3, 0.59, 0.11)
     dark = (colours.max(axis=1) < 160)[labels] & (labels > 0)
     for hole in parts(ndimage.binary_fill_holes(dark) & ~dark):
         if radius(hole) < 0.8 * PEN:  # a light in an eye
             dark |= hole
-    strokes, ink, gone = (np.zeros(labels.shape, bool) for _ in range(3))
 
     for part in parts(dark):
         size = radius(part)
-        line = middle(part) if size < 2.2 * PEN else None
-        edge = labels[ndimage.binary_dilation(part, iterations=3) & ~part]
-        if line is not None and line.sum() > 3 * size:  # a mouth, a brow, a closed eye
+        line = middle(part) if size < 2.2 * PEN else part[:0]
+        outside = (labels[edge_of(part)] == 0).mean()
+        if line.sum() > 3 * size:  # a mouth, a brow, a closed eye
             strokes |= line
-        elif size < 5 * PEN and part.sum() < 13 * size**2 and (edge == 0).mean() < 0.3:
-            ink |= part  # a pupil, a nose
+        elif size < 5 * PEN and part.sum() < 13 * size**2 and outside < 0.3:  # a pupil, a nose
+            ink |= part
             y, x = (round(n) for n in ndimage.center_of_mass(part))
-            strokes[y - 4 : y + 5, x - 4 : x + 5] = True  # at least a dot
+            strokes[y - 4 : y + 5, x - 4 : x + 5] = True  # a dot at least
         elif size >= PEN:
-            continue  # hair, a hat: a region
+            continue  # hair, a hat: a region to colour
         gone |= part
+
     for number in range(1, len(colours)):
         for part in parts((labels == number) & ~gone & ~dark):
             size = radius(part)
-            if size >= 1.6 * PEN:
-                continue
-            line = middle(part)
-            long = 4 * size < line.sum() < SIZE
-            if size >= PEN and not long:
-                continue
-            edge = ndimage.binary_dilation(part, iterations=4) & ~part & ~gone
-            darker = edge.any() and light[number] < np.median(light[labels[edge]]) - 20
-            if darker and long and line.sum() > 2 * PEN:
-                strokes |= line  # a line of shade; what is lighter is a reflection
-            elif size >= PEN:
-                continue
-            gone |= part
+            if size < 2.2 * PEN:
+                line, edge = middle(part), labels[edge_of(part) & ~gone]
+                length, outside = line.sum(), (edge == 0).mean() if edge.size else 1
+                darker = edge.size and light[number] < np.median(light[edge]) - 20
+                whole = size < 1.6 * PEN or (part == ndimage.binary_fill_holes(part)).all()
+                thin = length > (4 if size < 1.6 * PEN else 20) * size and length > 2 * PEN and whole
+                inner = length < 8 * PEN or outside < 0.3 or outside > 0.9  # no rim of a shape
+                if darker and thin and inner:
+                    strokes |= line  # between fingers, a whisker
+                    gone |= part
+            if size < PEN:
+                gone |= part
+    return strokes, ink, gone
 
-    # What is left are the regions to colour. Each pixel takes the label that is most common
-    # around it: corners get round, and what is finer than a stroke goes.
+
+def find_regions(labels, gone):
+    """Returns the labels without what is gone, with round corners, and with nothing fine."""
     labels = fill_in(labels, gone)
     for _ in range(2):
+        # Each pixel takes the label that is most common around it.
         seen = np.unique(labels)
         share = [ndimage.gaussian_filter((labels == number).astype(float), 5) for number in seen]
         labels = seen[np.argmax(share, axis=0)]
@@ -256,15 +261,27 @@ def draw_sketch(labels, colours):
                 if radius(part) < 0.8 * PEN:
                     fine |= part
         labels = fill_in(labels, fine)
+    return labels
+
+
+def draw_sketch(labels, colours):
+    """Draws the shapes with one pen: marks, and a line where two regions meet.
+
+    Args:
+        labels, colours: of find_shapes.
+    Returns:
+        an "L" picture of 256x256, black on white.
+    """
+    strokes, ink, gone = find_marks(labels, colours)
+    labels = find_regions(labels, gone)
     for a, b, line in (
         (labels[1:], labels[:-1], strokes[1:]), (labels[:, 1:], labels[:, :-1], strokes[:, 1:]),
     ):  # fmt: skip
         apart = np.abs(colours[a] - colours[b]).sum(axis=-1) > 30
         line |= (a != b) & (apart | (a == 0) | (b == 0))
-
-    grey = np.clip(PEN / 2 + 0.5 - ndimage.distance_transform_edt(~strokes), 0, 1)
+    pen = np.clip(PEN / 2 + 0.5 - ndimage.distance_transform_edt(~strokes), 0, 1)
     dots = np.clip(8 * ndimage.gaussian_filter(ink.astype(float), 3) - 3.5, 0, 1)
-    return Image.fromarray(np.uint8(np.rint(255 * (1 - np.maximum(grey, dots))))).reduce(2)
+    return Image.fromarray(np.uint8(np.rint(255 * (1 - np.maximum(pen, dots))))).reduce(2)
 
 
 def nearly_equal(ink, other):
@@ -319,6 +336,8 @@ def main():
             # Without chroma subsampling, at 46 dB: half of what a PNG takes.
             pairs[code].save(OUT / split / f"{code}.jpg", quality=92, subsampling=0, optimize=True)
         print(f"{OUT / split}: {len(part)} pairs")
+    about = {"direction": "AtoB", "condition": "sketch", "origin": ", ".join(PACKAGES)}
+    (OUT / "dataset.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
