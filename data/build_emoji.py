@@ -73,24 +73,31 @@ ONE_OF_A_KIND = (  # families; all in train: from no other picture can one know 
     "1f986 1f995 1f994 1f47a 1f47d 1f608 1f916 1f4a9 1f9de 1f383 "  # animals, beings
     "1f34e 1f34a 1f34b 1f350 1f352 1f353 1f345 1f344 1f346 1f366 1f369 1f9c1 1f382 1f339 1f33b "
     "1f33c 1f333 1f332 1f335 1f340 1f3a9 1f452 1f451"  # things a child draws
-).split()
+)
 LEFT_OUT = (  # families
     "1f621 1f922 1f92c 1f92e 1f975 1f976 1f628 1f630 1f631 1fae5 "  # no line tells the colour
     "1f911 1f595 1f930 1f931 job-1f37c 1f46f "  # signs; rude, or too private for a lesson
     "job-1f4bb "  # a company's mark
+    # And those with no face to see, or with so much that a hand would not draw it:
     "1f443 1f445 1f465 1f470 1f472 1f636-1f32b 1f9d7 1f9da 1f9dd 1f9df job-1f9bd job-1f3eb"
-).split()  # the last: no face to see, or no drawing of a hand
+)
 
 
 def read_packages(paths):
-    """Returns {"name@version": {file name: bytes}} of both packages; ends if a hash is another."""
+    """Returns {file name: bytes} of each package; ends in one line if a hash is another.
+
+    Args:
+        paths: of the packages' files, in the order of PACKAGES, or [] to get them by npm.
+    """
     packages = {}
     with tempfile.TemporaryDirectory() as folder:
         if not paths:
             command = ["npm", "pack", "--silent", "--pack-destination", folder, *PACKAGES]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             paths = [next(Path(folder).glob(f"*-{name.split('@')[-1]}.tgz")) for name in PACKAGES]
-        for (name, digest), path in zip(PACKAGES.items(), paths, strict=True):
+        if len(paths) != len(PACKAGES):
+            sys.exit("give both packages, or none: FLAT.tgz 3D.tgz")
+        for (name, digest), path in zip(PACKAGES.items(), paths):
             data = Path(path).read_bytes()
             if hashlib.sha512(data).hexdigest() != digest:
                 sys.exit(f"{path}: not the {name} that the pairs were made from (SHA-512)")
@@ -217,7 +224,7 @@ def find_marks(labels, colours):
 
     for part in parts(dark):
         size = radius(part)
-        line = middle(part) if size < 2.2 * PEN else part[:0]
+        line = middle(part) if size < 2.2 * PEN else part[:0]  # no pixels
         outside = (labels[edge_of(part)] == 0).mean()
         if line.sum() > 3 * size:  # a mouth, a brow, a closed eye
             strokes |= line
@@ -236,8 +243,9 @@ def find_marks(labels, colours):
                 line, edge = middle(part), labels[edge_of(part) & ~gone]
                 length, outside = line.sum(), (edge == 0).mean() if edge.size else 1
                 darker = edge.size and light[number] < np.median(light[edge]) - 20
-                whole = size < 1.6 * PEN or (part == ndimage.binary_fill_holes(part)).all()
-                thin = length > (4 if size < 1.6 * PEN else 20) * size and length > 2 * PEN and whole
+                thin = length > max(4 * size, 2 * PEN)
+                if size >= 1.6 * PEN:  # not a face, whose holes are eyes
+                    thin = length > 20 * size and (part == ndimage.binary_fill_holes(part)).all()
                 inner = length < 8 * PEN or outside < 0.3 or outside > 0.9  # no rim of a shape
                 if darker and thin and inner:
                     strokes |= line  # between fingers, a whisker
@@ -264,6 +272,12 @@ def find_regions(labels, gone):
     return labels
 
 
+def meet(a, b, colours):
+    """Says where two arrays of labels differ, and in colour, too, unless one is the background."""
+    apart = np.abs(colours[a] - colours[b]).sum(axis=-1) > 30
+    return (a != b) & (apart | (a == 0) | (b == 0))
+
+
 def draw_sketch(labels, colours):
     """Draws the shapes with one pen: marks, and a line where two regions meet.
 
@@ -274,11 +288,8 @@ def draw_sketch(labels, colours):
     """
     strokes, ink, gone = find_marks(labels, colours)
     labels = find_regions(labels, gone)
-    for a, b, line in (
-        (labels[1:], labels[:-1], strokes[1:]), (labels[:, 1:], labels[:, :-1], strokes[:, 1:]),
-    ):  # fmt: skip
-        apart = np.abs(colours[a] - colours[b]).sum(axis=-1) > 30
-        line |= (a != b) & (apart | (a == 0) | (b == 0))
+    strokes[1:] |= meet(labels[1:], labels[:-1], colours)
+    strokes[:, 1:] |= meet(labels[:, 1:], labels[:, :-1], colours)
     pen = np.clip(PEN / 2 + 0.5 - ndimage.distance_transform_edt(~strokes), 0, 1)
     dots = np.clip(8 * ndimage.gaussian_filter(ink.astype(float), 3) - 3.5, 0, 1)
     return Image.fromarray(np.uint8(np.rint(255 * (1 - np.maximum(pen, dots))))).reduce(2)
@@ -294,21 +305,22 @@ def nearly_equal(ink, other):
 def main():
     flat, solid = read_packages([Path(path) for path in sys.argv[1:]])
     icons, names = (json.loads(flat[file]) for file in ("icons.json", "chars.json"))
+    one_of_a_kind, left_out = ONE_OF_A_KIND.split(), LEFT_OUT.split()
     families = defaultdict(list)
     for file in sorted(file for file in solid if file.endswith(".webp")):
         code = file.removesuffix(".webp")
         points, family = code.split("-"), family_of(code)
         name = names.get(code, names.get(code.replace("-fe0f", "")))
         wanted = any(start <= int(points[0], 16) <= end for start, end in MANY_OF_A_KIND)
-        wanted = (wanted or family in ONE_OF_A_KIND) and family not in LEFT_OUT
+        wanted = (wanted or family in one_of_a_kind) and family not in left_out
         if wanted and name in icons["icons"] and not SKIN_TONES & set(points):
             families[family].append((code, icons["icons"][name]["body"]))
 
     pairs, inks = {}, []
-    for turn, (family, members) in enumerate(sorted(families.items())):
+    for turn, (_, variants) in enumerate(sorted(families.items())):
         # The families take turns at which member stands for them, so that women and men come about
         # equally often; the next one does if the two styles do not fit.
-        members = [m for m in members if WOMAN_OR_MAN & set(m[0].split("-"))] or members
+        members = [m for m in variants if WOMAN_OR_MAN & set(m[0].split("-"))] or variants
         for code, body in members[turn % len(members) :] + members[: turn % len(members)]:
             shapes = find_shapes(body)
             picture = Image.open(io.BytesIO(solid[f"{code}.webp"])).convert("RGBA")
@@ -326,7 +338,7 @@ def main():
             pairs[code] = pair
             break
 
-    codes = sorted(code for code in pairs if family_of(code) not in ONE_OF_A_KIND)
+    codes = sorted(code for code in pairs if family_of(code) not in one_of_a_kind)
     val = random.Random(SPLIT_SEED).sample(codes, VAL_FAMILIES)
     for split, part in (("val", val), ("train", sorted(set(pairs) - set(val)))):
         (OUT / split).mkdir(parents=True, exist_ok=True)
