@@ -235,7 +235,7 @@ def main(argv=None):
     common.add_filters(parser)
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
-    paths = common.find_pairs("openmoji")
+    paths = common.find_pairs("emoji")
     trained = some_pairs(paths["train"], TRAINED_PAIRS)
     unseen = some_pairs(paths["val"], UNSEEN_PAIRS)
 

@@ -1184,7 +1184,7 @@ def dataset_folder(dataset):
     for folder in (Path(dataset), HERE / "data" / dataset):
         if folder.is_dir():
             return folder
-    raise UserError(f"--dataset {dataset}: no such folder; give a path, or openmoji (embedded)")
+    raise UserError(f"--dataset {dataset}: no such folder; give a path, or emoji (embedded)")
 
 
 def describe_dataset(dataset):
@@ -1695,8 +1695,8 @@ def trainer_arguments(docstring, *, epochs, batch_size, out):
 def pair_arguments(parser):
     """Adds the flags that name the paired data and say which half is the condition."""
     add = parser.add_argument
-    help_text = "folder with train/ and val/ (openmoji)"
-    add("--dataset", default="openmoji", metavar="NAME|DIR", help=help_text)
+    help_text = "folder with train/ and val/ (emoji)"
+    add("--dataset", default="emoji", metavar="NAME|DIR", help=help_text)
     help_text = "AtoB: left half to right half (the dataset's own)"
     add("--direction", choices=["AtoB", "BtoA"], help=help_text)
     help_text = "size that halves are resized to, in multiples of 256 (256x256)"

@@ -37,7 +37,7 @@ def measure_step(side, batch):
     model = stage5.Pix2Pix()
     model.set_optimizers(common.adam(2e-4, 0.5), common.adam(2e-4, 0.5))
     flags = {"batch_size": batch, "seed": 0, "direction": "AtoB", "augment": "jitter"}
-    paths, flags["size"] = common.find_pairs("openmoji")["train"], (side, side)
+    paths, flags["size"] = common.find_pairs("emoji")["train"], (side, side)
     batches = common.training_pairs(paths, **flags, first_step=0, last_step=10**6)
     take_steps, times = common.make_train_function(model, batches), []
     for _ in range(2 + STEPS):  # the first two trace and fill caches
@@ -51,7 +51,7 @@ def measure_step(side, batch):
 
 def seconds_to_start(count):
     """Returns the seconds until stage 5 has taken its first step on so many pairs."""
-    pictures = sorted((HERE / "data" / "openmoji" / "train").iterdir())
+    pictures = sorted((HERE / "data" / "emoji" / "train").iterdir())
     with tempfile.TemporaryDirectory() as folder:
         for split, number in (("val", 50), ("train", count)):
             (Path(folder) / split).mkdir()

@@ -71,7 +71,7 @@ def serve(pipe, batch, precision, form):
     It runs in a process of its own, because how memory is kept is part of what is measured.
     """
     keras.config.set_dtype_policy(precision)
-    paths = common.find_pairs("openmoji")["train"]
+    paths = common.find_pairs("emoji")["train"]
     flags = {"batch_size": batch, "seed": 0, "direction": "AtoB", "augment": "jitter"}
     batches = common.training_pairs(paths, **flags, first_step=0, last_step=10**6)
     if form == "plain":
