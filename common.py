@@ -52,8 +52,8 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # do not take the wh
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "BEST_EFFORT")  # not every file system has locks
 INSTALL = "python -m pip install -r requirements.txt"
 NOTES = re.compile(
-    r"\s*$|WARNING: All log messages before absl|INFO: Created TensorFlow Lite|.*cuInit.*\(303\)"
-    r"|.*Unable to register cu\w+ factory|(\S+ \S+: )?(I(\d{4})? "
+    r"\s*$|\s+\[\[\{\{node|WARNING: All log messages before absl|INFO: Created TensorFlow Lite"
+    r"|.*cuInit.*\(303\)|.*Unable to register cu\w+ factory|(\S+ \S+: )?(I(\d{4})? "
     r"|W(\d{4})? .*(op_kernel|local_rendezvous|tensor_slice_reader|tf_tfl|computation_placer))"
 )
 
