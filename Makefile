@@ -11,7 +11,7 @@ TRAIN_FLAGS := $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(BATCH_SIZE),--batch-siz
 DATA_FLAGS := $(if $(DATASET),--dataset "$(DATASET)") $(if $(SIZE),--size $(SIZE))
 WIDTH_FLAGS := $(if $(FILTERS),--filters $(FILTERS))
 
-.PHONY: help train download gan cgan data models pix2pix demo export test slow mutants torture bench lint clean
+.PHONY: help train download gan cgan data models pix2pix demo export test slow torture bench lint clean
 
 help:
 	@echo "make train     everything in order: gan, cgan, data, models, pix2pix"
@@ -25,8 +25,7 @@ help:
 	@echo "make export    stage 8  take the network elsewhere, as SavedModel and TFLite: RUN=runs/mine"
 	@echo "make test      run the tests"
 	@echo "make slow      run the tests that take longer: whole trainings, processes, kills, a web browser"
-	@echo "make mutants   break the code in hundreds of places and see that a test notices (20 minutes)"
-	@echo "make torture   kill trainings 60 times and see that nothing is lost (half an hour)"
+	@echo "make torture   stop trainings 60 times and see that nothing is lost (half an hour)"
 	@echo "make bench     how fast a step is, and how fast it could be: TORCH=python that has PyTorch"
 	@echo "make lint      run the linter"
 	@echo "make clean     remove the virtual environment and caches; runs/ stays"
@@ -73,12 +72,8 @@ test: $(READY)
 slow: $(READY)
 	$(PY) -m pytest -m slow
 
-mutants: $(READY)
-	$(PY) tests/mutants.py
-
 torture: $(READY)
-	$(PY) -m pytest tests/robustness/test_torture.py -s --kills 20 --stages \
-	  01_gan_mnist.py,02_cgan_mnist.py,05_pix2pix_train.py
+	STOPS=20 $(PY) -m pytest -m slow tests/robustness/test_torture.py
 
 bench: $(READY)
 	$(PY) benchmarks/step.py $(if $(TORCH),--torch "$(TORCH)")
