@@ -244,32 +244,6 @@ def test_a_loss_that_is_no_number_ends_the_run(at_once, step, value, loop):
     assert loop.saved()[-1] == "step_00000025" and "nan" not in table and "inf" not in table
 
 
-def test_a_checkpoint_has_all_variables():
-    """Broken if a run that continues has new noise or new moments of Adam."""
-    model = Toy()
-    model.random = keras.random.SeedGenerator(3)
-    model.set_optimizers(common.adam(0.1, 0.5), common.adam(0.1, 0.5))
-    kept = {id(variable) for variable in model.state()}
-    optimizers = model.generator_optimizer, model.discriminator_optimizer
-    owners = (model.generator, model.discriminator, *optimizers)
-    wanted = [variable.value for owner in owners for variable in owner.variables]
-    assert {id(variable) for variable in [*wanted, model.random.state.value]} <= kept
-    names = [variable.path for variable in model.generator_optimizer.variables]
-    assert any("momentum" in name for name in names) and any("velocity" in name for name in names)
-
-
-def test_a_processor_repeats_its_bytes(monkeypatch):
-    """Broken if TensorFlow's determinism is no longer switched on.
-
-    The switch is looked at, not the bytes: small networks repeat those without it, too.
-    """
-    asked = []
-    switch = "enable_op_determinism"
-    monkeypatch.setattr(tf.config.experimental, switch, lambda: asked.append(switch))
-    common.tune_processor()
-    assert asked == [switch]
-
-
 def flags_of(run, **changed):
     """Parsed flags of a run: some that may change, some that may not."""
     flags = {"out": run, "fresh": False, "seed": 4, "precision": "float32", "size": (512, 256)}

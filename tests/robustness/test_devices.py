@@ -96,55 +96,6 @@ def test_devices_and_processes_train_as_one(smooth_gan, tmp_path):
     assert_same_run(tmp_path / "run", tmp_path / "alone" / "run")
 
 
-TOY = """
-import argparse, json, sys
-sys.path.insert(0, sys.argv[1])
-import common, keras, tensorflow as tf
-flags = {"devices": int(sys.argv[2]), "batch_size": 4, "precision": "float32"}
-common.set_devices(argparse.Namespace(**flags))
-
-class Toy(common.AdversarialModel):
-    def __init__(self):
-        super().__init__()
-        self.random = keras.random.SeedGenerator(3)
-        layers = [keras.layers.Dense(1, False, kernel_initializer="ones") for _ in range(2)]
-        networks = [keras.Sequential([keras.Input((1,)), layer]) for layer in layers]
-        self.generator, self.discriminator = networks
-        self.built = True
-        self.set_optimizers(common.adam(0.1, 0.5), common.adam(0.1, 0.5))
-
-    def train_step(self, batch):
-        noise = self.noise(tf.shape(batch)[0], 1)
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(self.generator(batch + noise) ** 2)
-        common.minimise(loss, tape, self.generator, self.generator_optimizer)
-        return {"loss": loss, "noise": tf.reduce_mean(noise**2)}
-
-model = Toy()
-batches = tf.data.Dataset.from_tensor_slices([[1.0], [2.0], [4.0], [9.0]]).repeat(3).batch(4)
-step = common.make_train_function(model, batches)
-numbers = [*step(1).values(), *step(2).values()]
-for variable in model.generator_optimizer.variables:
-    numbers.append(float(tf.reduce_sum(tf.cast(variable.value, tf.float32))))
-print(json.dumps(numbers))
-"""
-
-
-@pytest.mark.slow
-def test_two_devices_are_one(tmp_path):
-    """Broken if two devices have other losses, noise or gradients than one with both's batch.
-
-    Adam's moments are compared, since its steps hide how large a gradient is.
-    """
-    numbers = []
-    for devices in ("1", "2"):
-        command = [sys.executable, "-c", TOY, HERE, devices]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        numbers.append(json.loads(done.stdout.splitlines()[-1]))
-    assert numbers[0] == pytest.approx(numbers[1], rel=1e-5) and len(numbers[0]) == 8
-
-
 @pytest.fixture
 def two_training(tmp_path):
     """Two processes in the middle of a long training of stage 1, and the run's folder."""
