@@ -219,9 +219,10 @@ def test_a_batch_that_cannot_be_made(loop):
         gap = numbers.map(lambda n: tf.debugging.check_numerics(1.0 / float(33 - n), "step 33"))
         return gap.batch(1)
 
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        loop(2, batches=batches)
-    assert loop.saved()[-1] == "step_00000032"
+    for _ in range(2):  # the second time, step 33 is the first one
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            loop(2, batches=batches)
+        assert loop.saved()[-1] == "step_00000032"
     model, _ = loop(2)
     assert loop.spans == [(32, 50)] and model.steps() == 50
     assert [row[1] for row in loop.rows()] == [10, 20, 25, 35, 45, 50]

@@ -138,7 +138,7 @@ def test_killed_process(two_training):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", ["{", "{}", '{"cluster": {"worker": ["127.0.0.1:1"]}}'])
+@pytest.mark.parametrize("config", ["{", '{"cluster": {"worker": ["127.0.0.1:1"]}}'])
 def test_wrong_cluster(config, tmp_path, monkeypatch):
     """Broken if a mistake in TF_CONFIG is not told by its name, or trains alone."""
     monkeypatch.setenv("TF_CONFIG", config)
