@@ -27,7 +27,7 @@ help:
 	@echo "make results   stage 9  one page of results: RUN=runs/mine, or RUN=\"runs/l1 runs/cgan\""
 	@echo "make test      run the tests"
 	@echo "make slow      run the tests that take longer: whole trainings, processes, kills, a web browser"
-	@echo "make torture   kill trainings 60 times and see that nothing is lost (half an hour)"
+	@echo "make torture   stop trainings 60 times and see that nothing is lost (half an hour)"
 	@echo "make bench     how fast a step is, and how fast it could be: TORCH=python that has PyTorch"
 	@echo "make lint      run the linter"
 	@echo "make clean     remove the virtual environment and caches; runs/ stays"
@@ -79,8 +79,7 @@ slow: $(READY)
 	$(PY) -m pytest -m slow
 
 torture: $(READY)
-	$(PY) -m pytest tests/robustness/test_torture.py -s --kills 20 --stages \
-	  01_gan_mnist.py,02_cgan_mnist.py,05_pix2pix_train.py
+	STOPS=20 $(PY) -m pytest -m slow tests/robustness/test_torture.py
 
 bench: $(READY)
 	$(PY) benchmarks/step.py $(if $(TORCH),--torch "$(TORCH)")

@@ -150,18 +150,18 @@ def test_an_epoch_has_its_checkpoint_last(loop):
     assert [row[1] for row in loop.rows()] == [10, 20, 25, 35, 45, 50]
 
 
-@pytest.mark.parametrize("minutes, steps", [(2.0, [0, 20, 25]), (1e4, [0, 25])])
+@pytest.mark.parametrize("minutes, steps", [(2.0, [0, 10, 20, 25]), (1e4, [0, 25])])
 def test_checkpoints_within_an_epoch(minutes, steps, loop, monkeypatch):
     """Broken if a long epoch is not saved every CHECKPOINT_MINUTES, or after each of its steps.
 
-    Each look at the clock takes 50 seconds here: ten steps, a look; every second one saves.
+    Each look at the clock takes 80 seconds here, and there is one after every five steps.
     """
     made, save, clock = [], common.Checkpoints.save, iter(range(0, 10**6, 80))
     note = lambda checkpoints, step: made.append(step) or save(checkpoints, step)  # noqa: E731
     monkeypatch.setattr(common.Checkpoints, "save", note)
     monkeypatch.setattr(common.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(common, "CHECKPOINT_MINUTES", minutes)
-    loop(1, steps_at_once=10)
+    loop(1, steps_at_once=5)
     assert made == steps
 
 
@@ -219,9 +219,10 @@ def test_a_batch_that_cannot_be_made(loop):
         gap = numbers.map(lambda n: tf.debugging.check_numerics(1.0 / float(33 - n), "step 33"))
         return gap.batch(1)
 
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        loop(2, batches=batches)
-    assert loop.saved()[-1] == "step_00000032"
+    for _ in range(2):  # the second time, step 33 is the first one
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            loop(2, batches=batches)
+        assert loop.saved()[-1] == "step_00000032"
     model, _ = loop(2)
     assert loop.spans == [(32, 50)] and model.steps() == 50
     assert [row[1] for row in loop.rows()] == [10, 20, 25, 35, 45, 50]
@@ -242,32 +243,6 @@ def test_a_loss_that_is_no_number_ends_the_run(at_once, step, value, loop):
         loop(2, model=Diverging(), steps_at_once=at_once)
     table = (loop.run / "losses.csv").read_text()
     assert loop.saved()[-1] == "step_00000025" and "nan" not in table and "inf" not in table
-
-
-def test_a_checkpoint_has_all_variables():
-    """Broken if a run that continues has new noise or new moments of Adam."""
-    model = Toy()
-    model.random = keras.random.SeedGenerator(3)
-    model.set_optimizers(common.adam(0.1, 0.5), common.adam(0.1, 0.5))
-    kept = {id(variable) for variable in model.state()}
-    optimizers = model.generator_optimizer, model.discriminator_optimizer
-    owners = (model.generator, model.discriminator, *optimizers)
-    wanted = [variable.value for owner in owners for variable in owner.variables]
-    assert {id(variable) for variable in [*wanted, model.random.state.value]} <= kept
-    names = [variable.path for variable in model.generator_optimizer.variables]
-    assert any("momentum" in name for name in names) and any("velocity" in name for name in names)
-
-
-def test_a_processor_repeats_its_bytes(monkeypatch):
-    """Broken if TensorFlow's determinism is no longer switched on.
-
-    The switch is looked at, not the bytes: small networks repeat those without it, too.
-    """
-    asked = []
-    switch = "enable_op_determinism"
-    monkeypatch.setattr(tf.config.experimental, switch, lambda: asked.append(switch))
-    common.tune_processor()
-    assert asked == [switch]
 
 
 def flags_of(run, **changed):

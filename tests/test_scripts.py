@@ -1,10 +1,8 @@
-"""The scripts, run as a user runs them: what they leave behind, and what they are made of."""
+"""The scripts, run as a user runs them: what they leave behind."""
 
-import ast
 import csv
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +14,6 @@ import pytest
 import tensorflow as tf
 
 HERE = Path(__file__).parent.parent
-SCRIPTS = sorted(HERE.glob("[0-9][0-9]_*.py"))
 
 
 def rows(path):
@@ -33,36 +30,6 @@ def assert_drawn(*paths):
 
 def files(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
-
-
-@pytest.fixture(scope="session")
-def user(tmp_path_factory):
-    """Runs Python as a user whose Keras is set up for another backend and layout."""
-    home = tmp_path_factory.mktemp("home")
-    (home / ".keras").mkdir()
-    settings = {"image_data_format": "channels_first", "floatx": "float16", "backend": "jax"}
-    (home / ".keras" / "keras.json").write_text(json.dumps(settings))
-    env = {"HOME": str(home), "KERAS_BACKEND": "jax", "CUDA_VISIBLE_DEVICES": "-1"}
-
-    def run(*command, cwd):
-        words = [sys.executable, *map(str, command)]
-        options = {"capture_output": True, "text": True, "timeout": 300}
-        return subprocess.run(words, check=False, cwd=cwd, env=os.environ | env, **options)
-
-    return run
-
-
-def test_data(call_main, tmp_path):
-    """Broken if stage 3 fails on the embedded pairs or prints a wrong table."""
-    done = call_main("03_pix2pix_data.py")
-    assert done.returncode == 0 and not done.stderr, done.stderr
-    words = [line.split() for line in done.stdout.splitlines()]
-    assert ["train", "213", "0", "256x256", "(213)"] in words
-    assert ["val", "51", "0", "256x256", "(51)"] in words
-    (condition,) = [w for w in words if w[:2] == ["train", "condition"]]
-    assert condition[2] == condition[3] == condition[4], "a sketch is gray"
-    folder = tmp_path / "runs" / "03_pix2pix_data"
-    assert_drawn(*(folder / f"{name}.png" for name in ("pairs", "augmentation", "histograms")))
 
 
 @pytest.mark.slow
@@ -140,76 +107,31 @@ def test_digits(script, call_main, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_copy_under_another_name(user, few_pairs, tmp_path):
+def test_a_copy_under_another_name(few_pairs, tmp_path):
     """Broken if a learner's own copy of stage 5 trains and then fails, or stage 9 refuses its run.
 
     Keras is set up for JAX, channels first and float16; a good run writes nothing to stderr.
     """
-    for file in ("common.py", "05_pix2pix_train.py", "09_results.py"):
-        name = "my.py" if file[:2] == "05" else file
+    for file, name in (("common.py", "common.py"), ("05_pix2pix_train.py", "my.py")):
         shutil.copy(HERE / file, tmp_path / name)
+    settings = {"image_data_format": "channels_first", "floatx": "float16", "backend": "jax"}
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras" / "keras.json").write_text(json.dumps(settings))
+    env = {"HOME": str(tmp_path), "KERAS_BACKEND": "jax", "CUDA_VISIBLE_DEVICES": "-1"}
+
+    def python(*command):
+        words = [sys.executable, *map(str, command)]
+        options = {"capture_output": True, "text": True, "cwd": tmp_path}
+        done = subprocess.run(words, check=False, env=os.environ | env, **options)
+        assert done.returncode == 0 and not done.stderr, done.stderr
+
     flags = ["--epochs", 1, "--steps-per-epoch", 3, "--filters", 4, "--dataset", few_pairs]
-    done = user("my.py", *flags, "--out", "runs/x", cwd=tmp_path)
-    assert done.returncode == 0 and not done.stderr, done.stderr
+    python("my.py", *flags, "--out", "runs/x")
     assert rows(tmp_path / "runs" / "x" / "losses.csv")[0]["step"] == "3"
-    done = user("09_results.py", "runs/x", cwd=tmp_path)
-    assert done.returncode == 0 and not done.stderr, done.stderr
-    page = (tmp_path / "runs" / "09_results" / "index.html").read_text()
-    assert "05_pix2pix" not in page and "<td>--filters<td>4" in page
-    assert_drawn(tmp_path / "runs" / "09_results" / "compare.png")
-
-
-def imports(path):
-    """The modules that a file imports."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module.split(".")[0]
-
-
-def test_no_numpy():
-    """Broken if a script or a test computes with NumPy."""
-    for path in [*HERE.glob("*.py"), *HERE.glob("tests/**/*.py")]:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        names = [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-        assert "numpy" not in {*imports(path), *names}, path
-
-
-def test_scripts_share_only_common():
-    """Broken if a stage needs another one, or common.py holds what a single stage uses."""
-    users = {}
-    for path in [*SCRIPTS, HERE / "common.py"]:
-        assert not [module for module in imports(path) if module[:2].isdigit()], path
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load):
-                name = node.id if isinstance(node, ast.Name) else node.attr
-                users.setdefault(name, set()).add(path.name)
-    for node in ast.parse((HERE / "common.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            used_by = users.get(node.name, set())
-            assert len(used_by) >= 2 or used_by == {"common.py"}, f"{node.name}: {used_by}"
-
-
-BUDGETS = {
-    "01_gan_mnist.py": 140, "02_cgan_mnist.py": 220, "03_pix2pix_data.py": 220,
-    "04_pix2pix_models.py": 290, "05_pix2pix_train.py": 280, "07_get_pairs.py": 560,
-    "08_export.py": 160, "09_results.py": 200, "common.py": 1450,
-}  # fmt: skip
-
-
-def test_budgets():
-    """Broken if a file outgrows its lesson, or the lesson in common.py is hard to find.
-
-    A new line has to push another one out: ask of each function who would miss it.
-    """
-    texts = {name: (HERE / name).read_text(encoding="utf-8") for name in BUDGETS}
-    lengths = {name: len(text.splitlines()) for name, text in texts.items()}
-    too_long = {name: lines for name, lines in lengths.items() if lines > BUDGETS[name]}
-    assert not too_long
-    banners = re.findall(r"(?m)^# === (\d+)\. ", texts["common.py"])
-    assert banners == [f"{n}" for n in range(1, 14)], "the order of common.py"
-    assert texts["common.py"].split("\n# Machinery: ")[0].count("\n") <= 760
+    python(HERE / "09_results.py", "runs/x")
+    page = tmp_path / "runs" / "09_results" / "index.html"
+    assert "<td>--filters<td>4" in page.read_text(encoding="utf-8")
+    assert_drawn(page.parent / "compare.png")
 
 
 def test_nothing_is_installed():
@@ -219,22 +141,3 @@ def test_nothing_is_installed():
     done = subprocess.run([sys.executable, "-c", code], check=False, **options)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "is not installed. Run: python -m pip install -r requirements.txt" in done.stderr
-
-
-def opens_text(call):
-    """Whether a call of the syntax tree reads or writes a text file."""
-    function = ast.unparse(call.func).rpartition(".")
-    if function[2] in {"read_text", "write_text", "TemporaryFile"}:
-        return True
-    modes = call.args[0 if function[0] else 1 :][:1]  # path.open(mode), open(path, mode)
-    mode = modes[0].value if modes and isinstance(modes[0], ast.Constant) else "r" * (not modes)
-    return function[2] == "open" and re.fullmatch("[rwax+t]+", str(mode)) is not None
-
-
-def test_encodings_are_named():
-    """Broken if a text file is read or written in the console's encoding, as Windows does."""
-    for path in [*HERE.glob("*.py"), *HERE.glob("benchmarks/*.py")]:
-        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(call, ast.Call) and opens_text(call):
-                named = "encoding" in {word.arg for word in call.keywords}
-                assert named, f"{path.name}:{call.lineno}"

@@ -7,7 +7,6 @@ fails the test.
 
 import io
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -87,10 +86,8 @@ def refused(call_main, tmp_path, monkeypatch):
     return check
 
 
-GAN, CGAN, MODELS, TRAIN, RESULTS = (
-    "01_gan_mnist.py", "02_cgan_mnist.py", "04_pix2pix_models.py", "05_pix2pix_train.py",
-    "09_results.py",
-)  # fmt: skip
+GAN, CGAN, TRAIN = "01_gan_mnist.py", "02_cgan_mnist.py", "05_pix2pix_train.py"
+MODELS, RESULTS = "04_pix2pix_models.py", "09_results.py"
 FLAGS = [
     (GAN, "--epochs 0", "--epochs: '0' is not from 1 to 1000000"),
     (GAN, "--epochs ten", "--epochs: invalid whole number value: 'ten'"),
@@ -177,23 +174,10 @@ def test_two_devices_share_evenly():
         assert words in done.stderr
 
 
-def empty(path):
-    shutil.rmtree(path)
-    path.mkdir()
-
-
-def nest(path):
-    (path / "deeper").mkdir()
-    for file in path.glob("*.png"):
-        file.rename(path / "deeper" / file.name)
-
-
 FOLDERS = {
-    "empty": (empty, "no train in"),
-    "no train": (lambda mine: shutil.rmtree(mine / "train"), "no train in"),
+    "empty": (lambda mine: [shutil.rmtree(path) for path in mine.iterdir()], "no train in"),
     "no val and no test": (lambda mine: shutil.rmtree(mine / "val"), "no val or test in"),
-    "empty train": (lambda mine: empty(mine / "train"), "no train in"),
-    "pictures in folders of folders": (lambda mine: nest(mine / "val"), "no val or test in"),
+    "too deep": (lambda mine: (mine / "val").rename(mine / "train" / "val"), "no val or test in"),
 }
 
 
@@ -282,21 +266,6 @@ def test_taken(kind, tmp_path):
 
 
 @pytest.mark.linux
-def test_names_taken(mine):
-    """Broken if names with spaces, Korean, emoji, quotes or line breaks cannot be trained on."""
-    names = ["space in.png", "그림.PNG", "😀.jpeg", 'it\'s "so".png', "two\nlines.png", "*[1].png"]
-    for name in names:
-        (mine / "train" / name).write_bytes(encoded(pair()))
-    for name in (".DS_Store", "._a.png", "Thumbs.db"):
-        (mine / "train" / name).write_bytes(b"not mine")
-    paths = common.find_pairs(mine)["train"]
-    assert len(paths) == len(names) + 2
-    flags = {"batch_size": 1, "seed": 0, "direction": "AtoB", "augment": "none"}
-    batches = common.training_pairs(paths, **flags, first_step=0, last_step=len(paths))
-    assert len(list(batches)) == len(paths)
-
-
-@pytest.mark.linux
 @pytest.mark.parametrize("where", ["dataset", "out"])
 def test_no_permission(where, call_main, tmp_path, mine):
     """Broken if a folder that may not be read, or not be written to, ends in a traceback."""
@@ -335,33 +304,3 @@ def test_no_memory_is_no_damage(error, mine, stage5, refused, monkeypatch):
         common.find_unreadable(common.find_pairs(mine)["train"])
     monkeypatch.setattr(stage5, "kind_of_conditions", decode)
     refused(TRAIN, "--dataset", "mine", words="out of memory. Use a smaller --batch-size")
-
-
-def test_mangled_pictures(tmp_path):
-    """Broken if a mangled picture crashes the decoder, or passes for sound and is not.
-
-    200 times a real picture gets bytes flipped, cut out, repeated or swapped, half the time in
-    its header. What is taken can be trained on.
-    """
-    dice = random.Random(0)
-    sources = sorted((HERE / "data" / "openmoji" / "val").iterdir())[:4]
-    originals = [path.read_bytes() for path in sources]
-    originals += [encoded(Image.open(path).convert("RGB"), "JPEG") for path in sources]
-    paths = []
-    for number in range(200):
-        data = bytearray(dice.choice(originals))
-        for _ in range(dice.choice([1, 1, 3, 20])):
-            place = dice.randrange(min(len(data), dice.choice([700, len(data)])))
-            length = dice.randrange(1, 50)
-            piece = data[place : place + length]
-            swapped = [piece[::-1], b"", piece * 2, dice.randbytes(len(piece))]
-            data[place : place + length] = dice.choice(swapped)
-        path = tmp_path / f"{number}.png"
-        path.write_bytes(data)
-        paths.append(str(path))
-    problems = common.find_unreadable(paths)
-    taken = [path for path in paths if path not in problems]
-    assert len(problems) > 100 and len(taken) > 10
-    flags = {"batch_size": 1, "seed": 0, "direction": "AtoB", "augment": "none"}
-    batches = common.training_pairs(taken, **flags, first_step=0, last_step=len(taken))
-    assert sum(1 for _ in batches) == len(taken)

@@ -19,8 +19,8 @@ HERE = Path(__file__).parent.parent.parent
 class Run:
     """A run with a checkpoint of step 10 and one of step 20; `weight` was 1.0 and 2.0 then."""
 
-    def __init__(self, folder, shape=(50,)):
-        self.weight = tf.Variable(tf.zeros(shape))
+    def __init__(self, folder):
+        self.weight = tf.Variable(tf.zeros(50))
         self.checkpoints = common.Checkpoints(folder, [self.weight])
         self.losses, self.metrics = self.checkpoints.tables
 
@@ -77,19 +77,26 @@ def test_no_whole_checkpoint(run, tmp_path):
         content = bytearray(data.read_bytes())
         content[content.rindex(bytes([0, 0, 0x80, 0x3F] if name.endswith("10") else 4))] ^= 1
         data.write_bytes(content)
-    again = Run(tmp_path)
-    for _ in range(2):
-        with pytest.raises(common.UserError, match="no whole checkpoint. Add --fresh"):
-            again.restore()
-        assert run.losses.path.read_text() == kept
-        shutil.rmtree(run.checkpoints.folder, ignore_errors=True)
+    refused, again = pytest.raises(common.UserError, match="no whole checkpoint"), Run(tmp_path)
+    with refused:
+        again.restore()
+    assert run.losses.path.read_text() == kept
+    shutil.move(run.losses.path, tmp_path / "kept")
+    with refused:
+        again.restore()
+    shutil.rmtree(run.checkpoints.folder)
+    shutil.move(tmp_path / "kept", run.losses.path)
+    with refused:
+        again.restore()
+    assert run.losses.path.read_text() == kept
 
 
 def test_a_checkpoint_of_other_networks(run, tmp_path, capsys):
     """Broken if a run continues with some of its variables and fresh values in the others."""
-    for shape in ((50, 3), (49,), ()):
+    for sizes in ([50, 3], [49], []):
+        other = common.Checkpoints(tmp_path, [tf.Variable(tf.zeros(size)) for size in sizes])
         with pytest.raises(common.UserError, match="no whole checkpoint"):
-            Run(tmp_path, shape).restore()
+            other.restore()
     assert run.checkpoints.names() == ["step_00000010", "step_00000020"], "they are sound"
 
 
@@ -186,22 +193,21 @@ def test_files_are_flushed_before_they_get_their_names(run, tmp_path, monkeypatc
     assert flushed[2:] == [str(tmp_path / ".new.table.csv")]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"flags": 3}', '{"format": 3, "stage": "gan"}'])
+OPTIONS = {
+    "": "damaged. Rerun the training command with --fresh",
+    '{"flags": 3}': "damaged. Rerun the training command with --fresh",
+    '{"format": 3, "stage": "gan"}': "damaged. Rerun the training command with --fresh",
+    '{"format": 2, "flags": {"--epochs": 1}, "data": {"files": ""}}': "a run of another version",
+}
+
+
+@pytest.mark.parametrize("content", OPTIONS)
 def test_damaged_options(content, call_main, tmp_path):
-    """Broken if an options.json that cannot be read ends in a traceback or a fresh start."""
+    """Broken if a damaged or older options.json ends in a traceback or a fresh start."""
     (tmp_path / "options.json").write_text(content)
     done = call_main("01_gan_mnist.py", "--out", tmp_path)
-    assert done.returncode == 2 and "options.json: damaged. Rerun" in done.stderr
+    assert done.returncode == 2 and OPTIONS[content] in done.stderr
     assert (tmp_path / "options.json").read_text() == content
-
-
-def test_a_run_of_another_version(call_main, make_run, tmp_path):
-    """Broken if a run whose folder has another format is taken, or called damaged."""
-    run = make_run(tmp_path / "run", common.UNet(1))
-    options = run / "options.json"
-    options.write_text(options.read_text().replace('"format": 3', '"format": 2'))
-    done = call_main("09_results.py", "run")
-    assert done.returncode == 2 and "holds a run of another version" in done.stderr
 
 
 GAN = ["01_gan_mnist.py", "--steps-per-epoch", 1]
