@@ -22,19 +22,19 @@ import common  # noqa: E402
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-gc.freeze()  # what has been imported stays, and no collection looks through it again
+gc.freeze()  # imported modules stay, so no collection needs to look through them again
 
-# A shell starts what is to run in the background with Ctrl-C ignored, and children inherit that.
+# A shell starts background jobs with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=2, help="how often a training is killed (2)")
-    parser.addoption("--stages", default="01_gan_mnist.py", help="those to kill, with commas (stage 1)")
+    parser.addoption("--stages", default="01_gan_mnist.py", help="scripts to kill, with commas")
 
 
 def pytest_collection_modifyitems(items):
-    """Leaves out, on other systems, the tests that need a file name, signal or folder of Linux."""
+    """Skips, on other systems, the tests that need a file name, signal or folder of Linux."""
     for item in items:
         if sys.platform != "linux" and item.get_closest_marker("linux"):
             item.add_marker(pytest.mark.skip(reason="needs Linux"))
@@ -50,39 +50,19 @@ def torture_stages(request):
     return request.config.getoption("--stages").split(",")
 
 
-@pytest.fixture(scope="session")
-def stage1():
-    return importlib.import_module("01_gan_mnist")  # no name that an import statement takes
+def stage(name):
+    """Returns a fixture: a numbered script as a module, since `import` takes no such name."""
+    return pytest.fixture(scope="session")(lambda: importlib.import_module(name))
 
 
-@pytest.fixture(scope="session")
-def stage2():
-    return importlib.import_module("02_cgan_mnist")
-
-
-@pytest.fixture(scope="session")
-def stage3():
-    return importlib.import_module("03_pix2pix_data")
-
-
-@pytest.fixture(scope="session")
-def stage4():
-    return importlib.import_module("04_pix2pix_models")
-
-
-@pytest.fixture(scope="session")
-def stage5():
-    return importlib.import_module("05_pix2pix_train")
-
-
-@pytest.fixture(scope="session")
-def stage6():
-    return importlib.import_module("06_sketch_pad")
-
-
-@pytest.fixture(scope="session")
-def stage7():
-    return importlib.import_module("07_get_pairs")
+stage1 = stage("01_gan_mnist")
+stage2 = stage("02_cgan_mnist")
+stage3 = stage("03_pix2pix_data")
+stage4 = stage("04_pix2pix_models")
+stage5 = stage("05_pix2pix_train")
+stage6 = stage("06_sketch_pad")
+stage7 = stage("07_get_pairs")
+stage9 = stage("09_results")
 
 
 @pytest.fixture
@@ -91,10 +71,9 @@ def run_script(tmp_path):
 
     def run(script, *flags):
         command = [sys.executable, HERE / script, *map(str, flags)]
-        env = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}  # no words from a driver in stderr
-        return subprocess.run(
-            command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False
-        )
+        env = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}  # keeps a driver's notes out of stderr
+        options = {"capture_output": True, "text": True, "timeout": 300}
+        return subprocess.run(command, cwd=tmp_path, env=env, check=False, **options)
 
     return run
 
@@ -103,6 +82,8 @@ def run_script(tmp_path):
 def call_main(tmp_path, monkeypatch, capsys):
     """Runs a script's main in this process, which saves the start of another one."""
     locks, lock = [], common.lock
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGPIPE") if hasattr(signal, name)]
+    handlers = {name: signal.getsignal(getattr(signal, name)) for name in names}
 
     def lock_and_note(folder):
         file = lock(folder)
@@ -113,14 +94,14 @@ def call_main(tmp_path, monkeypatch, capsys):
         while locks:
             file, opened = locks.pop()
             with contextlib.suppress(OSError):  # the script has closed it
-                if os.path.samestat(os.fstat(file), opened):  # else the number is another file's now
+                if os.path.samestat(os.fstat(file), opened):  # else the number is another file's
                     os.close(file)
 
     monkeypatch.setattr(common, "lock", lock_and_note)
 
     def call(script, *flags):
         unlock()
-        keras.utils.clear_session(free_memory=False)  # names of layers, as a weights' file has, begin anew
+        keras.utils.clear_session(free_memory=False)  # layers are named anew, as in a new process
         module = importlib.import_module(script.removesuffix(".py"))
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])
@@ -128,11 +109,15 @@ def call_main(tmp_path, monkeypatch, capsys):
         try:
             common.run_main(module.main)
         except SystemExit as end:
-            status = end.code
+            status = end.code or 0
+        finally:  # `run_main` sets signals for the whole process
+            for name, handler in handlers.items():
+                signal.signal(getattr(signal, name), handler)
         return subprocess.CompletedProcess(sys.argv, status, *capsys.readouterr())
 
     yield call
     unlock()
+    keras.config.set_dtype_policy("float32")
 
 
 @pytest.fixture(scope="session")
@@ -148,15 +133,23 @@ def few_pairs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_run(few_pairs):
-    """Makes the run folder of a training without training: what stages 6 and 8 read of it."""
+    """Makes a run's folder of stage 5 without training: what stages 6, 8 and 9 read of it."""
 
     def make(folder, generator, direction="AtoB", flags=None):
         generator(tf.zeros((1, 256, 256, 3)), training=False)
         folder.mkdir(parents=True)
         generator.save_weights(folder / "generator.weights.h5")
         (folder / "metrics.csv").write_text("epoch,val_l1,val_psnr,val_ssim\n1,0.5,10.0,0.5\n")
+        pixel = tf.io.encode_png(tf.zeros((8, 8, 3), tf.uint8))
+        tf.io.write_file(str(folder / "losses.png"), pixel)
+        without_skips = isinstance(generator, common.EncoderDecoder)
         usual = {"--dataset": str(few_pairs), "--direction": direction, "--epochs": 1}
-        options = {"flags": usual | (flags or {}), "data": {"script": "05_pix2pix_train.py"}}
+        usual |= {"--generator": "encoder-decoder" if without_skips else "unet", "--norm": "batch"}
+        usual |= {"--filters": generator.encoder[0].conv.filters, "--size": "256x256"}
+        usual |= {"--loss": "l1+cgan", "--lambda-l1": 100.0, "--augment": "jitter", "--seed": 0}
+        data = {"files": "x", "bytes": 1, "train": 4, "val": 2, "condition": {"kind": "sketch"}}
+        options = {"format": common.FORMAT, "stage": "pix2pix", "flags": usual | (flags or {})}
+        options |= {"data": data, "versions": {}}
         (folder / "options.json").write_text(json.dumps(options))
         return folder
 
