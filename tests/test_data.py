@@ -69,20 +69,15 @@ def test_odd_widths_kinds_and_damage(tmp_path):
         image.putpixel((x, 0), colour)
     image.save(tmp_path / "odd.png")
     left, right = common.decode_pair(str(tmp_path / "odd.png"))
-    assert left.shape == (1, 1, 3) and same(left, RED) and same(right, BLUE), (
-        "the middle is dropped"
-    )
-    noise = Image.effect_noise((32, 16), 90)
+    assert left.shape == (1, 1, 3) and same(left, RED) and same(right, BLUE), "drops the middle"
+    gray = Image.linear_gradient("L").resize((32, 16))
     for mode, name in (("1", "a.png"), ("L", "b.png"), ("P", "c.png"), ("RGB", "d.jpg")):
-        noise.convert("RGB").convert(mode).save(tmp_path / name, quality=100)
+        gray.convert("RGB").convert(mode).save(tmp_path / name, quality=90)
         halves = tf.concat(common.decode_pair(str(tmp_path / name)), axis=1)
         pixels = Image.open(tmp_path / name).convert("RGB").tobytes()
         wanted = tf.reshape(tf.io.decode_raw(pixels, tf.uint8), (16, 32, 3))
-        assert near(tf.cast(halves, tf.float32), tf.cast(wanted, tf.float32), 2.0), mode
-    good, bad = (
-        str(tmp_path / "a.png"),
-        [str(tmp_path / n) for n in ("text.png", "cut.png", "no.png")],
-    )
+        assert near(tf.cast(halves, tf.float32), tf.cast(wanted, tf.float32), 3.0), mode
+    good, *bad = (str(tmp_path / name) for name in ("a.png", "text.png", "cut.png", "no.png"))
     tf.io.write_file(bad[0], "no picture")
     tf.io.write_file(bad[1], tf.strings.substr(tf.io.read_file(good), 0, 60))
     assert common.find_unreadable([good, *bad]) == dict(zip(bad, ["damaged", "damaged", "missing"]))
@@ -92,15 +87,13 @@ def test_label_maps_are_picked():
     """Broken if resizing a label map mixes two classes into the colour of a third, or of none."""
     labels = tf.cast(uniform(100, 130, 1) > 0, tf.float32)
     stack = tf.concat([tf.repeat(labels, 3, axis=-1), uniform(100, 130, 3)], axis=-1)
-    plain = stack, common.resize(stack, (33, 47))
-    for result in (
-        common.resize(stack, (33, 47), labels=True),
-        augmented("jitter", stack, 0, HIGH, True),
-    ):
+    picked = common.resize(stack, (33, 47), labels=True)
+    for result in (picked, augmented("jitter", stack, 0, HIGH, True)):
         condition, target = common.split_stack(result)
         assert set(map(float, tf.unique(tf.reshape(condition, [-1])).y)) == {0.0, 1.0}
         assert not same(target, tf.round(target))
-    assert not same(plain[1][..., :3], tf.round(plain[1][..., :3])), "the test could not tell"
+    mixed = common.resize(stack, (33, 47))[..., :3]
+    assert not same(mixed, tf.round(mixed)), "the test could not tell"
 
 
 MARKS = {"200D", "FE0F", "2640", "2642", "27A1"}  # joiner, style, woman, man, facing right
@@ -114,7 +107,7 @@ def family(path):
 
 
 def test_embedded_pairs():
-    """Broken if sketch and colour are exchanged, or a design is both trained on and validated with."""
+    """Broken if sketch and colour are exchanged, or a design is in both splits."""
     pairs = common.find_pairs("openmoji")
     assert (len(pairs["train"]), len(pairs["val"])) == (213, 51)
     for path in pairs["val"][:10]:
@@ -129,7 +122,7 @@ def test_embedded_pairs():
 
 
 def test_val_or_test(tmp_path):
-    """Broken if a dataset whose second split is called test/ is refused, or other files are taken."""
+    """Broken if a dataset with test/ for val/ is refused, or other files are taken."""
     for name in ("train/b.png", "train/a.png", "train/.hidden.png", "test/a.png"):
         write_pair(tmp_path / name, RED, BLUE)
     (tmp_path / "train" / "notes.txt").write_text("not a picture")
@@ -220,7 +213,7 @@ def test_course_by_hand():
     whites, slopes, high_slopes = 0, set(), set()
     black = tf.fill((256, 256, 6), -1.0)
     ramp = tf.tile(tf.linspace(-1.0, 1.0, 256)[tf.newaxis, :, tf.newaxis], (256, 1, 6))
-    for draw in range(60):
+    for draw in range(40):
         whites += bool(tf.reduce_any(augmented("course", black, draw) > 0))
         for found, size in ((slopes, (256, 256)), (high_slopes, HIGH)):
             inner = augmented("course", ramp, draw, size)[64:-64, 64:-64, 0]
@@ -228,7 +221,7 @@ def test_course_by_hand():
             right = float(tf.reduce_mean(inner[:, width:] - inner[:, :width]))
             down = float(tf.reduce_mean(inner[height:] - inner[:height]))
             found.add((round(right, 1), round(down, 1)))
-    assert 15 <= whites <= 45
+    assert 10 <= whites <= 30
     assert slopes == {(0.5, 0.0), (-0.5, 0.0), (0.0, 0.5), (0.0, -0.5)}
     assert high_slopes == {(0.5, 0.0), (-0.5, 0.0)}
     original = uniform(500, 600, 6)
