@@ -17,9 +17,6 @@ def same(one, other):
     return bool(tf.reduce_all(one == other))
 
 
-# === Networks ===============================================================
-
-
 @pytest.mark.parametrize("stage", ["gan", "cgan"])
 def test_layers(stage, stage1, stage2, data_regression):
     """Broken if a layer changes: 579,728 and 566,273 parameters in stage 1, 693,520 and 1,224,351.
@@ -110,9 +107,6 @@ def test_digits_have_their_range(stage1, stage2):
         assert -1.0 <= low < -0.9 and 0.9 < high <= 1.0
 
 
-# === Trainers ===============================================================
-
-
 @pytest.mark.parametrize("script", SCRIPTS, ids=["stage1", "stage2"])
 def test_first_losses(script, arguments_of_train, losses_regression):
     """Broken if anything between the command and the losses changes: the first 3 steps, float32.
@@ -192,9 +186,6 @@ def test_digit_that_was_asked_for(stage2, call_main, monkeypatch, tmp_path):
     wanted = model.generator(noise, tf.one_hot([7] * 10, 10), training=False)
     ((path, (row,)),) = grids
     assert path.name == "digit_7.png" and same(tf.stack(row), wanted)
-
-
-# === Reading MNIST ==========================================================
 
 
 def idx(*shape, values, kind=8):
