@@ -37,12 +37,9 @@ def write_pair(path, left, right, size=(4, 4)):
     return str(path)
 
 
-# === From a file to a stack =================================================
-
-
 @pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
 def test_way_of_a_pair(direction, tmp_path):
-    """Broken if stage 3's docstring is no longer true, the halves are exchanged, or not in [-1, 1].
+    """Broken if stage 3's docstring is not true, halves are exchanged, or not in [-1, 1].
 
     (H, W, 3) twice -> (H, W, 6) -> (286, 286, 6) -> (256, 256, 6) -> (256, 256, 3) twice.
     """
@@ -129,9 +126,6 @@ def test_val_or_test(tmp_path):
     pairs = common.find_pairs(str(tmp_path))
     assert [path.rsplit("/", 1)[1] for path in pairs["train"]] == ["a.png", "b.png"]
     assert [path.rsplit("/", 2)[1] for path in pairs["val"]] == ["test"]
-
-
-# === Augmentation ===========================================================
 
 
 @pytest.mark.parametrize("name", ["jitter", "course"])
@@ -250,16 +244,16 @@ def test_augmentations_of_another_size(name, least):
     assert max(heights) - min(heights) > least and (name != "none" or len(set(heights)) == 1)
 
 
-# === Batches ================================================================
-
-
 def test_batch_is_a_function_of_seed_and_step(few_pairs):
-    """Broken if a resumed run sees other pairs or digits than an uninterrupted one."""
+    """Broken if a resumed run sees other pairs or digits than an uninterrupted one.
+
+    Of a single pair, where the shuffle has no part, each step and each seed makes another picture.
+    """
     paths = common.find_pairs(str(few_pairs))["train"]
     digits = tf.reshape(tf.cast(tf.range(100), tf.uint8), (100, 1, 1, 1))
     labels = digits[:, 0, 0, 0]
 
-    def of_pairs(seed, first, last):
+    def of_pairs(seed, first, last, paths=paths):
         span = {"seed": seed, "first_step": first, "last_step": last, "batch_size": 2}
         batches = common.training_pairs(paths, direction="AtoB", augment="jitter", **span)
         return [tf.concat(batch, axis=-1) for batch in batches]
@@ -273,6 +267,9 @@ def test_batch_is_a_function_of_seed_and_step(few_pairs):
         assert len(whole) == 8 and len(rest) == 5
         assert all(same(a, b) for a, b in zip(whole[3:], rest))
         assert not same(whole[0], whole[1]) and not same(whole[0], other)
+    single = [*of_pairs(0, 0, 2, paths[:1]), *of_pairs(1, 0, 2, paths[:1])]
+    single = [picture for batch in single for picture in tf.unstack(batch)]
+    assert not any(same(a, b) for n, a in enumerate(single) for b in single[:n])
 
 
 def test_each_pass_is_a_new_shuffle():
@@ -285,9 +282,6 @@ def test_each_pass_is_a_new_shuffle():
     first, other = order(0), order(1)
     assert sorted(first[:50]) == sorted(first[50:]) == list(range(50))
     assert first[:50] != first[50:] and first[:50] != list(range(50)) and first[:50] != other[:50]
-
-
-# === Stage 3's measures =====================================================
 
 
 def test_measures_by_hand(tmp_path, stage3):

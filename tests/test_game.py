@@ -53,9 +53,6 @@ def check(model, losses, wanted, noted, wanted_moves):
     ]
 
 
-# === Losses and scores ======================================================
-
-
 def test_adversarial_losses_by_hand():
     """Broken if a label is swapped or sigmoid is applied twice.
 
@@ -87,9 +84,6 @@ def test_scores_by_hand():
     means = common.mean_scores([scores, equal], "val_")
     assert list(means) == ["val_l1", "val_psnr", "val_ssim"] and common.mean_scores([], "") == {}
     assert means["val_psnr"] == pytest.approx(62.926, rel=1e-3)
-
-
-# === The three games ========================================================
 
 
 def test_losses_of_the_gan_by_hand(stage1, moves):
@@ -237,9 +231,6 @@ def test_gradients_of_both_terms_reach_the_generator(stage5):
     assert float(tf.norm(adversarial)) > 1e-3 * size and float(tf.norm(half_l1)) > 1e-3 * size
 
 
-# === Steps of an optimiser ==================================================
-
-
 @pytest.mark.parametrize("scaled", [False, True])
 def test_minimise_moves_by_the_gradient(scaled):
     """Broken if a step is not rate * gradient, down the hill, or if float16's scale stays in it.
@@ -287,9 +278,6 @@ def test_adam_is_keras_own():
         results.append([tf.cast(v.value, tf.float32) for v in (*variables, *optimizer.variables)])
     for ours, theirs in zip(*results, strict=True):
         tf.debugging.assert_near(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
-# === Stage 4's own training =================================================
 
 
 def test_fitting_lowers_the_loss(stage4):

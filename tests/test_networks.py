@@ -25,8 +25,6 @@ def difference(one, other):
     return float(tf.reduce_max(tf.abs(one - other)))
 
 
-# === The whole networks =====================================================
-
 NETWORKS = {
     # All parameters, and those that are trained. Public implementations agree: 54,413,955 trained
     # ones has the U-Net of pytorch-CycleGAN-and-pix2pix, 2,770,433 in all the discriminator of
@@ -190,9 +188,6 @@ def test_generate_leaves_no_trace():
     assert same(first, common.generate(generator, sketch)), "the moving averages were used"
 
 
-# === Blocks =================================================================
-
-
 def test_blocks_by_hand():
     """Broken if an encoder's ReLU does not leak 0.2, a decoder's leaks, or a kernel is not 4x4.
 
@@ -267,8 +262,6 @@ def test_instance_norm_is_batchnorm_of_each_picture_alone():
     for alone, together in zip(*results):
         tf.debugging.assert_near(alone, together, rtol=1e-4, atol=1e-4)
 
-
-# === Faster layers ==========================================================
 
 CONVOLUTIONS = [
     # The first ones take the fast form, a matrix product. The others take Keras' own path:
