@@ -715,9 +715,10 @@ class CompiledAdam(keras.optimizers.Adam):
 class BatchNorm(layers.BatchNormalization):
     """Keras' batchnorm; its training pass is one fused kernel instead of a dozen operations."""
 
-    def call(self, x, training):
+    def call(self, x, training=None):
         channels_last = x.shape.rank == 4 and self.axis in {-1, 3}
-        if not (training and channels_last and self.scale and self.center):
+        usual = self.trainable and self.scale and self.center and not self.synchronized
+        if not (training and channels_last and usual):
             return super().call(x, training=training)
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=x, scale=self.gamma, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon
@@ -760,7 +761,8 @@ class Conv2DTranspose(layers.Conv2DTranspose):
 def few_pixels(layer, x, limit):
     """Returns whether the fast form computes this layer, and a batch has at most so many pixels."""
     settings = layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate
-    covered = settings == ((4, 4), (2, 2), "same", (1, 1)) and None not in x.shape
+    usual = settings == ((4, 4), (2, 2), "same", (1, 1)) and layer.data_format == "channels_last"
+    covered = usual and None not in x.shape
     return covered and not on_gpu() and math.prod(x.shape[:-1]) <= limit
 
 

@@ -1,5 +1,6 @@
 """What the tests share: the numbered scripts as modules, small data, losses with a tolerance."""
 
+import argparse
 import contextlib
 import gc
 import importlib
@@ -120,13 +121,32 @@ def call_main(tmp_path, monkeypatch, capsys):
     keras.config.set_dtype_policy("float32")
 
 
+@pytest.fixture
+def arguments_of_train(call_main, monkeypatch):
+    """Runs a trainer up to its call of `common.train`; returns the arguments of that call."""
+    calls = []
+
+    def train(model, run, batches, args, **rest):
+        first = {"model": model, "run": run, "batches": batches, "args": args}
+        calls.append(argparse.Namespace(**first, **rest))
+        raise common.UserError("far enough")
+
+    def arguments(script, *flags):
+        monkeypatch.setattr(common, "train", train)
+        done = call_main(script, *flags)
+        assert done.stderr.endswith("far enough\n"), done.stderr
+        return calls.pop()
+
+    return arguments
+
+
 @pytest.fixture(scope="session")
 def few_pairs(tmp_path_factory):
     """A dataset of 4 training and 2 validation pairs out of the embedded ones."""
     folder = tmp_path_factory.mktemp("data") / "few"
     for split, count in (("train", 4), ("val", 2)):
         (folder / split).mkdir(parents=True)
-        for file in sorted((HERE / "data" / "openmoji" / split).iterdir())[:count]:
+        for file in sorted((HERE / "data" / "emoji" / split).iterdir())[:count]:
             shutil.copy(file, folder / split)
     return folder
 

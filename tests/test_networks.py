@@ -1,5 +1,6 @@
 """The networks of Pix2Pix have the shapes, sizes and wiring that the paper gives them."""
 
+import argparse
 import math
 
 import common
@@ -9,240 +10,339 @@ import pytest
 import tensorflow as tf
 
 PICTURE = (1, 256, 256, 3)
+HIGH = (1, 512, 256, 3)  # of --size 512x256
 
 
-def picture(seed):
-    return tf.random.stateless_uniform(PICTURE, (seed, 0), -1.0, 1.0)
+def normal(shape, seed=0):
+    return tf.random.stateless_normal(shape, (seed, 0))
 
 
-def table(graph):
-    """Name, shape, parameters and inputs of each layer, as plain data for a golden file."""
-    rows = []
-    for layer in graph.layers:
-        sources = [tensor._keras_history.operation.name for tensor in tf.nest.flatten(layer.input)]
-        shape = "x".join(map(str, layer.output.shape[1:]))
-        rows.append(f"{layer.name} {shape} {layer.count_params()} <- {' '.join(sources)}")
-    trainable = sum(math.prod(variable.shape) for variable in graph.trainable_variables)
-    return {"layers": rows, "parameters": graph.count_params(), "trainable": trainable}
+def same(one, other):
+    return bool(tf.reduce_all(one == other))
 
 
-@pytest.mark.parametrize("name", ["unet", "encoder_decoder", "patchgan"])
+def difference(one, other):
+    return float(tf.reduce_max(tf.abs(one - other)))
+
+
+NETWORKS = {
+    # All parameters, and those that are trained. Public implementations agree: 54,413,955 trained
+    # ones has the U-Net of pytorch-CycleGAN-and-pix2pix, 2,770,433 in all the discriminator of
+    # TensorFlow's tutorial.
+    "unet": (common.UNet, 54_423_811, 54_413_955),
+    "encoder_decoder": (common.EncoderDecoder, 39_085_315, 39_075_459),
+    "patchgan": (common.PatchGAN, 2_770_433, 2_768_641),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_layers(name, stage4, data_regression):
     """Broken if a layer changes shape or size, or a skip joins another block than its own.
 
-    The golden table was compared, row by row, with the paper's appendix 6.1: a 4x4 convolution of i to
-    o channels has 16 i o weights, batchnorm 4 o, the last layer's bias one for each channel. It is
-    written anew by `python -m pytest tests/test_networks.py --force-regen`.
+    The golden table (name, shape, parameters, inputs of each layer) was compared, row by row, with
+    the paper's appendix 6.1: a 4x4 convolution of i to o channels has 16 i o weights, batchnorm
+    4 o, the last layer's bias one for each channel. `python -m pytest tests/test_networks.py
+    --force-regen` writes it anew.
     """
     keras.utils.clear_session()  # numbers unnamed layers from the start
-    network = {"unet": common.UNet, "encoder_decoder": stage4.EncoderDecoder, "patchgan": common.PatchGAN}
+    network, parameters, trainable = NETWORKS[name]
     inputs = ["sketch", "picture"] if name == "patchgan" else ["sketch"]
-    data_regression.check(table(stage4.layer_graph(network[name](), inputs)))
+    graph, rows = stage4.layer_graph(network(), inputs), []
+    assert graph.count_params() == parameters
+    assert sum(math.prod(variable.shape) for variable in graph.trainable_variables) == trainable
+    for layer in graph.layers:
+        tensors = tf.nest.flatten(layer.input)
+        sources = " ".join(tensor._keras_history.operation.name for tensor in tensors)
+        shape = "x".join(map(str, layer.output.shape[1:]))
+        rows.append(f"{layer.name} {shape} {layer.count_params()} <- {sources}")
+    table = {"layers": rows, "parameters": parameters, "trainable": trainable}
+    data_regression.check(table)
 
 
-def test_totals_of_public_implementations(stage4):
-    """Broken if our networks are not the ones others train.
+@pytest.mark.parametrize("filters", [1, 32, 96])
+def test_widths_are_in_proportion(filters):
+    """Broken if a layer of a wider or narrower network keeps the channels that it has at 64."""
 
-    54,413,955 trainable parameters has the U-Net of pytorch-CycleGAN-and-pix2pix,
-    2,770,433 in all the discriminator of TensorFlow's tutorial.
+    def widths(filters):
+        unet, patchgan = common.UNet(filters), common.PatchGAN(filters)
+        blocks = [*unet.encoder, *unet.decoder, *patchgan.blocks, patchgan.last_block]
+        without_skips = common.EncoderDecoder(filters)
+        blocks += [*without_skips.encoder, *without_skips.decoder]
+        return [block.conv.filters / filters for block in blocks]
+
+    assert widths(filters) == widths(64)
+
+
+def test_networks_of_another_size():
+    """Broken if the networks cannot take 512x256: bottleneck 2x1, one logit for each patch.
+
+    512 goes 256, 128, 64, then (without padding to the same size) 64 + 2 - 3 = 63, 62.
     """
-    unet = stage4.layer_graph(common.UNet(), ["sketch"])
-    assert sum(math.prod(variable.shape) for variable in unet.trainable_variables) == 54_413_955
-    assert stage4.layer_graph(common.PatchGAN(), ["sketch", "picture"]).count_params() == 2_770_433
+    x, unet = tf.zeros(HIGH), common.UNet(2)
+    for block in unet.encoder:
+        x = block(x, training=True)
+    assert x.shape == (1, 2, 1, 16)
+    assert unet(tf.zeros(HIGH), training=True).shape == HIGH
+    logits = common.PatchGAN(2)(tf.zeros(HIGH), tf.zeros(HIGH), training=True)
+    assert logits.shape == (1, 62, 30, 1)
 
 
-def test_receptive_field_is_70(stage4):
-    """Broken if a kernel or stride of the PatchGAN changes, or the printed sum: a logit sees 70x70 pixels.
+def test_sizes():
+    """Broken if --size is not height x width, or takes what the networks cannot have."""
+    sizes = {"512x256": (512, 256), "512": (512, 512), "256x4096": (256, 4096)}
+    assert {text: common.image_size(text) for text in sizes} == sizes
+    for wrong in ("255", "0", "256x", "x256", "-256", "256x384", "4352", "256x256x256", "1e3"):
+        with pytest.raises(argparse.ArgumentTypeError, match="multiples of 256"):
+            common.image_size(wrong)
+
+
+def test_kernels_of_all_layers():
+    """Broken if a layer does not start as N(0, 0.02), has a bias, or has another layer's values."""
+    unet, patchgan = common.UNet(16), common.PatchGAN(16)
+    unet(tf.zeros(PICTURE), training=False)
+    patchgan(tf.zeros(PICTURE), tf.zeros(PICTURE), training=False)
+    for network, last, count in ((unet, unet.to_picture, 16), (patchgan, patchgan.to_logits, 5)):
+        kernels = [v for v in network.trainable_variables if v.path.endswith("kernel")]
+        assert len(kernels) == count
+        for kernel in kernels:
+            spread = float(tf.math.reduce_std(kernel.value))
+            assert spread == pytest.approx(0.02, rel=0.12), kernel.path
+            assert abs(float(tf.reduce_mean(kernel.value))) < 0.003, kernel.path
+        assert len({float(kernel.value[0, 0, 0, 0]) for kernel in kernels}) == count
+        (bias,) = [v for v in network.trainable_variables if v.path.endswith("bias")]
+        assert bias.value is last.bias.value and same(bias.value, tf.zeros(bias.shape))
+
+
+def test_pictures_and_logits_have_their_ranges():
+    """Broken if a picture can leave [-1, 1], or a logit cannot: the losses take logits."""
+    x, unet, patchgan = 100.0 * normal(PICTURE), common.UNet(2), common.PatchGAN(2)
+    unet(x, training=False), patchgan(x, x, training=False)
+    for last in (unet.to_picture, patchgan.to_logits):
+        last.kernel.assign(last.kernel * 1e4)
+    drawn, logits = unet(x, training=True), patchgan(x, x, training=True)
+    assert -1.0 <= float(tf.reduce_min(drawn)) < -0.9 < 0.9 < float(tf.reduce_max(drawn)) <= 1.0
+    assert float(tf.reduce_min(logits)) < -2.0 < 2.0 < float(tf.reduce_max(logits))
+
+
+def test_encoder_decoder_has_no_way_past_its_bottleneck():
+    """Broken if the network without skips has one, or the U-Net has none.
+
+    With a bottleneck of zeros, what comes out of the first does not depend on the sketch.
+    """
+
+    class Zero(keras.layers.Layer):
+        def call(self, x, training):
+            return 0.0 * x[:, ::2, ::2]
+
+    differences = []
+    for network in (common.EncoderDecoder(2), common.UNet(2)):
+        network(tf.zeros(PICTURE), training=False)  # makes the weights
+        network.encoder[7] = Zero()
+        # Dropout differs from call to call, but drops zeros.
+        drawn = [network(normal(PICTURE, n), training=True) for n in (0, 1)]
+        differences.append(difference(*drawn))
+    assert differences[0] < 1e-6 and differences[1] > 1e-3
+
+
+@pytest.mark.parametrize("changed, sizes", [(False, [7, 16, 34, 70]), (True, [7, 9, 20, 42])])
+def test_receptive_field(changed, sizes, stage4):
+    """Broken if a logit does not see 70x70 pixels, or what stage 4 prints is not what it measures.
 
     By hand, from the logit back: 1, (1 - 1) + 4 = 4, (4 - 1) + 4 = 7, (7 - 1) * 2 + 4 = 16,
-    (16 - 1) * 2 + 4 = 34, (34 - 1) * 2 + 4 = 70.
+    (16 - 1) * 2 + 4 = 34, (34 - 1) * 2 + 4 = 70. With a 3x3 kernel and stride 1 in encode_3:
+    4, 7, (7 - 1) + 3 = 9, 8 * 2 + 4 = 20, 19 * 2 + 4 = 42.
     """
-    patchgan = common.PatchGAN()
+    patchgan = common.PatchGAN(4)
+    if changed:
+        convolution = patchgan.blocks[2].conv  # the first call makes its kernel
+        convolution.kernel_size, convolution.strides = (3, 3), (1, 1)
     _, box = stage4.measure_receptive_field(patchgan, 15, 15)
-    assert box[2:] == (70, 70)
-    assert stage4.print_receptive_field(patchgan) == [1, 4, 7, 16, 34, 70]
-
-
-def test_receptive_field_of_another_network(stage4):
-    """Broken if the printed sum is not of the network's own kernels and strides.
-
-    With encode_3's stride 1 and its kernel 3: 4, 7, (7 - 1) + 3 = 9, 8 * 2 + 4 = 20, 19 * 2 + 4 = 42.
-    """
-    patchgan = common.PatchGAN()
-    convolution = patchgan.blocks[2].conv  # its kernel is not made before the first call
-    convolution.kernel_size, convolution.strides = (3, 3), (1, 1)
-    _, box = stage4.measure_receptive_field(patchgan, 15, 15)
-    assert box[2:] == (42, 42)
-    assert stage4.print_receptive_field(patchgan) == [1, 4, 7, 9, 20, 42]
-
-
-def test_kernels_are_small_and_differ():
-    """Broken if a layer is not N(0, 0.02), or if layers share an initialiser and so their values."""
-    blocks = [common.EncodeBlock(512), common.EncodeBlock(512)]
-    kernels = []
-    for block in blocks:
-        block(tf.zeros((1, 4, 4, 512)), training=False)
-        kernels.append(block.conv.kernel.value)
-        assert float(tf.reduce_mean(kernels[-1])) == pytest.approx(0.0, abs=1e-4)
-        assert float(tf.math.reduce_std(kernels[-1])) == pytest.approx(0.02, rel=0.01)
-    assert float(tf.reduce_max(tf.abs(kernels[0] - kernels[1]))) > 0.01
-
-
-def test_training_reaches_batchnorm_and_dropout():
-    """Broken if a block forgets to pass `training` on: its batchnorm or dropout would not act."""
-    x = 3.0 + tf.random.stateless_normal((2, 8, 8, 4), (0, 0))
-    for block in (common.EncodeBlock(16), common.DecodeBlock(16, dropout=0.5)):
-        block(x, training=True)
-        assert float(tf.reduce_max(tf.abs(block.batchnorm.moving_mean))) > 0
-        assert bool(tf.reduce_all(block(x, training=False) == block(x, training=False)))
-        alone = block(x[:1], training=False)
-        tf.debugging.assert_near(alone, block(x, training=False)[:1], atol=1e-5)  # whatever is beside it
-        assert bool(tf.reduce_any(tf.abs(alone - block(x, training=True)[:1]) > 0.1))
-    first, second = block(x, training=True), block(x, training=True)
-    assert bool(tf.reduce_any(first != second)), "no dropout"
-
-
-def test_bottleneck_has_no_batchnorm(stage4):
-    """Broken if the 1x1 bottleneck is normalised: at batch size 1 its output is then zero."""
-    x = picture(0)
-    for block in common.UNet(8).encoder:
-        x = block(x, training=True)
-    assert x.shape == (1, 1, 1, 64)
-    assert float(tf.reduce_mean(tf.abs(x))) > 1e-3
-    assert stage4.bottleneck_batchnorm(1, True, passes=3)[0] == 0.0
+    assert box[2:] == (sizes[-1], sizes[-1])
+    assert stage4.print_receptive_field(patchgan) == [1, 4, *sizes]
 
 
 def test_generate_leaves_no_trace():
-    """Broken if looking at pictures changes the run: moving averages, random state, result."""
-    generator, sketch = common.UNet(8), picture(0)
+    """Broken if drawing a picture changes the run, or the same seed does not draw the same.
+
+    Neither the moving averages nor the random state may change or count, and each dropout layer
+    gets random numbers of its own.
+    """
+    generator, sketch, states = common.UNet(4), normal(PICTURE), []
     generator(sketch, training=False)
     before = [tf.identity(v) for v in generator.variables]
-    first, second, other = (common.generate(generator, sketch, seed) for seed in (0, 0, 1))
-    assert all(bool(tf.reduce_all(old == v)) for old, v in zip(before, generator.variables))
-    assert bool(tf.reduce_all(first == second))
-    assert bool(tf.reduce_any(first != other)), "dropout is off"
+    call = generator.stateless_call
+
+    def note(weights, state, condition, training):
+        owners = zip(state, generator.non_trainable_variables)
+        states.append([tuple(map(int, value)) for value, v in owners if "seed" in v.path])
+        return call(weights, state, condition, training=training)
+
+    generator.stateless_call = note
+    first, again, other = (common.generate(generator, sketch, seed) for seed in (0, 0, 1))
+    assert len(states[0]) == 3 and len({*states[0], *states[2]}) == 6
+    assert all(same(old, v) for old, v in zip(before, generator.variables))
+    assert same(first, again) and not same(first, other), "dropout is off"
     for variable in generator.non_trainable_variables:
         if "moving" in variable.path:
             variable.assign(tf.fill(variable.shape, 100.0))
-    assert bool(tf.reduce_all(first == common.generate(generator, sketch, 0))), "batchnorm's averages used"
+    assert same(first, common.generate(generator, sketch)), "the moving averages were used"
 
 
-def test_discriminator_sees_the_sketch():
-    """Broken if the PatchGAN ignores the condition: a GAN, no longer a conditional one."""
-    patchgan = common.PatchGAN(8)
-    one, other = (patchgan(picture(seed), picture(2), training=False) for seed in (0, 1))
-    assert float(tf.reduce_max(tf.abs(one - other))) > 1e-3
+def test_blocks_by_hand():
+    """Broken if an encoder's ReLU does not leak 0.2, a decoder's leaks, or a kernel is not 4x4.
 
-
-def test_adversarial_losses_by_hand():
-    """Broken if a label is swapped or sigmoid is applied twice.
-
-    Cross-entropy of logit x is log(1 + e^-x) against 1 and log(1 + e^x) against 0:
-    at 0 both are log 2 = 0.6931; at 2: 0.1269 and 2.1269.
+    An encoder block without a norm is LeakyReLU(convolution); nothing that a decoder block gives
+    is below 0.
     """
-    undecided, sure = tf.zeros((1, 30, 30, 1)), tf.fill((1, 30, 30, 1), 2.0)
-    assert float(common.generator_loss(undecided)) == pytest.approx(0.6931, abs=1e-4)
-    assert float(common.generator_loss(sure)) == pytest.approx(0.1269, abs=1e-4)
-    real, fake = common.discriminator_losses(sure, undecided)
-    assert (float(real), float(fake)) == pytest.approx((0.1269, 0.6931), abs=1e-4)
-    real, fake = common.discriminator_losses(undecided, sure)
-    assert (float(real), float(fake)) == pytest.approx((0.6931, 2.1269), abs=1e-4)
+    x, block = normal((1, 8, 8, 3)), common.EncodeBlock(4, norm=None)
+    y = block(x, training=True)
+    convolved = tf.nn.conv2d(x, block.conv.kernel.value, 2, "SAME")
+    tf.debugging.assert_near(y, tf.where(convolved > 0, convolved, 0.2 * convolved), atol=1e-5)
+    assert block.conv.kernel.shape == (4, 4, 3, 4) and y.shape == (1, 4, 4, 4)
+    block = common.DecodeBlock(4)
+    y = block(x, training=True)
+    convolved = tf.nn.conv2d_transpose(x, block.conv.kernel.value, (1, 16, 16, 4), 2, "SAME")
+    mean, variance = tf.nn.moments(convolved, (0, 1, 2))
+    wanted = tf.nn.relu((convolved - mean) / tf.sqrt(variance + 1e-5))
+    tf.debugging.assert_near(y, wanted, atol=1e-4)
+    assert block.norm.epsilon == 1e-5 == common.EncodeBlock(4).norm.epsilon
 
 
-@pytest.mark.parametrize(
-    "name, shape, filters",
-    [
-        ("Conv2D", (1, 16, 16, 32), 64),
-        ("Conv2D", (1, 4, 8, 6), 9),
-        ("Conv2D", (3, 2, 2, 5), 7),
-        ("Conv2DTranspose", (1, 4, 4, 32), 6),
-        ("Conv2DTranspose", (1, 2, 4, 9), 5),
-        ("Conv2DTranspose", (3, 1, 2, 7), 4),
-    ],
-)
-def test_convolutions_of_few_pixels(name, shape, filters):
-    """Broken if a convolution computed as a matrix product is not Keras': output and gradients."""
-    x = tf.random.stateless_normal(shape, seed=(0, 1))
-    results, operations = [], []
+def test_batchnorm_of_one_pixel(stage4):
+    """Broken if stage 4 does not show why the bottleneck has no batchnorm: it gives only zeros."""
+    trained, gradient, _ = stage4.bottleneck_batchnorm(1, "batch", passes=3)
+    assert trained == gradient == 0.0
+    assert min(stage4.bottleneck_batchnorm(1, None, passes=3)) > 0.0
+
+
+def test_training_reaches_batchnorm_and_dropout():
+    """Broken if a block does not pass `training` on: its batchnorm or dropout would not act."""
+    x = 3.0 + normal((2, 8, 8, 4))
+    for block in (common.EncodeBlock(16), common.DecodeBlock(16, dropout=0.5)):
+        trained = block(x, training=True)
+        assert difference(block.norm.moving_mean, 0.0) > 0
+        alone, beside = block(x[:1], training=False), block(x, training=False)
+        assert same(beside, block(x, training=False))
+        assert difference(alone, beside[:1]) < 1e-5, "inference depends on the other picture"
+        assert difference(alone, trained[:1]) > 0.1
+    assert not same(block(x, training=True), block(x, training=True)), "no dropout"
+
+
+def test_dropout_is_in_the_first_three_decoder_blocks():
+    """Broken if the generator's only noise is in other layers, or drops another share than half."""
+    rates = [block.dropout.rate if block.dropout else 0 for block in common.decoder_blocks(1)]
+    assert rates == [0.5, 0.5, 0.5, 0, 0, 0, 0]
+    y = common.DecodeBlock(64, dropout=0.5)(normal((1, 16, 16, 8)), training=True)
+    zeros = float(tf.reduce_mean(tf.cast(y == 0, tf.float32)))
+    assert zeros == pytest.approx(0.75, abs=0.02), "half are negative, half of the others dropped"
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_norm_reaches_every_block(norm, stage5):
+    """Broken if --norm leaves a layer of either network out."""
+    model = stage5.Pix2Pix(filters=1, norm=norm)
+    unet, patchgan = model.generator, model.discriminator
+    blocks = [*unet.encoder, *unet.decoder, *patchgan.blocks, patchgan.last_block]
+    kind = {"batch": common.BatchNorm, "instance": keras.layers.GroupNormalization}[norm]
+    assert [type(block.norm) for block in blocks if block.norm] == [kind] * 16
+    assert common.normalization(None) is None
+
+
+def test_instance_norm_is_batchnorm_of_each_picture_alone():
+    """Broken if --norm instance mixes pictures, or normalises otherwise than testing does."""
+    x, results = normal((3, 5, 4, 8)) * 3.0 + 1.0, []
+    for name, batches in (("batch", [x[n : n + 1] for n in range(3)]), ("instance", [x])):
+        norm = common.normalization(name)
+        norm.build(x.shape)
+        norm.gamma.assign(normal((8,), 1)), norm.beta.assign(normal((8,), 2))
+        with tf.GradientTape() as tape:
+            y = tf.concat([norm(batch, training=True) for batch in batches], axis=0)
+            loss = tf.reduce_sum(y * normal(y.shape, 3))
+        results.append([y, *tape.gradient(loss, [norm.gamma.value, norm.beta.value])])
+    for alone, together in zip(*results):
+        tf.debugging.assert_near(alone, together, rtol=1e-4, atol=1e-4)
+
+
+CONVOLUTIONS = [
+    # The first ones take the fast form, a matrix product. The others take Keras' own path:
+    # each differs from the fast form in one setting, or has too many pixels.
+    ("Conv2D", True, (1, 16, 16, 32), {"filters": 64}),
+    ("Conv2D", True, (1, 4, 8, 6), {"filters": 9}),
+    ("Conv2D", True, (3, 2, 2, 5), {"filters": 7}),
+    ("Conv2D", True, (1, 4, 4, 8), {"use_bias": True, "activation": "tanh"}),
+    ("Conv2DTranspose", True, (1, 4, 4, 32), {"filters": 6}),
+    ("Conv2DTranspose", True, (1, 3, 5, 15), {"filters": 5}),
+    ("Conv2DTranspose", True, (3, 1, 2, 7), {"filters": 4}),
+    ("Conv2D", False, (1, 64, 64, 3), {}),
+    ("Conv2D", False, (1, 3, 5, 8), {}),
+    ("Conv2D", False, (1, 4, 4, 8), {"kernel_size": 3}),
+    ("Conv2D", False, (1, 4, 4, 8), {"kernel_size": 5}),
+    ("Conv2D", False, (1, 4, 4, 8), {"strides": 1}),
+    ("Conv2D", False, (1, 4, 4, 8), {"padding": "valid"}),
+    ("Conv2D", False, (1, 4, 4, 8), {"groups": 2}),
+    ("Conv2D", False, (1, 4, 4, 8), {"strides": 1, "dilation_rate": 2}),
+    ("Conv2D", False, (1, 8, 4, 4), {"data_format": "channels_first"}),
+    ("Conv2DTranspose", False, (1, 64, 64, 3), {}),
+    ("Conv2DTranspose", False, (1, 3, 3, 32), {"kernel_size": 3}),
+    ("Conv2DTranspose", False, (1, 3, 3, 32), {"kernel_size": 5}),
+    ("Conv2DTranspose", False, (1, 3, 3, 32), {"strides": 1}),
+    ("Conv2DTranspose", False, (1, 3, 3, 32), {"padding": "valid"}),
+    ("Conv2DTranspose", False, (1, 3, 3, 32), {"use_bias": True}),
+    ("Conv2DTranspose", False, (1, 3, 3, 32), {"activation": "tanh"}),
+    ("Conv2DTranspose", False, (1, 3, 3, 32), {"output_padding": 1}),
+    ("Conv2DTranspose", False, (1, 8, 4, 4), {"data_format": "channels_first"}),
+]
+
+
+@pytest.mark.parametrize("name, fast, shape, options", CONVOLUTIONS)
+def test_convolutions_are_keras_own(name, fast, shape, options):
+    """Broken if a convolution gives other values or gradients than Keras', whatever its settings.
+
+    A learner who changes a layer must get that layer, and few pixels must take the fast form.
+    """
+    usual = {"filters": 8, "kernel_size": 4, "strides": 2, "padding": "same", "use_bias": False}
+    x, results, operations = normal(shape, 1), [], []
     for module in (common, keras.layers):
-        layer = getattr(module, name)(filters, 4, 2, "same", use_bias=False)
+        layer = getattr(module, name)(**usual | options)
         layer.build(shape)
-        layer.kernel.assign(tf.random.stateless_normal(layer.kernel.shape, seed=(0, 2)))
+        for number, weight in enumerate(layer.weights, start=2):
+            weight.assign(normal(weight.shape, number))
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = layer(x)
             loss = tf.reduce_sum(tf.sin(y))  # another gradient at each place
-        results.append([y, *tape.gradient(loss, [x, layer.kernel.value])])
+        results.append([y, *tape.gradient(loss, [x, *(weight.value for weight in layer.weights)])])
         graph = tf.function(layer).get_concrete_function(tf.TensorSpec(shape)).graph
         operations.append({operation.type for operation in graph.get_operations()})
-    for ours, keras_own in zip(*results):
+    for ours, keras_own in zip(*results, strict=True):
         tf.debugging.assert_near(ours, keras_own, rtol=1e-4, atol=1e-3)
-    assert "MatMul" in operations[0] and "MatMul" not in operations[1]  # two ways were compared
+    assert ("MatMul" in operations[0]) == fast and "MatMul" not in operations[1]
 
 
-def test_convolutions_of_other_strides():
-    """Broken if the PatchGAN's convolution of strides 1 is computed as one of strides 2."""
-    x = tf.random.stateless_normal((1, 7, 6, 3), seed=(0, 1))
-    results = []
-    for module in (common, keras.layers):
-        layer = module.Conv2D(64, 4, 1, "valid", use_bias=False)
-        layer.build(x.shape)
-        layer.kernel.assign(tf.random.stateless_normal(layer.kernel.shape, seed=(0, 2)))
-        results.append(layer(x))
-    assert results[0].shape == (1, 4, 3, 64)
-    tf.debugging.assert_near(*results, rtol=1e-4, atol=1e-3)
-
-
-def test_many_pixels_are_convolved():
-    """Broken if large maps, where it costs time and memory, become matrix products as well."""
-    for layer in (common.Conv2D(8, 4, 2, "same"), common.Conv2DTranspose(8, 4, 2, "same")):
-        graph = tf.function(layer).get_concrete_function(tf.TensorSpec((1, 64, 64, 3))).graph
-        assert "MatMul" not in {operation.type for operation in graph.get_operations()}
-
-
-def test_batchnorm():
-    """Broken if the fused batchnorm is not Keras': in training, its moving averages, or in inference."""
-    x = tf.random.stateless_normal((1, 2, 3, 4), seed=(0, 3)) * 3.0 + 1.0
-    results = []
+@pytest.mark.parametrize(
+    "shape, options",
+    [
+        ((1, 2, 3, 4), {}),
+        ((2, 2, 3, 4), {"momentum": 0.5, "epsilon": 0.1}),
+        ((5, 4), {}),
+        ((2, 2, 3, 4), {"axis": 1}),
+        ((2, 2, 3, 4), {"scale": False}),
+        ((2, 2, 3, 4), {"center": False}),
+        ((2, 2, 3, 4), {"trainable": False}),
+    ],
+)
+def test_batchnorm_is_keras_own(shape, options):
+    """Broken if batchnorm is not Keras': in training, its moving averages, or in inference."""
+    x, results = normal(shape) * 3.0 + 1.0, []
     for kind in (common.BatchNorm, keras.layers.BatchNormalization):
-        layer = kind(epsilon=1e-5)
+        layer = kind(**options)
         layer.build(x.shape)
         with tf.GradientTape() as tape:
             tape.watch(x)
             trained = layer(x, training=True)
             loss = tf.reduce_sum(tf.sin(trained))
-        gradients = tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])
+        wanted = [x, *(variable.value for variable in layer.trainable_variables)]
         averages = layer.moving_mean.value, layer.moving_variance.value
-        results.append([trained, *gradients, *averages, layer(x, training=False)])
-    for mine, keras_own in zip(*results):
-        tf.debugging.assert_near(mine, keras_own, rtol=1e-4, atol=1e-5)
-
-
-def test_instance_norm_is_batchnorm_of_each_picture_alone():
-    """Broken if --norm instance mixes pictures, or is another normalisation than that of testing."""
-    x = tf.random.stateless_normal((3, 5, 4, 8), seed=(0, 0)) * 3.0 + 1.0
-    gamma, beta = (tf.random.stateless_normal((8,), seed=(1, n)) for n in range(2))
-    norms = [norm(epsilon=common.EPSILON) for norm in common.NORMS.values()]
-    results = []
-    for norm in norms:
-        norm.build(x.shape)
-        norm.gamma.assign(gamma)
-        norm.beta.assign(beta)
-        batches = [x] if norm is norms[1] else [x[n : n + 1] for n in range(3)]
-        with tf.GradientTape() as tape:
-            y = tf.concat([norm(batch, training=True) for batch in batches], axis=0)
-            loss = tf.reduce_sum(y * tf.random.stateless_normal(y.shape, seed=(2, 0)))
-        results.append([y, *tape.gradient(loss, [norm.gamma, norm.beta])])
-    for alone, together in zip(*results):
-        tf.debugging.assert_near(alone, together, rtol=1e-4, atol=1e-4)
-    assert [v.shape for v in norms[0].weights] == [v.shape for v in norms[1].weights]
-
-
-def test_norm_reaches_every_block(stage5):
-    """Broken if a layer of either network mixes the pictures of a batch in spite of --norm instance."""
-    for name, norm in common.NORMS.items():
-        model = stage5.Pix2Pix(filters=1, norm=name)
-        unet, patchgan = model.generator, model.discriminator
-        blocks = [*unet.encoder, *unet.decoder, *patchgan.blocks, patchgan.last_block]
-        found = [type(block.batchnorm) for block in blocks if block.batchnorm]
-        assert found == [norm] * 16
+        results.append([trained, *tape.gradient(loss, wanted), *averages, layer(x, training=False)])
+    for ours, keras_own in zip(*results, strict=True):
+        tf.debugging.assert_near(ours, keras_own, rtol=1e-4, atol=1e-5)

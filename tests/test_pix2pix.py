@@ -1,171 +1,157 @@
-"""The train step of stage 5 plays the game it says, with the right players."""
+"""Stage 5: its first losses, where its flags go, its scores, and earlier runs' weights."""
 
-import math
+import json
+import shutil
 
 import common
 
-import keras
 import pytest
 import tensorflow as tf
 
-STILL, MOVING = 0.0, 1e-3
+SCRIPT = "05_pix2pix_train.py"
 
 
-def first_pairs(count, batch_size=1):
-    """The first training batches of the embedded pairs under seed 0."""
-    return list(
-        common.training_pairs(
-            common.find_pairs("openmoji")["train"],
-            batch_size=batch_size,
-            seed=0,
-            direction="AtoB",
-            augment="jitter",
-            first_step=0,
-            last_step=count,
-        )
-    )
+def near(one, other, tolerance=1e-5):
+    return one.shape == other.shape and float(tf.reduce_max(tf.abs(one - other))) < tolerance
 
 
-@pytest.fixture
-def build(stage5):
-    """Makes a Pix2Pix of seed 0, with plain gradient descent: a step is then -rate * gradient."""
-
-    def build(loss="l1+cgan", lambda_l1=100.0, generator_rate=MOVING, discriminator_rate=MOVING):
-        keras.utils.set_random_seed(0)
-        model = stage5.Pix2Pix(loss, lambda_l1, filters=8)
-        model.set_optimizers(keras.optimizers.SGD(generator_rate), keras.optimizers.SGD(discriminator_rate))
-        return model
-
-    return build
-
-
-def copy(variables):
-    return [tf.identity(v) for v in variables]
-
-
-def largest_change(before, after):
-    return max(float(tf.reduce_max(tf.abs(b - a))) for b, a in zip(before, after))
-
-
-def test_first_losses(stage5, losses_regression):
+def test_first_losses(arguments_of_train, losses_regression):
     """Broken if anything between the files and the losses changes: the first 3 steps, float32.
 
-    With the script's own rates and weight of L1, seed 0 and the embedded pairs. By hand one knows only
-    the first row, and that roughly: an untrained generator draws gray, which is near 1 away from white
-    paper, and an untrained discriminator gives logits near 0, so its losses are near log 2 = 0.69. The
-    other numbers are what the code gave when its pictures had been looked at; `python -m pytest
-    tests/test_pix2pix.py --force-regen` writes them anew.
+    With the script's own defaults and seed 0, on the embedded pairs. By hand one knows only the
+    first row, and that roughly: an untrained generator draws gray, which is near 1 away from white
+    paper, and an untrained discriminator gives logits near 0, so its losses are near log 2 = 0.69.
+    The other numbers are what the code gave when its pictures had been looked at; `python -m
+    pytest tests/test_pix2pix.py --force-regen` writes them anew.
     """
-    keras.utils.set_random_seed(0)
-    model = stage5.Pix2Pix()
-    rates = stage5.LEARNING_RATE, stage5.BETA_1
-    model.set_optimizers(common.adam(*rates), common.adam(*rates))
-    step = tf.function(model.train_step)
-    rows = [{name: float(loss) for name, loss in step(pair).items()} for pair in first_pairs(3)]
+    given = arguments_of_train(SCRIPT)
+    step, batches = tf.function(given.model.train_step), given.batches(first_step=0, last_step=3)
+    rows = [{name: float(loss) for name, loss in step(batch).items()} for batch in batches]
     assert rows[0]["g_l1"] == pytest.approx(0.9, abs=0.15)
     assert all(0.4 < loss < 1.4 for loss in rows[0].values())
     losses_regression(rows)
 
 
-def test_each_optimiser_has_its_own_network(build):
-    """Broken if the generator's or the discriminator's optimiser is given the other's variables."""
-    (pair,) = first_pairs(1)
-    for generator_rate, discriminator_rate in [(MOVING, STILL), (STILL, MOVING)]:
-        model = build(generator_rate=generator_rate, discriminator_rate=discriminator_rate)
-        networks = (model.generator, model.discriminator)
-        before = [copy(network.trainable_variables) for network in networks]
-        model.train_step(pair)
-        moved = [largest_change(b, n.trainable_variables) > 0 for b, n in zip(before, networks)]
-        assert moved == [generator_rate > 0, discriminator_rate > 0]
+def test_flags_reach_the_game(arguments_of_train, few_pairs, monkeypatch):
+    """Broken if a flag of stage 5 does not reach the pairs, the networks or the optimisers."""
+    taken = []
+    monkeypatch.setattr(common, "training_pairs", lambda paths, **how: taken.append((paths, how)))
+    flags = ["--loss", "l1", "--lambda-l1", 3, "--filters", 1, "--size", "512x256", "--seed", 9]
+    flags += ["--augment", "course", "--direction", "BtoA", "--batch-size", 2]
+    flags += ["--generator", "encoder-decoder", "--norm", "instance", "--dataset", few_pairs]
+    given = arguments_of_train(SCRIPT, *flags)
+    given.batches(first_step=4, last_step=6)
+    wanted = {"batch_size": 2, "seed": 9, "direction": "BtoA", "augment": "course"}
+    wanted |= {"size": (512, 256), "labels": False, "first_step": 4, "last_step": 6}
+    assert taken == [(common.find_pairs(few_pairs)["train"], wanted)]
+    model, (condition, real) = given.model, next(iter(given.validation))
+    assert (model.terms, model.lambda_l1, given.steps_per_epoch) == (["l1"], 3.0, 2)
+    assert isinstance(model.generator, common.EncoderDecoder)
+    for block in (model.generator.encoder[1], model.discriminator.blocks[1]):
+        assert block.conv.filters == 2 and type(block.norm).__name__ == "GroupNormalization"
+    for optimizer in (model.generator_optimizer, model.discriminator_optimizer):
+        assert float(optimizer.learning_rate) == pytest.approx(2e-4) and optimizer.beta_1 == 0.5
+    assert condition.shape == (1, 512, 256, 3) and len(list(given.validation)) == 2
+    colour, sketch = (tf.math.reduce_std(half, axis=-1) for half in (condition, real))
+    colour, sketch = tf.reduce_max(colour), tf.reduce_max(sketch)
+    assert float(sketch) < 1e-3 < float(colour), "BtoA: from the colours to the sketch"
 
 
-def test_weight_of_l1(build):
-    """Broken if lambda is dropped, or a --loss leaves out or adds a term.
+def test_samples_and_scores(arguments_of_train, few_pairs, stage5, monkeypatch):
+    """Broken if a column of the samples is not what its title says, or a score is of another pair.
 
-    With plain gradient descent a step is linear in the loss: the step of
-    `adversarial + 100 L1` is that of `adversarial` and twice that of `50 L1` together.
+    A generator that gives the condition's negative is scored beside the condition itself.
     """
-    (pair,) = first_pairs(1)
-    steps = {}
-    for loss, lambda_l1 in [("l1+cgan", 100.0), ("cgan", 100.0), ("l1", 50.0)]:
-        model = build(loss, lambda_l1, generator_rate=1.0)
-        before = copy(model.generator.trainable_variables)
-        model.train_step(pair)
-        after = model.generator.trainable_variables
-        steps[loss] = tf.concat([tf.reshape(a - b, [-1]) for a, b in zip(after, before)], axis=0)
-    both, adversarial, half_l1 = steps.values()
-    size = float(tf.norm(both))
-    assert float(tf.norm(adversarial + 2.0 * half_l1 - both)) < 1e-3 * size
-    assert float(tf.norm(adversarial)) > 1e-3 * size, "no adversarial gradient reaches the generator"
+    grids = []
+    monkeypatch.setattr(stage5, "generate", lambda generator, condition: -condition)
+    monkeypatch.setattr(common, "save_grid", lambda path, *grid, **kind: grids.append((grid, kind)))
+    given = arguments_of_train(SCRIPT, "--dataset", few_pairs, "--filters", 1)
+    given.draw("sample.png")
+    (((rows,), titles),) = grids
+    assert titles == {"titles": ["sketch", "generated", "real"]}
+    l1 = []
+    for row, path in zip(rows, common.find_pairs(few_pairs)["val"], strict=True):
+        condition, real = common.split_stack(common.read_stack(path, "AtoB"))
+        for tile, wanted in zip(row, (condition, -condition, real), strict=True):
+            assert near(tile, wanted)
+        l1.append([float(tf.reduce_mean(tf.abs(real - x))) for x in (condition, -condition)])
+    names = ["condition_l1", "condition_psnr", "condition_ssim"]
+    assert list(given.baseline) == names
+    assert given.baseline["condition_l1"] == pytest.approx((l1[0][0] + l1[1][0]) / 2, abs=1e-5)
+    found = [float(given.model.test_step(pair)["l1"]) for pair in given.validation]
+    assert found == pytest.approx([l1[0][1], l1[1][1]], abs=1e-5)
 
 
-def test_training_mode_in_the_step(build):
-    """Broken if the step forgets training=True: moving averages and dropout would stand still."""
-    model = build()
-    before = copy(model.non_trainable_variables)
-    model.train_step(first_pairs(1)[0])
-    for old, variable in zip(before, model.non_trainable_variables):
-        assert bool(tf.reduce_any(old != variable)), variable.path
+def test_kinds_of_conditions(stage5, few_pairs, tmp_path):
+    """Broken if label maps are mixed, or sketches called pictures: what a network starts from.
 
-
-def test_discriminator_learns_to_tell(build):
-    """Broken if its labels are swapped: shown one pair again and again, it must call real real.
-
-    Its own logits are looked at, higher for real, since swapped losses would sink as well.
+    dataset.json says it for its own direction; otherwise most of some pictures decide.
     """
-    ((sketch, real),) = first_pairs(1)
-    model = build(generator_rate=STILL, discriminator_rate=1e-2)
-
-    def margin():
-        fake = common.generate(model.generator, sketch)
-        judged = [model.discriminator(sketch, picture, training=True) for picture in (real, fake)]
-        return float(tf.reduce_mean(judged[0]) - tf.reduce_mean(judged[1]))
-
-    before = margin()
-    losses = [model.train_step((sketch, real)) for _ in range(5)]
-    sums = [float(loss["d_real"] + loss["d_fake"]) for loss in losses]
-    assert margin() > before + 0.05 and sums == sorted(sums, reverse=True)
+    paths = common.find_pairs(few_pairs)["train"]
+    plain, described = {"direction": "AtoB"}, {"direction": "AtoB", "condition": "labels"}
+    assert stage5.kind_of_conditions(plain, paths, "AtoB") == "sketch"
+    assert stage5.kind_of_conditions(plain, paths, "BtoA") == "picture"
+    assert stage5.kind_of_conditions(described, paths, "AtoB") == "labels"
+    assert stage5.kind_of_conditions(described, paths, "BtoA") == "picture"
 
 
-def test_step_shows_the_sketch_to_both(build):
-    """Broken if the step hands the discriminator anything but (sketch, real) and (sketch, fake)."""
-    (sketch, real), model, shown = first_pairs(1)[0], build(), []
-    judge = model.discriminator.call
+@pytest.fixture
+def earlier(stage5, make_run, tmp_path):
+    """Makes a run of narrow networks with a checkpoint, without training; returns both."""
 
-    def record(sketch, picture, training):
-        shown.append((sketch, picture))
-        return judge(sketch, picture, training)
-
-    model.discriminator.call = record
-    losses = model.train_step((sketch, real))
-    assert len(shown) == 2
-    assert all(bool(tf.reduce_all(seen == sketch)) for seen, _ in shown)
-    assert bool(tf.reduce_all(shown[0][1] == real))
-    l1 = float(tf.reduce_mean(tf.abs(shown[1][1] - real)))
-    assert l1 == pytest.approx(float(losses["g_l1"])) and l1 > 0.01
-
-
-def test_l1_alone_leaves_the_discriminator_out(build):
-    """Broken if --loss l1 spends time on a discriminator, or logs losses it does not have."""
-    model = build("l1")
-    before = copy(model.discriminator.variables)
-    assert list(model.train_step(first_pairs(1)[0])) == ["g_l1"]
-    assert largest_change(before, model.discriminator.variables) == 0.0
-
-
-def test_mixed_precision(stage5):
-    """Broken if half precision does not train, or pictures, logits or losses are not float32."""
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        keras.utils.set_random_seed(0)
+    def make(name, **flags):
+        common.keras.utils.set_random_seed(len(name))
         model = stage5.Pix2Pix(filters=2)
         model.set_optimizers(common.adam(2e-4, 0.5), common.adam(2e-4, 0.5))
-        (sketch, real), *_ = first_pairs(1)
-        assert model.generator.encoder[0].compute_dtype == "bfloat16"
-        assert common.generate(model.generator, sketch).dtype == tf.float32
-        before = copy(model.generator.trainable_variables)
-        losses = tf.function(model.train_step)((sketch, real))
-        assert all(loss.dtype == tf.float32 and math.isfinite(loss) for loss in losses.values())
-        assert largest_change(before, model.generator.trainable_variables) > 0
-    finally:
-        keras.config.set_dtype_policy("float32")
+        run = make_run(tmp_path / name, model.generator, flags=flags)
+        common.Checkpoints(run, model.state()).save(0)
+        return run, model
+
+    return make
+
+
+def test_start_from(earlier, arguments_of_train, few_pairs, tmp_path):
+    """Broken if --start-from begins with other weights than the run's, at whatever --size.
+
+    The PatchGAN of a run of L1 alone has learned nothing, and a copy without checkpoints has none.
+    """
+    run, model = earlier("both")
+    l1_run, l1_model = earlier("l1 alone", **{"--loss": "l1"})
+    (tmp_path / "copy").mkdir()
+    for name in ("options.json", "metrics.csv", "generator.weights.h5"):
+        shutil.copy(run / name, tmp_path / "copy")
+    flags = ["--dataset", few_pairs, "--filters", 2, "--size", "512x256", "--seed", 77]
+    for source, wanted, judge_too in (
+        (run, model, True),
+        (l1_run, l1_model, False),
+        (tmp_path / "copy", model, False),
+    ):
+        out = f"from {source.name}"
+        begun = arguments_of_train(SCRIPT, *flags, "--start-from", source, "--out", out).model
+        for name, equal in (("generator", True), ("discriminator", judge_too)):
+            found, trained = (getattr(x, name).trainable_variables for x in (begun, wanted))
+            assert all(near(a.value, b.value, 1e-9) for a, b in zip(found, trained)) == equal
+
+
+def test_start_from_mistakes(earlier, call_main, few_pairs, tmp_path):
+    """Broken if weights that do not fit are taken, or the mistake is not told in one line."""
+    run, _ = earlier("run")
+    changed, damaged, empty = tmp_path / "changed", tmp_path / "damaged", tmp_path / "empty"
+    shutil.copytree(run, changed)
+    shutil.copytree(run, damaged)
+    options = json.loads((run / "options.json").read_text())
+    options["flags"]["--generator"] = "encoder-decoder"
+    (changed / "options.json").write_text(json.dumps(options))
+    (data,) = damaged.glob("saved/*/*.data*")
+    data.write_bytes(data.read_bytes()[:1000])
+    flags = ["--dataset", few_pairs, "--out", "new"]
+    for words, more in (
+        ("give --filters 2", ["--start-from", run]),
+        ("give --generator encoder-decoder", ["--filters", 2, "--start-from", changed]),
+        ("is damaged", ["--filters", 2, "--start-from", damaged]),
+        ("no trained run here", ["--start-from", empty]),
+        ("another --out", ["--start-from", run, "--out", run]),
+    ):
+        done = call_main(SCRIPT, *flags, *more)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert words in done.stderr and not (tmp_path / "new").exists()

@@ -1,11 +1,7 @@
 """Other sizes and widths than the paper's, from the flags to the page, and whole pictures."""
 
-import argparse
 import json
-import math
-import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -45,160 +41,6 @@ def untrained(make_run, tmp_path_factory):
         return run
 
     return make
-
-
-def test_sizes():
-    """Broken if --size is not height x width, or one is taken that the networks cannot have."""
-    sizes = {"512x256": HIGH, "512": (512, 512), "256x4096": (256, 4096)}
-    assert {text: common.image_size(text) for text in sizes} == sizes
-    assert common.size_text(HIGH) == "512x256"
-    for wrong in ("255", "0", "0x256", "256x", "x256", "-256", "256x384", "4352", "100000x100000", "1e3"):
-        with pytest.raises(argparse.ArgumentTypeError, match="multiple of 256 from 256 to 4096"):
-            common.image_size(wrong)
-
-
-@pytest.mark.parametrize("filters", [1, 32, 96])
-def test_widths_are_in_proportion(stage4, filters):
-    """Broken if a layer of a wider or narrower network keeps the number of channels it has at 64."""
-
-    def widths(networks):
-        return [block.conv.filters / share for blocks, share in networks for block in blocks]
-
-    def networks(filters):
-        unet, patchgan = common.UNet(filters), common.PatchGAN(filters)
-        blocks = [unet.encoder, unet.decoder, patchgan.blocks, [patchgan.last_block]]
-        return [*blocks, stage4.EncoderDecoder(filters).blocks]
-
-    wanted = widths([(blocks, 64) for blocks in networks(64)])
-    assert widths([(blocks, filters) for blocks in networks(filters)]) == wanted
-
-
-def test_networks_of_another_size():
-    """Broken if the networks cannot take 512x256: bottleneck 2x1, one logit for each patch.
-
-    512 goes 256, 128, 64, then (without padding to the same size) 64 + 2 - 3 = 63, 62.
-    """
-    x = picture = tf.zeros((1, *HIGH, 3))
-    unet = common.UNet(2)
-    for block in unet.encoder:
-        x = block(x, training=True)
-    assert x.shape == (1, 2, 1, 16)
-    assert unet(picture, training=True).shape == (1, *HIGH, 3)
-    assert common.PatchGAN(2)(picture, picture, training=True).shape == (1, 62, 30, 1)
-
-
-@pytest.mark.parametrize("name", list(common.AUGMENTATIONS))
-def test_augmentations_of_another_size(name):
-    """Broken if pairs of --size 512x256 are not 572x286 before the crop, or not shifted by up to 60x30.
-
-    Of a picture whose lower right quarter is bright, both edges stay within half of the border's
-    width of the middle: 286 - 60 to 286 from the top, 143 - 30 to 143 from the left.
-    """
-    quarter = tf.tile(tf.pad(tf.ones((100, 150, 1)), [[100, 0], [150, 0], [0, 0]]), (1, 1, 6))
-    heights = []
-    for draw in range(20):
-        result = common.AUGMENTATIONS[name](quarter, tf.constant([0, draw], tf.int64), HIGH)
-        assert result.shape == (*HIGH, 6)
-        inner = result[60:-60, 30:-30, 0]  # without the border of the course's recipe
-        row, column = tf.reduce_max(inner, axis=1), tf.reduce_max(inner, axis=0)
-        height, width = (int(tf.reduce_sum(tf.cast(line > 0.5, tf.int32))) for line in (row, column))
-        assert 196 - 61 <= height <= 196 + 61 and 98 - 31 <= width <= 98 + 31
-        heights.append(height)
-    # The most that the height could vary by if it were shifted as the width is.
-    least = {"none": -1, "jitter": 30, "course": 60}[name]
-    assert max(heights) - min(heights) > least
-    assert name != "none" or len(set(heights)) == 1
-
-
-@pytest.mark.slow
-def test_all_stages_at_another_size(call_main, stage5, few_pairs, tmp_path, monkeypatch):
-    """Broken if a run of --size 512x256 loses steps, or is used at another size by a later stage."""
-    flags = ["--dataset", few_pairs, "--steps-per-epoch", 2, "--size", "512x256", "--filters", 32]
-    step = stage5.Pix2Pix.train_step
-
-    def stop(model, pair):
-        signal.raise_signal(signal.SIGINT)
-        assert pair[0].shape == (1, *HIGH, 3)
-        return step(model, pair)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stage5.Pix2Pix, "train_step", stop)  # it sends while it is being traced
-        assert call_main(TRAIN, *flags, "--epochs", 2, "--out", "parts").returncode == 130
-    for out in ("parts", "whole"):
-        done = call_main(TRAIN, *flags, "--epochs", 2, "--out", out)
-        assert done.returncode == 0, done.stderr
-    for name in ("losses.csv", "metrics.csv", "generator.weights.h5", "result.png"):
-        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-    run = tmp_path / "whole"
-    recorded = json.loads((run / "options.json").read_text())
-    assert (recorded["flags"]["--size"], recorded["flags"]["--filters"]) == ("512x256", 32)
-    conditions = sorted((run / "validation" / "condition").iterdir())
-    assert len(conditions) == 2 and Image.open(conditions[0]).size == (256, 512)
-    assert 'height="512" width="256"' in (run / "index.html").read_text()
-
-    done = call_main(COLOUR, "--run", "whole", "--as-is", "--colour", *conditions, "--out", "coloured")
-    assert done.returncode == 0, done.stderr
-    for path in conditions:
-        ours, theirs = tmp_path / "coloured" / path.name, run / "validation" / "generated" / path.name
-        assert as_floats(ours).shape == (1, *HIGH, 3)
-        assert largest_difference(as_floats(ours), as_floats(theirs)) < 0.05  # conditions were rounded
-
-    done = call_main(EXPORT, "--run", "whole", "--out", "exported")
-    assert done.returncode == 0 and done.stdout.count("differs from Keras by") == 2, done.stderr
-    condition = tf.random.stateless_uniform((1, *HIGH, 3), (0, 0), -1, 1)
-    wanted = common.generate(common.load_generator(run)[0], condition)
-    loaded = tf.saved_model.load(str(tmp_path / "exported" / "saved_model"))
-    with pytest.warns(UserWarning, match="deprecated"):
-        lite = tf.lite.Interpreter(str(tmp_path / "exported" / "generator.tflite"))
-    for runner in (loaded.signatures["serving_default"], lite.get_signature_runner("serving_default")):
-        assert largest_difference(runner(condition=condition)["picture"], wanted) < 1e-3
-
-    done = call_main(TRAIN, *flags, "--size", "256", "--epochs", 3, "--out", "whole")
-    assert done.returncode == 2 and "--size 512x256 -> 256x256" in done.stderr
-    done = call_main(TRAIN, *flags, "--filters", "3", "--epochs", 3, "--out", "whole")
-    assert done.returncode == 2 and "--filters 32 -> 3" in done.stderr
-    done = call_main(TRAIN, *flags, "--filters", "3", "--start-from", "whole", "--out", "new")
-    assert done.returncode == 2 and "has other networks; give --filters 32" in done.stderr
-    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "new").exists()
-    shutil.copytree(run, tmp_path / "square")
-    recorded["flags"]["--size"] = "256x256"
-    (tmp_path / "square" / "options.json").write_text(json.dumps(recorded))
-    done = call_main(TRAIN, "--compare", "whole", "square")
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
-    assert "square: was trained at --size 256x256, and whole at 512x256" in done.stderr
-
-
-@pytest.mark.slow
-def test_start_from_another_size(call_main, few_pairs, tmp_path):
-    """Broken if a run cannot begin with the weights of one of another size."""
-    flags = ["--dataset", few_pairs, "--steps-per-epoch", 1, "--epochs", 1, "--filters", 2]
-    assert call_main(TRAIN, *flags, "--out", "square").returncode == 0
-    done = call_main(TRAIN, *flags, "--size", "512x256", "--start-from", "square", "--out", "high")
-    assert done.returncode == 0, done.stderr
-    data = json.loads((tmp_path / "high" / "options.json").read_text())["data"]
-    assert data["started from"]["networks"] == ["generator", "discriminator"]
-
-
-def test_older_runs(tmp_path, untrained):
-    """Broken if a run from before --size and --filters cannot go on, or goes on at another size."""
-    run = untrained("older", filters=64)
-    options = json.loads((run / "options.json").read_text())
-    options |= {"format": common.FORMAT, "flags": {"--dataset": "d", "--direction": "AtoB", "--epochs": 1}}
-    options["data"]["contents of the data"] = "x"
-    (run / "options.json").write_text(json.dumps(options))
-    assert common.read_run(run)[0]["flags"]["--size"] == "256x256"
-    generator, flags = common.load_generator(run)
-    assert generator.encoder[0].conv.filters == flags["--filters"] == 64
-    now = options["flags"] | options["data"]
-    for flags in ({}, {"--size": "256x256", "--filters": 64}):  # as stage 1, which has none, and as stage 5
-        common.refuse_changes(run / "options.json", now | flags)
-    for flags in ({"--size": "512x256", "--filters": 64}, {"--size": "256x256", "--filters": 32}):
-        with pytest.raises(common.UserError, match="256x256 -> 512x256|64 -> 32"):
-            common.refuse_changes(run / "options.json", now | flags)
-    for wrong in ({"--size": "255"}, {"--size": 512}, {"--filters": 10**9}, {"--filters": "many"}):
-        (run / "options.json").write_text(json.dumps(options | {"flags": options["flags"] | wrong}))
-        with pytest.raises(common.UserError, match="damaged"):
-            common.read_run(run)
 
 
 @pytest.mark.slow
@@ -325,31 +167,6 @@ def test_whole_too_large(call_main, stage6, untrained, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
     done = call_main(COLOUR, "--run", run, "--whole")
     assert done.returncode == 2 and "--whole: goes with --colour only" in done.stderr
-
-
-def test_training_too_large(call_main, tmp_path, monkeypatch):
-    """Broken if a training that cannot fit into memory is begun, or one that fits is refused."""
-    monkeypatch.setattr(common, "free_memory", lambda: 8e9)
-    for flags in (["--size", "4096"], ["--filters", "256"], ["--batch-size", "100", "--size", "512"]):
-        done = call_main(TRAIN, *flags, "--dataset", "none")
-        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
-        assert "and 8.0 GB are free; give smaller ones" in done.stderr and flags[0] in done.stderr
-    for flags in (["--size", "512x512"], ["--filters", "96"], ["--batch-size", "4"]):
-        assert "no such folder" in call_main(TRAIN, *flags, "--dataset", "none").stderr
-    assert not list(tmp_path.iterdir())
-
-
-def test_free_memory(monkeypatch):
-    """Broken if memory is not looked up where it can be, or a system without these files is refused all."""
-    assert 1e8 < common.free_memory() < 1e14
-
-    def no_file(path, **options):
-        raise FileNotFoundError(path)
-
-    monkeypatch.setattr(Path, "read_text", no_file)
-    assert 1e8 < common.free_memory() < 1e14  # macOS: all there is
-    monkeypatch.delattr(os, "sysconf")
-    assert common.free_memory() == math.inf  # Windows
 
 
 @pytest.mark.slow
