@@ -12,7 +12,7 @@ its file to the networks, with the paper's augmentation, which stage 5 calls `ji
     mirrored, half of the time             (256, 256, 6)
     split: condition and target            (256, 256, 3) twice
 
-They are augmented as one stack so that both halves move together. 286, the crop and the
+The stack is augmented as a whole, so that both halves move together. 286, the crop and the
 mirroring are in appendix 6.2 of Isola et al. 2017, which also lists the datasets of the
 paper; section 3 says what condition and target are to the two networks. To validate and
 to test, the stack is resized to (256, 256, 6) and nothing else. --size makes that another
@@ -22,13 +22,11 @@ size, as it does in stage 5, and the 286 grow with it.
     python 03_pix2pix_data.py --dataset my/folder --direction BtoA
     python 03_pix2pix_data.py --dataset my/folder --size 256x512
 
-Prints a table of both splits, names the files that cannot be read, and writes, under
-runs/03_pix2pix_data: pairs.png, augmentation.png, histograms.png. Takes about 10 seconds
-for the embedded pairs. Stage 7 gets other ones: python 07_get_pairs.py --help
+Decodes every picture, prints a table of the splits, names what cannot be used, and writes,
+under runs/03_pix2pix_data: pairs.png, augmentation.png, histograms.png. Takes about 10
+seconds for the embedded pairs. Stage 7 gets other ones: python 07_get_pairs.py --help
 """
 
-import shlex
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -39,10 +37,10 @@ from common import AUGMENTATIONS, decode_pair, read_stack, resize, split_stack, 
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-BINS = 64  # bins of a histogram
+BINS = 64  # of a histogram
 PAIRS_SHOWN = 5  # rows of pairs.png
 DRAWS_SHOWN = 4  # columns of augmentation.png
-MOVED_FLAGS = ["--download", "--pair", "--edges", "--import-cityscapes", "--url", "--val-share"]
+NEAR = 0.02  # root mean square distance, in shares of white, of pictures that are nearly equal
 
 
 # === Measuring ==============================================================
@@ -54,23 +52,16 @@ class Measures(NamedTuple):
     The six channels are R, G and B of the condition, then R, G and B of the target.
     """
 
-    sizes: Counter  # how many pairs have halves of which "width x height", before they are resized
+    sizes: Counter  # how many pairs have halves of which "width x height", before the resizing
     mean: tf.Tensor  # (6,), the mean of each channel over all pixels
     spread: tf.Tensor  # (6,), the standard deviation of each channel over all pixels
     counts: tf.Tensor  # (6, BINS), how many pixels of each channel have each value
     ink: list  # for each pair, the fraction of the condition that is darker than middle gray
-    colours: tf.Tensor  # (2,), how many colours a condition has, and a target; means over the pairs
+    colours: tf.Tensor  # (2,), mean number of colours of a condition, and of a target
 
 
 def measure(paths, direction, *, size=common.IMAGE_SIZE, labels=False):
-    """Returns the `Measures` of the pairs of one split.
-
-    Args:
-        paths: files of side-by-side pictures, all readable.
-        direction: "AtoB" or "BtoA", as for `stack_pair`.
-        size: (height, width) to resize to.
-        labels: whether the conditions are label maps, as for `resize`.
-    """
+    """Returns the `Measures` of side-by-side pictures; `size` and `labels` as for `resize`."""
 
     def read(path):
         stack = read_stack(path, direction)
@@ -85,7 +76,7 @@ def measure(paths, direction, *, size=common.IMAGE_SIZE, labels=False):
         total += tf.reduce_mean(stack, axis=(0, 1))
         squares += tf.reduce_mean(stack**2, axis=(0, 1))
         channels = tf.unstack(stack, axis=-1)
-        histograms = [tf.histogram_fixed_width(channel, (-1.0, 1.0), BINS) for channel in channels]
+        histograms = [tf.histogram_fixed_width(values, (-1.0, 1.0), BINS) for values in channels]
         counts += tf.cast(tf.stack(histograms), tf.float32)
         condition, target = split_stack(stack)
         colours += [count_colours(condition), count_colours(target)]
@@ -97,26 +88,20 @@ def measure(paths, direction, *, size=common.IMAGE_SIZE, labels=False):
 
 
 def count_colours(picture):
-    """Returns the number of colours in a picture, (height, width, 3) in [-1, 1], at 16 levels a channel."""
+    """Returns the number of colours of (height, width, 3) in [-1, 1], at 16 levels a channel."""
     levels = tf.cast(tf.minimum((picture + 1.0) * 8.0, 15.0), tf.int32)
     numbers = tf.reduce_sum(levels * tf.constant([256, 16, 1]), axis=-1)  # one for each colour
     return float(len(tf.unique(tf.reshape(numbers, [-1])).y))
 
 
 def print_table(measured, unreadable, direction, labels=False):
-    """Prints the measures of each split, and a hint when the halves look exchanged.
-
-    Args:
-        measured: {split: its `Measures`}.
-        unreadable: {split: number of files that cannot be used}.
-        labels: whether the conditions are label maps, to which a JPEG file adds colours: no hint.
-    """
+    """Prints {split: Measures} and {split: unreadable files}; hints when halves look exchanged."""
     print(f"{'split':6}{'pairs':>7}{'unreadable':>12}  size of a half (pairs)")
     for split, measures in measured.items():
         sizes = measures.sizes
-        most_common = ", ".join(f"{size} ({count})" for size, count in sizes.most_common(4))
+        shown = ", ".join(f"{size} ({count})" for size, count in sizes.most_common(4))
         more = f", and {len(sizes) - 4} more sizes" if len(sizes) > 4 else ""
-        print(f"{split:6}{sizes.total():7}{unreadable[split]:12}  {most_common}{more}")
+        print(f"{split:6}{sizes.total():7}{unreadable[split]:12}  {shown}{more}")
     heads = f"{'mean R':>8}{'G':>8}{'B':>8}{'spread R':>11}{'G':>8}{'B':>8}{'colours':>9}{'ink':>8}"
     print(f"\n{'in [-1, 1]':17}{heads}")
     for split, measures in measured.items():
@@ -130,8 +115,58 @@ def print_table(measured, unreadable, direction, labels=False):
     if condition > 2 * target and not labels:
         other = "BtoA" if direction == "AtoB" else "AtoB"
         print(
-            f"\nThe condition has {condition:.0f} colours and the target {target:.0f}: if you want to go "
-            f"from the plain picture to the rich one, it is --direction {other}"
+            f"\nThe condition has {condition:.0f} colours and the target {target:.0f}: to go from "
+            f"the plain picture to the rich one, give --direction {other}"
+        )
+
+
+# === Checking ===============================================================
+
+
+def read_small(path):
+    """Returns a pair as (32, 64) in [0, 1], gray and small, or what is wrong with its file."""
+    try:
+        _, _, problem = common.read_header(path)
+        if problem:
+            return problem
+        pair = tf.cast(tf.concat(decode_pair(path), axis=1), tf.float32) / 255.0
+        return tf.image.rgb_to_grayscale(tf.image.resize(pair, (32, 64), antialias=True))[..., 0]
+    except common.UnreadableError as error:
+        return error.problem
+    except tf.errors.InvalidArgumentError:
+        return "damaged"
+
+
+def warn_of_copies(pairs, small):
+    """Warns when validation pairs nearly equal training pairs, {split: paths}: scores flatter.
+
+    `small` has what `read_small` returns of each path.
+    """
+    train = tf.stack([small[path] for path in pairs["train"]])
+    some, near = common.spread(pairs["val"], 100), []
+    for path in some:
+        distances = tf.reduce_mean((train - small[path]) ** 2, axis=(1, 2))
+        if tf.reduce_min(distances) < NEAR**2:
+            near.append(f"{path} and {pairs['train'][int(tf.argmin(distances))]}")
+    if near:
+        common.warn(
+            f"{len(near)} of {len(some)} validation pairs nearly equal a training pair, e.g. "
+            f"{near[0]}: keep the frames of a clip in one split, or the scores flatter"
+        )
+
+
+def warn_of_strangers(small):
+    """Warns when the halves of files (by `read_small`) are no more alike than those of others."""
+    halves = tf.concat(tf.split(tf.stack(small), 2, axis=2), axis=0)[..., tf.newaxis]
+    edges = tf.norm(tf.image.sobel_edges(halves), axis=-1)  # (2N, 32, 32, 1)
+    edges -= tf.reduce_mean(edges, axis=(1, 2), keepdims=True)
+    left, right = tf.split(tf.math.l2_normalize(tf.reshape(edges, (2 * len(small), -1)), 1), 2)
+    alike = tf.matmul(left, right, transpose_b=True)  # (N, N), the diagonal is that of the pairs
+    less = tf.cast(alike < tf.linalg.diag_part(alike)[:, tf.newaxis], tf.float32)
+    if len(small) > 3 and tf.reduce_sum(less) < 0.7 * len(small) * (len(small) - 1):
+        common.warn(
+            "the halves of a file are hardly more alike than halves of different files: are these "
+            "pairs, or single pictures, which are cut in half here?"
         )
 
 
@@ -148,7 +183,9 @@ def draw_pairs(path, files, direction, *, size=common.IMAGE_SIZE, labels=False):
         condition, target = split_stack(resize(stack_pair(left, right, direction), size, labels))
         row[0].imshow(tf.concat([left, right], axis=1))
         row[0].axvline(left.shape[1] - 0.5, color="tab:red", linestyle="--")
-        row[0].set_xlabel(f"{Path(file).parent.name}/{Path(file).name}", fontsize=8, parse_math=False)
+        row[0].set_xlabel(
+            f"{Path(file).parent.name}/{Path(file).name}", fontsize=8, parse_math=False
+        )
         row[1].imshow(tf.clip_by_value(condition * 0.5 + 0.5, 0.0, 1.0))
         row[2].imshow(tf.clip_by_value(target * 0.5 + 0.5, 0.0, 1.0))
         for axis in row:
@@ -159,14 +196,13 @@ def draw_pairs(path, files, direction, *, size=common.IMAGE_SIZE, labels=False):
 
 
 def draw_augmentations(path, file, direction, seed, *, size=common.IMAGE_SIZE, labels=False):
-    """Draws one pair under each augmentation, several times: a row for each, condition and target."""
+    """Draws one pair under each augmentation, several times: a row for each."""
     stack = read_stack(file, direction)
     line = tf.zeros((size[0], size[1] // 40, 3))  # gray, for a crop may end in the midst of a shape
     rows = []
     for augment in AUGMENTATIONS.values():
         seeds = [tf.constant([seed, draw], tf.int64) for draw in range(DRAWS_SHOWN)]
-        draws = [augment(stack, seed, size, labels) for seed in seeds]
-        halves = [split_stack(draw) for draw in draws]
+        halves = [split_stack(augment(stack, seed, size, labels)) for seed in seeds]
         rows.append([tf.concat([condition, line, target], axis=1) for condition, target in halves])
     titles = [f"draw {number}" for number in range(1, DRAWS_SHOWN + 1)]
     common.save_grid(path, rows, titles=titles, row_titles=list(AUGMENTATIONS), scale=0.6)
@@ -192,58 +228,56 @@ def draw_histograms(path, measures):
 # === Command line ===========================================================
 
 
-def refuse_moved_flags(arguments):
-    """Raises UserError with the new command if there is a flag that stage 7 has now."""
-    for argument in arguments:
-        flag = argument.partition("=")[0]
-        if flag in MOVED_FLAGS:
-            raise common.UserError(f"{flag} has moved: python 07_get_pairs.py {shlex.join(arguments)}")
-
-
-def main():
-    refuse_moved_flags(sys.argv[1:])
-    parser = common.Parser(__doc__)
+def main(argv=None):
+    parser, folder = common.parser_of(__doc__), Path("runs/03_pix2pix_data")
     common.pair_arguments(parser)
-    folder = Path("runs/03_pix2pix_data")
     help_text = f"folder of the figures ({folder})"
-    parser.first.add_argument("--out", type=common.file_path, default=folder, metavar="DIR", help=help_text)
+    parser.add_argument("--out", type=Path, default=folder, metavar="DIR", help=help_text)
     seeds = common.number(0, 2**31 - 1, int)
-    parser.others.add_argument("--seed", type=seeds, default=0, help="seed of the random draws (0)")
-    args = parser.parse_args()
+    parser.add_argument("--seed", type=seeds, default=0, help="seed of the random draws (0)")
+    args = parser.parse_args(argv)
 
-    direction = args.direction or common.usual_direction(args.dataset)
-    pairs = common.find_pairs(args.dataset)
-    problems, checks = common.check_pictures(pairs["train"] + pairs["val"])
-    readable = {split: [path for path in paths if path in checks] for split, paths in pairs.items()}
-    for split, paths in readable.items():
-        if not paths:
+    about, left_out = common.describe_dataset(args.dataset), common.LeftOut()
+    direction = args.direction or about["direction"]
+    pairs = common.find_pairs(args.dataset, left_out)
+    paths = sum(pairs.values(), [])
+    small = dict(zip(paths, common.in_threads(read_small, paths)))
+    bad, readable = {path for path in paths if isinstance(small[path], str)}, {}
+    for split, paths in pairs.items():
+        readable[split] = [path for path in paths if path not in bad]
+        if not readable[split]:
             raise common.UserError(f"--dataset {args.dataset}: no readable picture in {split}")
     args.out.mkdir(parents=True, exist_ok=True)
 
     condition, target = ("left", "right") if direction == "AtoB" else ("right", "left")
     dataset = common.printable(args.dataset)
     print(f"{dataset}, {direction}: condition = {condition} half, target = {target} half")
-    kind = common.condition_kind(args.dataset, readable["train"], direction)
-    labels = kind == "labels"
-    how = "resized without mixing colours" if labels else "resized like the targets"
-    print(f"Conditions: {kind}, {how}\n")
+    labels = about.get("condition") == "labels" and direction == about["direction"]
+    print("Conditions: labels, resized without mixing colours\n" if labels else "")
     form = {"size": args.size, "labels": labels}
     measured = {split: measure(paths, direction, **form) for split, paths in readable.items()}
     unreadable = {split: len(pairs[split]) - len(readable[split]) for split in pairs}
     print_table(measured, unreadable, direction, labels)
-    common.warn_of_shared(readable, {path: check[-1] for path, check in checks.items()})
+    left_out.tell(f"{len(small)} pictures in the splits")
+    warn_of_copies(readable, small)
+    if not labels:
+        warn_of_strangers([small[path] for path in common.spread(readable["train"], 20)])
 
     draw_pairs(args.out / "pairs.png", readable["train"], direction, **form)
-    draw_augmentations(args.out / "augmentation.png", readable["train"][0], direction, args.seed, **form)
+    draw_augmentations(
+        args.out / "augmentation.png", readable["train"][0], direction, args.seed, **form
+    )
     draw_histograms(args.out / "histograms.png", measured["train"])
     print(
         f"\n{args.out / 'pairs.png'}         some files, and the two halves of each\n"
         f"{args.out / 'augmentation.png'}  one pair under each --augment of stage 5\n"
         f"{args.out / 'histograms.png'}    values of both halves, and ink (training pairs)"
     )
-    common.refuse_unreadable(f"--dataset {args.dataset}", problems)
+    if bad:
+        found = common.listed([f"{path} ({small[path]})" for path in sorted(bad)])
+        raise common.UserError(f"--dataset {args.dataset}: fix or remove {found}; {common.CURE}")
     print(
-        "Look at augmentation.png: do both halves move together, and is each draw a likely picture?\n"
+        "Look at augmentation.png: do both halves move together, and is each draw likely?\n"
         "Next: python 04_pix2pix_models.py, or python 05_pix2pix_train.py with the same --dataset"
     )
 

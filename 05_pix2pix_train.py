@@ -159,15 +159,15 @@ def parse_flags(argv):
     return parser.parse_args(argv)
 
 
-def kind_of_conditions(about, paths, direction):
+def kind_of_conditions(about, paths):
     """Returns what the conditions are: "sketch", "labels" or "picture".
 
     As dataset.json says; otherwise "sketch" if most of some are dark on white without colour.
     """
-    if "condition" in about and direction == about["direction"]:
+    if "condition" in about:
         return about["condition"]
     drawn = 0
-    for condition, _ in validation_pairs(some := common.spread(paths, 20), direction):
+    for condition, _ in validation_pairs(some := common.spread(paths, 20), about["direction"]):
         gray = tf.reduce_mean(condition, axis=-1)
         colour = tf.reduce_max(condition, axis=-1) - tf.reduce_min(condition, axis=-1)
         paper = tf.reduce_mean(tf.cast(gray > 0.6, tf.float32))
@@ -194,15 +194,20 @@ def main(argv=None):
     # Bookkeeping: which pairs, which networks to start from, which folder.
     about, left_out = common.describe_dataset(args.dataset), common.LeftOut()
     args.direction = args.direction or about["direction"]  # kept in options.json
+    if args.direction != about["direction"]:  # what it says of the conditions is of the other half
+        about = {"direction": args.direction, "ranges": about.get("ranges", {})}
     pairs = common.find_pairs(args.dataset, left_out)
     train, val = pairs["train"], pairs["val"]
     steps = common.epoch_steps(args, len(train))
-    common.check_headers(args.dataset, train + val)
+    common.check_headers(f"--dataset {args.dataset}", train + val)
     left_out.tell(f"{len(train)} pairs to train on, {len(val)} to validate with")
     with naming_damaged(args.dataset, train + val), common.filtering_logs():
-        kind = kind_of_conditions(about, train, args.direction)
-    described = {name: about[name] for name in ("colours", "classes", "ranges") if name in about}
-    data = {"train": len(train), "val": len(val), "condition": {"kind": kind} | described}
+        kind = kind_of_conditions(about, train)
+    condition = {"kind": kind} | {k: about[k] for k in ("colours", "classes") if k in about}
+    side = "left" if args.direction == "AtoB" else "right"
+    if side in about.get("ranges", {}):  # the values that became black and white
+        condition["range"] = about["ranges"][side]
+    data = {"train": len(train), "val": len(val), "condition": condition}
     form = {"size": args.size, "labels": kind == "labels"}
     going_on = (args.out / "saved").exists() and not args.fresh
     earlier = load_networks(args.start_from, args) if args.start_from and not going_on else {}

@@ -12,7 +12,7 @@ DATA_FLAGS := $(if $(DATASET),--dataset "$(DATASET)") $(if $(SIZE),--size $(SIZE
 WIDTH_FLAGS := $(if $(FILTERS),--filters $(FILTERS))
 
 .PHONY: help train gan cgan data models pix2pix results demo download export \
-  test slow torture bench lint clean
+  web test slow torture bench lint clean
 
 help:
 	@echo "make train     everything in order: gan, cgan, data, models, pix2pix, results"
@@ -29,6 +29,7 @@ help:
 	@echo "make slow      run the tests that take longer: whole trainings, processes, kills, a web browser"
 	@echo "make torture   stop trainings 60 times and see that nothing is lost (half an hour)"
 	@echo "make bench     how fast a step is, and how fast it could be: TORCH=python that has PyTorch"
+	@echo "make web       fetch web/'s runtime for browsers once more, by npm"
 	@echo "make lint      run the linter"
 	@echo "make clean     remove the virtual environment and caches; runs/ stays"
 	@echo
@@ -62,8 +63,10 @@ models: $(READY)
 pix2pix: $(READY)
 	$(PY) 05_pix2pix_train.py $(TRAIN_FLAGS) $(DATA_FLAGS) $(WIDTH_FLAGS)
 
+# The page of a run, or where there is none, the one in docs/.
 demo: $(READY)
-	$(PY) 06_sketch_pad.py $(if $(RUN),--run $(RUN))
+	@if [ -n "$(RUN)" ] || [ -d runs/05_pix2pix ]; then $(PY) 06_sketch_pad.py $(if $(RUN),--run $(RUN)); \
+	  else $(PY) -m webbrowser "file://$(CURDIR)/docs/pad.html"; fi
 
 results: $(READY)
 	$(PY) 09_results.py $(RUN)
@@ -83,6 +86,18 @@ torture: $(READY)
 
 bench: $(READY)
 	$(PY) benchmarks/step.py $(if $(TORCH),--torch "$(TORCH)")
+
+# The runtime for browsers that web/ holds, as published. Needs npm; the page needs neither.
+LITERT := 2.5.3
+CORE := litertjs-core-$(LITERT).tgz
+UTILS := litertjs-wasm-utils-$(LITERT).tgz
+web:
+	cd web && npm pack --silent @litertjs/core@$(LITERT) @litertjs/wasm-utils@$(LITERT)
+	cd web && { tar -xzOf $(UTILS) package/dist/index.js | sed '/^export {/,$$d'; \
+	  tar -xzOf $(CORE) package/dist/index.js | sed '/^import {/d; /^export {/,$$d'; } > litert.js
+	cd web && tar -xzf $(CORE) --strip-components=2 package/wasm/litert_wasm_compat_internal.js \
+	  package/wasm/litert_wasm_compat_internal.wasm
+	cd web && rm $(CORE) $(UTILS) && sha256sum -c SHA256SUMS
 
 lint: $(READY)
 	$(PY) -m ruff check .

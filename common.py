@@ -6,7 +6,8 @@ The lesson:                                         The machinery, not needed to
 3. The game of two networks, and Adam               9. Devices
 4. The training loop                               10. The run's folder
 5. Digits                                          11. Files and pictures
-6. Pairs of pictures: split, stack, augment        12. Command line; 13. Figures
+6. Pairs of pictures: split, stack, augment        12. The network for other programs
+                                                   13. Command line; 14. Figures
 """
 
 import argparse
@@ -23,6 +24,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -737,6 +739,8 @@ class Conv2D(layers.Conv2D):
     channels that takes longer than the arithmetic: a fifth of a Pix2Pix step in all.
     """
 
+    fast = True  # an export asks for Keras' own form
+
     def convolution_op(self, x, kernel):
         batch, height, width, _ = x.shape
         if not few_pixels(self, x, 4 * self.filters) or height % 2 or width % 2 or self.groups > 1:
@@ -747,6 +751,8 @@ class Conv2D(layers.Conv2D):
 
 class Conv2DTranspose(layers.Conv2DTranspose):
     """Keras' transposed convolution, with the fast form of `Conv2D`."""
+
+    fast = True
 
     def call(self, x):
         batch, height, width, channels = x.shape
@@ -762,7 +768,7 @@ def few_pixels(layer, x, limit):
     """Returns whether the fast form computes this layer, and a batch has at most so many pixels."""
     settings = layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate
     usual = settings == ((4, 4), (2, 2), "same", (1, 1)) and layer.data_format == "channels_last"
-    covered = usual and None not in x.shape
+    covered = usual and layer.fast and None not in x.shape
     return covered and not on_gpu() and math.prod(x.shape[:-1]) <= limit
 
 
@@ -1173,12 +1179,13 @@ def load_generator(run, best=False):
 # === 11. Files and pictures =================================================
 
 CONDITIONS = ("sketch", "labels", "picture")  # what the half that a network starts from can be
+PAPER = {"facades": "labels", "cityscapes": "labels", "maps": "picture", "night2day": "picture"}
+PAPER = {name: {"direction": "BtoA", "condition": kind} for name, kind in PAPER.items()}
+PAPER |= {f"edges2{name}": {"condition": "sketch"} for name in ("shoes", "handbags")}
 SPLIT = re.compile(r"(train|val|test)(?:ing|id|idation)?([ _-]?[ab])?(?![a-z])", re.IGNORECASE)
 ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png"}  # of ready-made pairs
-RAW = {".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"}  # of cameras
-ENOUGH = 2 * 286 / 256  # times the training size: training cannot see more than this
-STAGE_7 = "`python 07_get_pairs.py --pair FOLDER --out DIR` makes pairs that can be used"
-USUAL = {"facades": "labels", "cityscapes": "labels", "maps": "picture", "night2day": "picture"}
+RAW = {".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"}
+CURE = "python 07_get_pairs.py --pair FOLDER --out DIR makes pairs that can be used"
 
 
 def dataset_folder(dataset):
@@ -1190,37 +1197,28 @@ def dataset_folder(dataset):
 
 
 def describe_dataset(dataset):
-    """Reads dataset.json; without it, the paper's datasets are known by name.
+    """Reads dataset.json; without it, the paper's datasets are known by their names.
 
     Returns:
-        A dict of "direction", and if known "condition" (one of CONDITIONS), "origin", "colours"
-        ([["#rrggbb", name], ...] of label maps), "classes" (the numbers of these), and "ranges"
-        ({"left" or "right": [value that became 0, value that became 255]}).
+        A dict of "direction" and, where known, "condition" (one of CONDITIONS), "origin",
+        "colours" (of label maps: [["#rrggbb", name], ...]), "classes" (their numbers) and
+        "ranges" ({"left" or "right": [value that became 0, value that became 255]}).
     """
-    folder = dataset_folder(dataset)
-    file, name = folder / "dataset.json", folder.resolve().name
+    file = dataset_folder(dataset) / "dataset.json"
     if not file.exists():
-        known = {"direction": "BtoA", "condition": USUAL[name]} if name in USUAL else {}
-        return {"direction": "AtoB"} | known
-    try:
+        return {"direction": "AtoB"} | PAPER.get(file.parent.resolve().name, {})
+    with contextlib.suppress(ValueError, TypeError, AttributeError):
         about = {"direction": "AtoB"} | json.loads(file.read_text(encoding="utf-8"))
         colours, ranges = about.get("colours", []), about.get("ranges", {})
-        classes = about.get("classes", [0] * len(colours))
-        sound = about["direction"] in {"AtoB", "BtoA"}
-        sound &= about.get("condition", "sketch") in CONDITIONS and len(classes) == len(colours)
-        sound &= all(
-            re.fullmatch("#[0-9a-f]{6}", colour) and name == f"{name}" for colour, name in colours
-        )
-        sound &= all(isinstance(number, int) for number in classes)
-        sound &= ranges.keys() <= {"left", "right"} and all(
-            low < high for low, high in ranges.values()
-        )
-    except (ValueError, TypeError, AttributeError):
-        sound = False
-    if not sound:
-        names = "direction, condition, colours, classes or ranges"
-        raise UserError(f"{file}: cannot be used ({names} not as stage 7 writes them); remove it")
-    return about
+        sound = [about["direction"] in {"AtoB", "BtoA"} and ranges.keys() <= {"left", "right"}]
+        sound += [about.get("condition", "sketch") in CONDITIONS]
+        sound += [re.fullmatch("#[0-9a-f]{6}", c) and name == f"{name}" for c, name in colours]
+        sound += [isinstance(number, int) for number in about.get("classes", [])]
+        sound += [len(about.get("classes", colours)) == len(colours)]
+        if all(sound) and all(low < high for low, high in ranges.values()):
+            return about
+    names = "direction, condition, colours, classes or ranges are not as stage 7 writes them"
+    raise UserError(f"{file}: cannot be used: {names}; fix it, or remove it")
 
 
 def spread(paths, count):
@@ -1229,27 +1227,29 @@ def spread(paths, count):
     return paths[every // 2 :: every][:count]
 
 
+def listed(items):
+    """Returns the first ten items, and how many more there are."""
+    return ", ".join(items[:10]) + (f" and {len(items) - 10} more" if items[10:] else "")
+
+
 class LeftOut:
     """Files that are not used, and remarks on files that are: told when all are known."""
 
     def __init__(self):
-        self.paths, self.remarks = {}, {}  # of each reason, of each remark
+        self.paths, self.remarks = {}, {}  # {reason: paths}, {remark: paths}
 
     def add(self, path, reason):
-        self.paths.setdefault(reason, []).append(str(path))
+        self.paths.setdefault(reason, set()).add(str(path))
 
     def remark(self, path, text):
-        self.remarks.setdefault(text, []).append(str(path))
+        self.remarks.setdefault(text, set()).add(str(path))
 
     def tell(self, done):
         """Prints a line for each reason and remark, and the count beside what was done."""
-        lines = {
-            f"left out, {reason}": paths for reason, paths in self.paths.items()
-        } | self.remarks
-        for reason, paths in lines.items():
-            more = f" and {len(paths) - 10} more" if len(paths) > 10 else ""
-            warn(f"{len(paths)} files: {reason}: {', '.join(sorted(paths)[:10])}{more}")
-        count = sum(len(paths) for paths in self.paths.values())
+        lines = {f"left out, {reason}": paths for reason, paths in self.paths.items()}
+        for text, paths in (lines | self.remarks).items():
+            warn(f"{text} ({len(paths)}): {listed(sorted(paths))}")
+        count = sum(map(len, self.paths.values()))
         print(f"{done}, {count} files left out{' (named above)' if count else ''}.")
 
 
@@ -1257,6 +1257,8 @@ def walk(folder, left_out, parents=()):
     """Yields the files in a folder and its sub-folders, sorted; hidden ones are left out."""
     parents = (*parents, folder.resolve())
     for path in sorted(folder.iterdir()):
+        if path.name.startswith(".new."):  # it is being written
+            continue
         if path.name.startswith("."):
             left_out.add(path, "hidden")
         elif not path.is_dir():
@@ -1268,34 +1270,33 @@ def walk(folder, left_out, parents=()):
 def find_pairs(dataset, left_out=None):
     """Lists the side-by-side pictures of a dataset: JPEG and PNG files directly in its splits.
 
-    A split is a folder called train, val or test, or training, Valid, validation, test2, ...
+    A split is a folder whose name begins with train, val or test (training, Valid, test2 ...).
 
     Args:
-        left_out: a LeftOut, to which the files that are not used are added.
+        left_out: a LeftOut, which gets the files that are not used.
 
     Returns:
-        {"train": paths, "val": paths}, sorted; and "test", if there is one, which is "val", too,
-        where there is no val.
+        {"train": paths, "val": paths}, sorted, and "test" where there are both val and test.
+        Without a val, "val" has the pairs of test.
     """
     folder, pairs = dataset_folder(dataset), {}
     left_out = LeftOut() if left_out is None else left_out
     for path in walk(folder, left_out):
         top, *deeper = path.relative_to(folder).parts
-        split = SPLIT.match(top) if deeper else None
-        if split and not split[2] and len(deeper) == 1 and path.suffix.lower() in ENDINGS:
+        split, is_pair = deeper and SPLIT.match(top), path.suffix.lower() in ENDINGS
+        if split and not split[2] and is_pair and not deeper[1:]:
             pairs.setdefault(split[1].lower(), []).append(str(path))
         elif split and not split[2]:
-            left_out.add(
-                path, f"in a folder inside of {top}/" if deeper[1:] else "not .jpg or .png"
-            )
-        elif path.suffix.lower() in ENDINGS and path.name != "labels.png":
-            left_out.add(path, "outside of train/, val/ and test/")
-    pairs.setdefault("val", pairs.get("test"))
+            left_out.add(path, f"in a folder of {top}/" if is_pair else "not called .jpg or .png")
+        elif is_pair:
+            left_out.add(path, "in none of train/, val/ and test/")
+    if "val" not in pairs and "test" in pairs:
+        pairs["val"] = pairs.pop("test")
     for split, names in {"train": "train", "val": "val or test"}.items():
         if not pairs.get(split):
-            left_out.tell("No training possible")
-            problem = f"no {names} in {folder} with .jpg or .png pairs in it"
-            raise UserError(f"--dataset {dataset}: {problem}; {STAGE_7}")
+            problem = f"no {names} in {folder} with .jpg or .png pairs directly in it"
+            problem += f" ({listed([*left_out.paths])})" if left_out.paths else ""
+            raise UserError(f"--dataset {dataset}: {problem}; {CURE}")
     return {split: sorted(pairs[split]) for split in ("train", "val", "test") if split in pairs}
 
 
@@ -1304,17 +1305,17 @@ def opening(path):
     """Opens a picture file with Pillow; what fails in the block becomes an UnreadableError."""
     try:
         path = Path(path)
-        str(path).encode()  # TensorFlow cannot take other names
-        if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
+        str(path).encode()  # TensorFlow takes no other names
+        if path.exists() and not path.is_file():  # a pipe would be waited for
             raise UnreadableError(path, "not a file")
         with Image.open(path) as image:
-            tags = image.tag_v2 if image.format == "TIFF" else {}
-            if path.suffix.lower() in RAW or tags.get(254, 0) & 1:  # the first picture: a thumbnail
+            thumbnail = image.format == "TIFF" and image.tag_v2.get(254, 0) & 1
+            if path.suffix.lower() in RAW or thumbnail:
                 raise UnreadableError(path, "a camera's raw file: save it as JPEG or PNG")
             yield image
     except UnidentifiedImageError as error:
-        cure = "not a picture that Pillow knows: save it as JPEG or PNG"
-        raise UnreadableError(path, cure) from error
+        problem = "not a picture that Pillow knows: save it as JPEG or PNG"
+        raise UnreadableError(path, problem) from error
     except (UserError, *NO_MEMORY):
         raise
     except Exception as error:  # Pillow knows many kinds of damage
@@ -1323,75 +1324,68 @@ def opening(path):
 
 
 def read_header(path):
-    """Returns (width, height) of a picture when upright, why it is no ready-made pair, a remark."""
+    """Returns a picture's (width, height) when upright, a remark, and why it is no ready pair."""
     with opening(path) as image:
         turn = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # decodes no pixels
-        swap = turn in {5, 6, 7, 8} and image.format != "TIFF"  # Pillow turns TIFF itself
-        problem = remark = ""
-        if image.format not in {"JPEG", "MPO", "PNG"}:
-            problem = "not JPEG or PNG inside"
-        elif turn in range(2, 9):
-            problem = "turned by EXIF"
-        elif image.has_transparency_data:
-            problem = "transparent"
-        elif image.mode[0] == "I" or image.width < 2:
-            problem = "16 bits of gray" if image.width > 1 else "less than 2 pixels wide"
-        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-            remark = "only its first page or frame is used"
-        elif image.mode[0] not in "IF" and ";16" in str(image.tile):
-            remark = "of 16 bits a channel the upper 8 are used"
-        elif has_fourth_band(image):
-            remark = "its fourth band, not marked as alpha, is dropped"
-        return image.size[::-1] if swap else image.size, problem, remark
+        swap = turn in range(5, 9) and image.format != "TIFF"  # which Pillow turns itself
+        pages = getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
+        deep, is_gray_16 = ";16" in str(image.tile), image.mode[0] == "I"
+        remarks = [(pages, "only the first page is used")]
+        remarks += [(deep and not is_gray_16, "of 16 bits a channel only the upper 8 are used")]
+        remarks += [(has_fourth_band(image), "the fourth band, not marked as alpha, is dropped")]
+        problems = [(image.format not in {"JPEG", "MPO", "PNG"}, "not JPEG or PNG inside")]
+        problems += [(turn in range(2, 9), "turned by EXIF"), (is_gray_16, "16 bits of gray")]
+        problems += [(image.has_transparency_data, "transparent")]
+        problems += [(image.width < 2, "less than 2 pixels wide")]
+        size = image.size[::-1] if swap else image.size
+    return size, *(next((text for true, text in d if true), "") for d in (remarks, problems))
 
 
 def has_fourth_band(image):
-    """Returns whether a TIFF has RGB and a band that it does not call alpha, as infrared."""
+    """Returns whether a TIFF has RGB and a band that it does not call alpha, such as infrared."""
     tags = image.tag_v2 if image.format == "TIFF" else {}
     return tags.get(262) == 2 and tags.get(277, 3) > 3 and not {1, 2} & {*(tags.get(338) or ())}
 
 
-def check_headers(dataset, paths):
-    """Refuses ready-made pairs that training would misread, by their headers; warns of odd ones.
-
-    Returns:
-        The (width, height) of each.
-    """
+def check_headers(flag, paths):
+    """Refuses ready-made pairs that training would misread, by headers alone; warns of odd ones."""
 
     def read(path):
         try:
             return read_header(path)
         except UnreadableError as error:
-            return None, error.problem, ""
+            return (2, 1), "", error.problem
 
-    headers = in_threads(read, paths)
-    problems = [f"{path} ({header[1]})" for path, header in zip(paths, headers) if header[1]]
+    left_out, problems, narrow = LeftOut(), [], []
+    for path, ((width, height), remark, problem) in zip(paths, in_threads(read, paths)):
+        if problem:
+            problems.append(f"{path} ({problem})")
+        elif remark:
+            left_out.remark(path, remark)
+        if width < 1.2 * height:
+            narrow.append(f"{path} ({width}x{height})")
     if problems:
-        more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise UserError(f"--dataset {dataset}: {'; '.join(problems[:10])}{more}; {STAGE_7}")
-    narrow = [f"{path} ({w}x{h})" for path, ((w, h), _, _) in zip(paths, headers) if w < 1.2 * h]
+        raise UserError(f"{flag}: {listed(problems)}; {CURE}")
     if narrow:
-        cut = "is it a pair? Its halves would be twice as high as wide"
-        warn(f"{len(narrow)} of {len(paths)} pictures, e.g. {narrow[0]}: {cut}")
-    return [size for size, _, _ in headers]
+        warn(
+            f"{len(narrow)} of {len(paths)} are no likely pairs, cut in half: {listed(narrow[:2])}"
+        )
 
 
 def kept_size(size, training_size=IMAGE_SIZE):
-    """Returns (width, height) divided by the whole number that leaves at least ENOUGH of it."""
+    """Returns (width, height), divided by a whole number as far as training cannot see it."""
     height, width = training_size
-    factor = max(1, math.floor(min(size[0] / width, size[1] / height) / ENOUGH))
-    return size[0] // factor, size[1] // factor
+    factor = min(size[0] / width, size[1] / height) / (2 * 286 / 256)  # the jitter's, twice
+    return size[0] // max(1, int(factor)), size[1] // max(1, int(factor))
 
 
 def read_picture(path, size=None, span=None):
-    """Reads a picture of any format, upright; what is transparent becomes white.
+    """Reads a picture of any format, upright, on white: (height, width, 3) uint8.
 
     Args:
         size: (width, height) to bring it to.
-        span: as for `to_rgb`.
-
-    Returns:
-        (height, width, 3) uint8.
+        span: (low, high) that become 0 and 255, where pixels have more than 8 bits; without it,
+            all that 16 bits can hold, or else the picture's own range.
     """
     with opening(path) as image:
         if size:
@@ -1404,12 +1398,7 @@ def read_picture(path, size=None, span=None):
 
 
 def to_rgb(image, span=None):
-    """Returns a Pillow image of any mode as RGB.
-
-    Args:
-        span: (low, high), which become 0 and 255, of more than 8 bits a pixel; without it all
-            that the file can have, or has.
-    """
+    """Returns a Pillow image of any mode as RGB; span: as for `read_picture`."""
     if image.mode[0] in "IF":
         low, high = span or ((0, 65535) if ";16" in image.mode else image.getextrema())
         scale = 255.0 / ((high - low) or 1.0)
@@ -1422,7 +1411,7 @@ def to_rgb(image, span=None):
 
 
 def to_tensor(image):
-    """Returns a Pillow image as (height, width, channels): uint8, int32 ("I"), float32 ("F")."""
+    """Returns a Pillow image as (height, width, channels): uint8, int32 ("I") or float32 ("F")."""
     kind = {"I": tf.int32, "F": tf.float32}.get(image.mode, tf.uint8)
     return tf.reshape(tf.io.decode_raw(image.tobytes(), kind), (image.height, image.width, -1))
 
@@ -1440,86 +1429,125 @@ def read_label_map(path, size=None, numbers=False):
     with opening(path) as image:
         image.load()
         labels = ImageOps.exif_transpose(image)
-        palette = labels.getpalette("RGB") if labels.mode == "P" else []
+        palette = labels.getpalette("RGB") if labels.mode == "P" else None
         if labels.mode[0] in "IF" or labels.mode in {"1", "L", "LA"}:
             labels = labels.convert("I")
         elif not palette or not (numbers or palette[::3] == palette[1::3] == palette[2::3]):
             labels = to_rgb(labels)
-        if size:
-            labels = labels.resize(size, Image.Resampling.NEAREST)
+        labels = labels.resize(size or labels.size, Image.Resampling.NEAREST)
         codes = tf.cast(to_tensor(labels), tf.int32)
-    weights = [65536, 256, 1] if labels.mode == "RGB" else [1]
-    return tf.reduce_sum(codes * tf.constant(weights), axis=-1), labels.mode == "RGB"
+    if bool(tf.reduce_all(codes == codes[..., :1])):  # numbers in three equal channels, too
+        return codes[..., 0], False
+    return tf.reduce_sum(codes * tf.constant([65536, 256, 1]), axis=-1), True
 
 
-def paint(codes, classes, colours):
-    """Paints (height, width) int32 class numbers as (height, width, 3) uint8, "#rrggbb" for each."""
-    table = tf.lookup.KeyValueTensorInitializer(
-        tf.constant(classes, tf.int32),
-        tf.constant([int(colour[1:], 16) for colour in colours], tf.int32),
-    )
-    codes = tf.lookup.StaticHashTable(table, -1).lookup(codes)
-    return to_colours(codes)
-
-
-def to_colours(codes):
-    """Returns (height, width) int32 0xrrggbb as (height, width, 3) uint8."""
+def paint(codes, classes=None, colours=None):
+    """Returns (height, width, 3) uint8 of int32 0xrrggbb, or of class numbers and "#rrggbb"."""
+    if classes is not None:
+        values = tf.constant([int(colour[1:], 16) for colour in colours])
+        table = tf.lookup.KeyValueTensorInitializer(tf.constant(classes), values)
+        codes = tf.lookup.StaticHashTable(table, 0).lookup(codes)
     return tf.cast(tf.stack([codes // 65536, codes // 256 % 256, codes % 256], axis=-1), tf.uint8)
-
-
-def line_width(picture):
-    """Returns how wide the lines of a drawing, (height, width, 1) in [0, 1], are in pixels.
-
-    A line's ink is width x length, and the slope of its two edges, summed, is 2 x length.
-    """
-    ink = tf.image.resize(1.0 - picture, [2 * side for side in picture.shape[:2]])[tf.newaxis]
-    slope = tf.norm(
-        tf.image.sobel_edges(ink) / 8.0, axis=-1
-    )  # a line of 1 pixel has none: enlarged
-    slope = tf.reduce_sum(tf.where(slope > 0.02, slope, 0.0))  # the paper's grain has no edges
-    return float(tf.reduce_sum(ink) / slope) if slope > 1.0 else 0.0  # 2 ink / slope, halved
 
 
 def in_threads(function, items):
     """Returns [function(item), ...] in order, with a bar on a terminal if that takes a while."""
-    bar, started, results = keras.utils.Progbar(len(items), unit_name="file"), time.monotonic(), []
+    bar, started, results = keras.utils.Progbar(len(items), unit_name="file"), time.time(), []
     with ThreadPoolExecutor() as pool:
         try:
             for result in pool.map(function, items):
                 results.append(result)
-                if sys.stdout.isatty() and time.monotonic() - started > 1.0:
+                if sys.stdout.isatty() and time.time() > started + 1.0:
                     bar.update(len(results))
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C waits for those under way
+            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C waits for those under way only
     return results
 
 
-def find_unreadable(paths):
-    """Decodes every pair as training does; returns {path: problem} of those that fail."""
+def refuse_unreadable(dataset, paths):
+    """Decodes every pair as training does; raises UserError naming those that fail, if any."""
 
     def check(path):
-        try:
+        with contextlib.suppress(tf.errors.InvalidArgumentError):
             decode_pair(path)
-        except NO_MEMORY:
-            raise  # the picture itself may be sound
-        except tf.errors.OpError as error:
-            return "missing" if isinstance(error, tf.errors.NotFoundError) else "damaged"
-        return ""
+            return ""
+        return f"{path} (damaged)"
 
     with filtering_logs():
-        problems = in_threads(check, paths)
-    return {path: problem for path, problem in zip(paths, problems) if problem}
-
-
-def refuse_unreadable(dataset, paths):
-    """Raises UserError naming the pairs that cannot be decoded, if any."""
-    problems = find_unreadable(paths)
+        problems = [problem for problem in in_threads(check, paths) if problem]
     if problems:
-        named = "; ".join(f"{path} ({problem})" for path, problem in problems.items())
-        raise UserError(f"--dataset {dataset}: fix or remove {named}")
+        raise UserError(f"--dataset {dataset}: fix or remove {listed(problems)}")
 
 
-# === 12. Command line =======================================================
+# === 12. The network for other programs =====================================
+
+SIGNATURE = "serving_default"  # the name that TensorFlow's own servers look for
+
+
+def to_module(generator, size, batch=1):
+    """Returns a generator's test-time pass as a tf.Module. Its dropout is fixed from then on.
+
+    `call` maps condition, (batch, *size, 3) in [-1, 1], to {"picture": the same}. With batch
+    None it takes any number of pictures and normalises each by itself.
+    """
+    states = [id(variable) for variable in generator.non_trainable_variables]
+    for block in generator.encoder + generator.decoder:
+        block.conv.fast = False  # other runtimes know Keras' own convolutions best
+        if isinstance(getattr(block, "dropout", None), layers.Layer):
+            index = states.index(id(block.dropout.seed_generator.state))
+            block.dropout = fixed_dropout(block.dropout, index)
+
+    def call(condition):
+        if batch == 1:
+            return {"picture": generate(generator, condition)}
+        one = tf.function(lambda picture: generate(generator, picture[tf.newaxis])[0])
+        return {"picture": tf.map_fn(one, condition)}
+
+    module = tf.Module()
+    module.weights = [variable.value for variable in generator.variables]
+    signature = [tf.TensorSpec((batch, *size, 3), name="condition")]
+    module.call = tf.function(call, signature).get_concrete_function()
+    return module
+
+
+def fixed_dropout(layer, index):
+    """Returns what `generate` drops in a layer as a constant: TFLite has no such random numbers."""
+
+    def call(x, training):
+        with tf.init_scope():  # runs once, while tracing
+            seeds = tf.constant([0, index], layer.seed_generator.state.dtype)
+            mask, _ = layer.stateless_call([], [seeds], tf.ones(x.shape), training=training)
+        return x * mask  # 0 or 2
+
+    return call
+
+
+def to_tflite(module, precision):
+    """Returns a module for one picture as a TFLite file, weights of float32, float16 or int8."""
+    with filtering_logs(), tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures={SIGNATURE: module.call})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.optimizations = [] if precision == "float32" else [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16] if precision == "float16" else []
+        return converter.convert()
+
+
+def run_tflite(data):
+    """Returns a TFLite file's bytes as a function of `condition`, to {"picture": ...}."""
+    with filtering_logs(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
+        interpreter = tf.lite.Interpreter(model_content=data)
+        interpreter.allocate_tensors()  # prints its notes now
+    return interpreter.get_signature_runner(SIGNATURE)
+
+
+def difference(run, conditions, pictures):
+    """Returns how far an export is from Keras' pictures: mean and most, in shades of 255."""
+    apart = [tf.abs(run(condition=c)["picture"] - p) * 127.5 for c, p in zip(conditions, pictures)]
+    return float(tf.reduce_mean(apart)), float(tf.reduce_max(apart))
+
+
+# === 13. Command line =======================================================
 
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 LOST += (tf.errors.DeadlineExceededError, tf.errors.InternalError)  # another process has gone
@@ -1701,9 +1729,13 @@ def pair_arguments(parser):
     add("--dataset", default="emoji", metavar="NAME|DIR", help=help_text)
     help_text = "AtoB: left half to right half (the dataset's own)"
     add("--direction", choices=["AtoB", "BtoA"], help=help_text)
-    help_text = "size that halves are resized to, in multiples of 256 (256x256)"
-    metavar = "HEIGHTxWIDTH|N"
-    add("--size", type=image_size, default=IMAGE_SIZE, metavar=metavar, help=help_text)
+    add_size(parser, "size that halves are resized to, in multiples of 256 (256x256)")
+
+
+def add_size(parser, help_text):
+    """Adds --size, (height, width)."""
+    options = {"type": image_size, "default": IMAGE_SIZE, "metavar": "HEIGHTxWIDTH|N"}
+    parser.add_argument("--size", help=help_text, **options)
 
 
 def add_filters(parser):
@@ -1720,7 +1752,7 @@ def epoch_steps(args, examples):
     return min(examples // args.batch_size, args.steps_per_epoch or examples)
 
 
-# === 13. Figures ============================================================
+# === 14. Figures ============================================================
 
 
 def save_figure(figure, path):

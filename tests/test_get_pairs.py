@@ -1,0 +1,571 @@
+"""Stage 7: what people bring becomes pairs, and whatever is dropped or changed is said."""
+
+import csv
+import http.server
+import io
+import random
+import shlex
+import tarfile
+import threading
+import unicodedata
+
+import common
+
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageDraw
+
+GET = "07_get_pairs.py"
+
+
+def photo(seed=0, size=(64, 64)):
+    """Noise of one colour and a white square, another picture for each seed."""
+    dice = random.Random(seed)
+    image = Image.new("RGB", size, tuple(dice.randrange(40, 200) for _ in range(3)))
+    x, y = dice.randrange(size[0] // 2), dice.randrange(size[1] // 2)
+    image.paste("white", (x, y, x + size[0] // 3, y + size[1] // 3))
+    return image
+
+
+def label_map(size=(64, 64), classes=(0, 1, 2, 255)):
+    """A map of class numbers: a vertical stripe of each."""
+    image = Image.new("L", size)
+    for n, number in enumerate(classes):
+        image.paste(number, (n * size[0] // len(classes), 0, *size))
+    return image
+
+
+def save(image, path, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+    return path
+
+
+def values(picture, *place):
+    return [int(value) for value in picture[place]]
+
+
+@pytest.fixture
+def get(call_main, tmp_path):
+    """Runs stage 7; returns what it said and the dataset's {split: {name: (left, right)}}."""
+
+    def get(*flags):
+        done = call_main(GET, *flags, "--out", "mine")
+        assert done.returncode == 0, done.stderr
+        pairs = {
+            split.name: {path.stem: common.decode_pair(str(path)) for path in split.glob("*.png")}
+            for split in (tmp_path / "mine").iterdir()
+            if split.is_dir()
+        }
+        return done, pairs
+
+    return get
+
+
+@pytest.fixture
+def refused(call_main, tmp_path):
+    """Runs stage 7; it has to end in one line with the words, and leave nothing."""
+
+    def refused(*flags, words, lines=1):
+        before = sorted(tmp_path.rglob("*"))
+        done = call_main(GET, *flags)
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+        assert len([line for line in done.stderr.splitlines() if "Warning" not in line]) == lines
+        for word in words:
+            assert word in done.stderr.splitlines()[-1]
+        assert sorted(tmp_path.rglob("*")) == before
+        return done
+
+    return refused
+
+
+# === Names and splits ========================================================
+
+LAYOUTS = {  # files of the left and of the right side, what --pair gets
+    "case": ("l/IMG_{}.png", "r/img_{}.JPG", "l r"),
+    "two endings": ("l/{}.jpg.png", "r/{}.jpg", "l r"),
+    "sub-folders": ("l/x/{}.png", "r/x/{}.jpg", "l r"),
+    "suffixes": ("one/{}_A.png", "one/{}_B.png", "one/*_A.png one/*_B.png"),
+    "any extension": ("one/{}_A.png", "one/{}_B.jpg", "one/*_a.* one/*_b.*"),
+    "scenes": ("s{}/depth/1.png", "s{}/color/1.jpg", "s*/depth/*.png s*/color/*.jpg"),
+    "folders of scenes": ("s{}/depth/1.png", "s{}/color/1.jpg", "s*/depth s*/color"),
+    "any depth": ("a/b{}/depth/1.png", "a/b{}/color/1.jpg", "**/depth/* **/color/*"),
+    "one sign": ("{}1.png", "{}2.png", "?1.png ?2.png"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(layout, get, tmp_path):
+    """Broken if names that belong together are not found, or pictures are paired with others."""
+    left, right, patterns = LAYOUTS[layout]
+    for n in range(5):
+        save(photo(n), tmp_path / left.format(n))
+        save(photo(n + 50), tmp_path / right.format(n), quality=95)
+    done, pairs = get("--pair", *patterns.split())
+    assert "5 pairs made, 0 files left out." in done.stdout
+    assert {split: len(files) for split, files in pairs.items()} == {"train": 4, "val": 1}
+    for name, halves in (pairs["train"] | pairs["val"]).items():
+        n = next(int(digit) for digit in name if digit.isdigit())
+        for half, seed in zip(halves, (n, n + 50)):
+            wanted = photo(seed).getpixel((63, 63))
+            assert values(half, 63, 63) == pytest.approx([*wanted], abs=8), name
+
+
+SPLITS = {
+    "training, validation": (
+        "l/training/{}.png l/validation/{}.png",
+        "r/train/{}.png r/val/{}.png",
+        "l r",
+    ),
+    "trainA, testA": (
+        "c/trainA/{}.png c/testA/{}.png",
+        "c/trainB/{}.png c/testB/{}.png",
+        "c/*A c/*B",
+    ),
+    "train/A": (
+        "c/Train/A/{}.png c/Valid/A/{}.png",
+        "c/Train/B/{}.png c/Valid/B/{}.png",
+        "c/*/A c/*/B",
+    ),
+    "years": ("l/train2017/{}.png l/val2017/{}.png", "r/train2017/{}.png r/val2017/{}.png", "l r"),
+    "in the names": ("l/train_{}.png l/val_{}.png", "r/train_{}.png r/val_{}.png", "l r"),
+}
+
+
+@pytest.mark.parametrize("layout", SPLITS)
+def test_given_splits_are_kept(layout, get, refused, tmp_path):
+    """Broken if given splits are shuffled together, or --seed is heeded in silence."""
+    *sides, patterns = SPLITS[layout]
+    for k, side in enumerate(sides):
+        for split, count in zip(side.split(), (3, 2)):
+            for n in range(count):
+                save(photo(n + 10 * k), tmp_path / split.format(n))
+    other = "test" if "test" in sides[0] else "val"
+    refused("--pair", *patterns.split(), "--seed", 1, "--out", "x", words=["--val-share, --seed: "])
+    _, pairs = get("--pair", *patterns.split())
+    assert {split: len(files) for split, files in pairs.items()} == {"train": 3, other: 2}
+
+
+def test_three_splits_and_what_lies_outside(get, tmp_path):
+    """Broken if test/ is lost beside val/, or what is in no split goes to one, or unnamed."""
+    for name in ("train/a", "val/b", "testing/c", "more/d", "e"):
+        for side in "lr":
+            save(photo(), tmp_path / side / f"{name}.png")
+    done, pairs = get("--pair", "l", "r")
+    assert {split: [*files] for split, files in pairs.items()} == {
+        "train": ["a"], "val": ["b"], "test": ["c"]
+    }  # fmt: skip
+    assert "in none of train, val and test, where others are (2)" in done.stderr
+    assert "3 pairs made, 2 files left out" in done.stdout
+
+
+def test_the_share_of_validation_pairs(call_main, tmp_path):
+    """Broken if val/ has another share than asked for, other pairs with the same seed, or all."""
+    for n in range(10):
+        save(photo(n), tmp_path / "p" / f"{n}.png")
+    chosen = []
+    for n, (flags, count) in enumerate(
+        [([], 2), (["--seed", 1], 2), (["--val-share", 0.5], 5), ([], 2)]
+    ):
+        assert call_main(GET, "--edges", "p", "--out", f"m{n}", *flags).returncode == 0
+        train, val = (
+            {p.stem for p in (tmp_path / f"m{n}" / split).iterdir()} for split in ("train", "val")
+        )
+        assert len(val) == count and len(train | val) == 10 and not train & val
+        chosen.append(val)
+    assert chosen[0] == chosen[3] != chosen[1]
+    done = call_main(GET, "--edges", "p", "--out", "x", "--val-share", 0.01)
+    assert done.returncode == 2 and "--val-share 0.01: 0 of 10 pairs would be in val" in done.stderr
+
+
+def test_names_that_do_not_fit(refused, tmp_path):
+    """Broken if the line does not show names of both sides and a pattern that fits."""
+    for n in range(4):
+        save(photo(n), tmp_path / "r" / f"S_{n:04}.jpg")
+        save(photo(n), tmp_path / "l" / f"S_{n:04}_seg.png")
+        save(photo(n), tmp_path / "o" / f"{n}x{n}.png")
+    words = ["s_0000_seg, s_0001_seg and s_0000, s_0001", '"l/*_seg.*" "r/*.*"']
+    refused("--pair", "l", "r", "--out", "x", words=words)
+    refused("--pair", "l/*_seg.*", "o", "--out", "x", words=["stars are equal", "0x0, 1x1"])
+    refused("--pair", "r", "r", "--out", "x", words=["would be its own partner; give patterns"])
+    refused("--pair", "r", "r/*", "--out", "x", words=["would be its own partner"])
+    save(photo(), tmp_path / "r" / "S_0000.png")
+    refused(
+        "--pair", "l/*_seg.*", "r", "--out", "x", words=["S_0000.jpg", "S_0000.png have one name"]
+    )
+
+
+def test_unusable_files_are_named(get, tmp_path):
+    """Broken if a file is dropped without a word, or one bad file ends it all."""
+    korean = unicodedata.normalize("NFD", "한글 사진")
+    for name in ("a", "b", "c", korean, "wide", "lone", "long" * 70):
+        if len(name) < 200:
+            save(photo(), tmp_path / "l" / f"{unicodedata.normalize('NFC', name)}.png")
+        if name not in {"lone", "wide"} and len(name) < 200:
+            save(photo(), tmp_path / "r" / f"{name}.webp", lossless=True)
+    save(photo(size=(96, 64)), tmp_path / "r" / "wide.png")
+    for side in "lr":
+        save(photo(), tmp_path / side / ("d" * 150) / ("e" * 110 + ".png"))
+    for name in ("notes.txt", ".hidden", "cut.jpg", "x.HEIC"):
+        (tmp_path / "l" / name).write_bytes(b"text")
+    done, pairs = get("--pair", "l", "r")
+    assert {*pairs["train"], *pairs["val"]} == {"a", "b", "c", "한글 사진"}
+    for reason, name in {
+        "hidden": ".hidden",
+        "not a picture that Pillow knows: save it as JPEG or PNG": "notes.txt",
+        "without a partner in r": "lone.png",
+        "of other proportions than its partner (64x64, 96x64)": "wide.png",
+        "the name is too long": "_eee",
+    }.items():
+        assert [line for line in done.stderr.splitlines() if reason in line and name in line], (
+            reason
+        )
+    assert "4 pairs made, 7 files left out (named above)." in done.stdout
+
+
+# === Sizes, ranges, bands, levels ============================================
+
+
+def test_the_smaller_half_is_enlarged(get, tmp_path):
+    """Broken if a target shrinks to its condition's size, labels are mixed, or too much is kept."""
+    for n in range(4):
+        save(label_map((32, 32)), tmp_path / "l" / f"{n}.png")
+        save(photo(n, (64, 64) if n else (1800, 1800)), tmp_path / "r" / f"{n}.png")
+    done, pairs = get("--pair", "l", "r", "--labels")
+    pairs = pairs["train"] | pairs["val"]
+    assert pairs["1"][0].shape == pairs["1"][1].shape == (64, 64, 3)
+    assert pairs["0"][1].shape == (600, 600, 3), "a third: training at 256 cannot see more"
+    for left, _ in pairs.values():
+        assert (
+            len(tf.unique(tf.reshape(tf.cast(left, tf.int32) @ [[65536], [256], [1]], [-1])).y) == 4
+        )
+
+
+def test_one_range_for_all_files_of_a_side(get, tmp_path):
+    """Broken if 12 bits are nearly black, negative values black, or each file has its own range."""
+    for n in range(4):
+        save(Image.new("I;16", (8, 8), 1000 * n + 95), tmp_path / "l" / f"{n}.png")
+        save(Image.new("I", (8, 8), 512 * n - 1024), tmp_path / "r" / f"{n}.tif")
+    done, pairs = get("--pair", "l", "r")
+    assert "Range of the conditions: 95 to 3095 becomes 0 to 255 in all files" in done.stdout
+    about = common.describe_dataset("mine")
+    assert about["ranges"] == {"left": [95, 3095], "right": [-1024, 512]}
+    for name, halves in (pairs["train"] | pairs["val"]).items():
+        for half in halves:
+            assert values(half, 4, 4) == pytest.approx([85 * int(name)] * 3, abs=1)
+
+
+def test_values_that_are_no_numbers(get, tmp_path):
+    """Broken if infinity, as depth maps have it, makes all else black."""
+    for n in range(4):
+        save(Image.new("F", (8, 8), 2.0**n if n else float("inf")), tmp_path / "l" / f"{n}.tif")
+        save(photo(n, (8, 8)), tmp_path / "r" / f"{n}.png")
+    done, _ = get("--pair", "l", "r")
+    assert (
+        "holds NaN or infinity: replace them (1): " in done.stderr
+        and "2 to 8 becomes" in done.stdout
+    )
+
+
+@pytest.mark.parametrize("levels, warned", [((0, 1, 2, 3), True), ((0, 255), False)])
+def test_few_gray_levels(levels, warned, get, tmp_path):
+    """Broken if class numbers are trained on as nearly black pictures without a word."""
+    for n in range(4):
+        save(photo(n), tmp_path / "l" / f"{n}.png")
+        save(label_map(classes=levels), tmp_path / "r" / f"{n}.png")
+    done, _ = get("--pair", "l", "r")
+    assert ("targets have 4 gray levels, from 0 to 3: class numbers" in done.stderr) == warned
+
+
+def test_ready_pairs_of_any_kind(get, tmp_path):
+    """Broken if the cure for ready-made pairs that training cannot use makes others of them."""
+    for n, kind in enumerate(["a.webp", "b.bmp", "c.tif", "d.png"]):
+        image = Image.new("RGBA", (128, 64), (0, 0, 0, 0))
+        image.paste(photo(n), (0, 0))
+        save(image.convert("RGB" if kind == "b.bmp" else "RGBA"), tmp_path / "p" / "train" / kind)
+        save(photo(n, (64, 64)), tmp_path / "p" / "val" / f"{n}.jpg")
+    done, pairs = get("--pair", "p")
+    assert [*map(len, (pairs["train"], pairs["val"]))] == [4, 4]
+    assert values(pairs["train"]["d"][1], 9, 9) == [255, 255, 255], "on white"
+    assert values(pairs["train"]["d"][0], 63, 63) == [*photo(3).getpixel((63, 63))]
+    assert "no likely pair, and cut in half (4)" in done.stderr
+
+
+# === Label maps ==============================================================
+
+
+def test_class_numbers_get_colours(get, tmp_path):
+    """Broken if a class changes its colour from map to map, 255 is lost, or names get mixed up."""
+    for n in range(4):
+        save(label_map(classes=(0, 7, 255) if n else (7, 0)), tmp_path / "l" / f"{n}.png")
+        save(photo(n), tmp_path / "r" / f"{n}.png")
+    (tmp_path / "p.csv").write_text("class,colour,name\n7,#00FF00,tree\n0,#000000,\n")
+    done, pairs = get("--pair", "l", "r", "--labels", "p.csv")
+    assert "not in the palette, and given other colours: 255" in done.stderr
+    about = common.describe_dataset("mine")
+    assert about["classes"] == [0, 7, 255] and about["condition"] == "labels"
+    assert about["colours"][:2] == [["#000000", ""], ["#00ff00", "tree"]]
+    left, _ = (pairs["train"] | pairs["val"])["0"]
+    assert values(left, 9, 9) == [0, 255, 0] and values(left, 9, 60) == [0, 0, 0]
+    with (tmp_path / "mine" / "labels.csv").open() as file:
+        assert [row["pictures"] for row in csv.DictReader(file)] == ["4", "4", "3"]
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_a_palette_mends_jpeg_and_soft_edges(soft, get, refused, tmp_path):
+    """Broken if maps saved as JPEG are all left out, or their pixels changed without a number."""
+    colours = [(220, 20, 60), (0, 0, 142), (70, 130, 180)]
+    for n in range(4):
+        image = Image.new("RGB", (256, 256))
+        for k, colour in enumerate(colours * 4):
+            ImageDraw.Draw(image).ellipse(
+                [k * 20, n * 20 + k * 9, k * 20 + 70, n * 20 + k * 9 + 70], colour
+            )
+        form = {} if soft else {"quality": 75}
+        image = image.resize(
+            (64, 64), Image.Resampling.LANCZOS if soft else Image.Resampling.NEAREST
+        )
+        save(image, tmp_path / "l" / f"{n}.{'png' if soft else 'jpg'}", **form)
+        save(photo(n), tmp_path / "r" / f"{n}.png")
+    done = refused(
+        "--pair", "l", "r", "--labels", "--out", "x", words=["0 classes in 0 label maps"]
+    )
+    assert "give --labels a palette (CSV)" in done.stderr
+    rows = ["class,colour,name", "0,#000000,void", "1,#dc143c,a", "2,#00008e,b", "3,#4682b4,c"]
+    (tmp_path / "p.csv").write_text("\n".join(rows))
+    done, pairs = get("--pair", "l", "r", "--labels", "p.csv")
+    assert (
+        "% of the label maps' pixels had other colours and get the nearest"
+        in done.stdout + done.stderr
+    )
+    for left, _ in (pairs["train"] | pairs["val"]).values():
+        codes = tf.cast(left, tf.int32) @ [[65536], [256], [1]]
+        assert {int(code) for code in tf.unique(tf.reshape(codes, [-1])).y} <= {
+            0,
+            0xDC143C,
+            0x8E,
+            0x4682B4,
+        }
+
+
+def test_kinds_of_label_maps_are_not_mixed(get, refused, tmp_path):
+    """Broken if numbers and colours are mixed, or one black map among coloured ones is refused."""
+    for n in range(4):
+        image = Image.new("RGB", (64, 64))
+        image.paste((200, 0, 0), (0, 0, 64 if n else 0, 32))
+        save(image, tmp_path / "l" / f"{n}.png")
+        save(photo(n), tmp_path / "r" / f"{n}.png")
+    _, pairs = get("--pair", "l", "r", "--labels")
+    assert common.describe_dataset("mine")["colours"] == [["#000000", ""], ["#c80000", ""]]
+    save(label_map(), tmp_path / "l" / "0.png")
+    words = ["0.png has class numbers", "has colours: make them of one kind"]
+    refused("--pair", "l", "r", "--labels", "--out", "x", words=words)
+
+
+def test_colours_of_new_classes(stage7):
+    """Broken if a class gets the colour of another: black, dark red, dark green first."""
+    colours = [*stage7.voc_colours({"#800000"})]
+    assert colours[:2] == ["#000000", "#008000"] and len({*colours}) == len(colours) == 511
+
+
+def test_cityscapes(get, tmp_path):
+    """Broken if the folders of Cityscapes are not found, or a road is called otherwise."""
+    for split, colours in (
+        ("train", ((128, 64, 128), (0, 0, 142))),
+        ("val", ((128, 64, 128), (70, 130, 180))),
+    ):
+        for kind, end in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_color")):
+            image = Image.new("RGB", (64, 32), colours[0])
+            image.paste(colours[1], (32, 0, 64, 32))
+            save(image, tmp_path / "licensed" / kind / split / "ulm" / f"ulm_{split}_{end}.png")
+    _, pairs = get("--import-cityscapes", "licensed")
+    assert [*pairs["train"], *pairs["val"]] == ["ulm_ulm_train", "ulm_ulm_val"]
+    assert pairs["train"]["ulm_ulm_train"][0].shape == (256, 256, 3)
+    colours = common.describe_dataset("mine")["colours"]
+    assert colours == [["#00008e", "car"], ["#4682b4", "sky"], ["#804080", "road"]]
+
+
+# === Edges, the dataset's folder, mistakes ===================================
+
+
+def test_edges_by_hand(stage7):
+    """Broken if a step of brightness is not drawn in black, or plain ground is not white.
+
+    A step in the middle, blurred twice: the strongest edge is ink 1.5 - 0.5 = 1, black.
+    """
+    step = tf.repeat(tf.where(tf.range(40) < 20, 50, 200)[tf.newaxis, :, tf.newaxis], 30, axis=0)
+    sketch = stage7.draw_edges(tf.cast(tf.repeat(step, 3, axis=-1), tf.uint8))
+    assert sketch.shape == (30, 40, 3) and sketch.dtype == tf.uint8
+    row = values(sketch, 15, slice(None), 0)
+    assert min(row[18:22]) == 0 and {*row[:15], *row[25:]} == {255} and row[:20] == row[20:][::-1]
+
+
+def test_the_next_commands(get, call_main, tmp_path):
+    """Broken if the commands that the last lines name do not find the dataset."""
+    for n in range(5):
+        save(photo(n, (300, 200)), tmp_path / "photos" / f"{n}.jpg")
+    done, pairs = get("--edges", "photos", "--size", "256x512")
+    assert pairs["train"]["1"][0].shape == (256, 512, 3)
+    assert common.describe_dataset("mine")["condition"] == "sketch"
+    look, train = (shlex.split(line) for line in done.stdout.splitlines()[-2:])
+    assert train[1:6] == ["05_pix2pix_train.py", "--dataset", "mine", "--size", "256x512"]
+    done = call_main(*look[1:])
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_dataset_appears_when_it_is_complete(stage7, tmp_path):
+    """Broken if a dataset has its name while it is being made, or a failure leaves something."""
+    out = tmp_path / "mine"
+    with pytest.raises(RuntimeError), stage7.new_dataset(out, {}) as folder:
+        (folder / "half").touch()
+        assert not out.exists()
+        raise RuntimeError
+    assert not [*tmp_path.iterdir()]
+    with stage7.new_dataset(out, {"direction": "BtoA"}) as folder:
+        (folder / "train").mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert {path.name for path in out.iterdir()} == {"train", "dataset.json"}
+    with pytest.raises(common.UserError, match="already exists"), stage7.new_dataset(out, {}):
+        pass
+
+
+MISTAKES = {
+    "--pair l gone --out x": "--pair gone: no such folder",
+    "--pair l r r --out x": "--pair: takes one or two; put patterns in quotes",
+    "--pair l r": "--out: name the folder of the new dataset",
+    "--pair l r --out taken": "taken: already exists",
+    "--pair l r --labels bad.csv --out x": "bad.csv: needs class,colour,name (colour red",
+    "--pair l r --labels empty.csv --out x": "empty.csv: needs class,colour,name (no class",
+    "--pair l r --labels none.csv --out x": "none.csv: No such file",
+    "--pair l --labels --out x": "--labels: goes with two folders of --pair",
+    "--edges l --labels --out x": "--labels: goes with two folders of --pair",
+    "--edges empty --out x": "--edges empty: no picture that can be read",
+    "--edges l --url http://x --out x": "--url: goes with --download only",
+    "--download facades --size 512 --out x": "--size: not with --download",
+    "--download facades --seed 1 --out x": "--val-share, --seed: go with --pair and --edges",
+    "--import-cityscapes l --out x": "no such folder (l/gtFine)",
+    "--download facades --url none.tgz --out x": "none.tgz: no such file",
+    "--download facades --url bad.csv --out x": "bad.csv: damaged, or not a .tar.gz",
+}
+
+
+@pytest.mark.parametrize("flags", MISTAKES)
+def test_mistakes(flags, refused, tmp_path):
+    """Broken if a mistake is not told in one line that names it, or leaves something behind."""
+    for n in range(3):
+        save(label_map(), tmp_path / "l" / f"{n}.png")
+        save(photo(n), tmp_path / "r" / f"{n}.png")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.csv").write_text("class,colour\n1,red\n")
+    (tmp_path / "empty.csv").write_text("")
+    refused(*flags.split(), words=[MISTAKES[flags]])
+
+
+# === Downloads ===============================================================
+
+
+def archive(extra=(), count=3):
+    """A .tar.gz of facades/ as the paper's server has it; `extra` are members of other kinds."""
+    file, dice = io.BytesIO(), random.Random(0)
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        members = {"facades/README": dice.randbytes(20_000)}
+        for n in range(2 * count):
+            picture = io.BytesIO()
+            photo(n, (32, 16)).save(picture, "PNG")
+            members[f"facades/{'train' if n < count else 'val'}/{n}.png"] = picture.getvalue()
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        for member in extra:
+            tar.addfile(member)
+    return file.getvalue()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves `server.data`; `server.plan` has a fault for each request."""
+
+    def do_GET(self):
+        server, fault = self.server, self.server.plan.pop(0) if self.server.plan else {}
+        asked = self.headers.get("Range")
+        server.asked.append(asked)
+        start = int(asked[6:-1]) if asked and server.ranges else 0
+        if "status" in fault or start >= len(server.data):
+            self.send_response(fault.get("status", 416))
+            self.send_header("Content-Range", f"bytes */{len(server.data)}")
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Type", fault.get("type", "application/gzip"))
+        self.send_header("Content-Length", str(len(server.data) - start))
+        self.end_headers()
+        self.wfile.write(server.data[start : fault.get("cut", len(server.data))])
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.plan, server.asked, server.ranges, server.data = [], [], True, archive()
+        server.url = f"http://127.0.0.1:{server.server_port}/facades.tar.gz"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_broken_download_is_continued(ranges, server, call_main, tmp_path):
+    """Broken if the same command does not continue, fetches all again, or damages the archive."""
+    command = [GET, "--download", "facades", "--url", server.url, "--out", "data/f"]
+    server.ranges, part = ranges, tmp_path / "data" / ".f.tar.gz.part"
+    server.plan = [{"cut": 10_000}, {"status": 503}, {"type": "text/html"}]
+    for problem in (f"10000 of {len(server.data)} bytes came", "503", "sends a web page"):
+        done = call_main(*command)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+        assert problem in done.stderr and "run the same command again to continue" in done.stderr
+        assert part.stat().st_size == 10_000 and [*part.parent.iterdir()] == [part]
+    done = call_main(*command)
+    assert done.returncode == 0, done.stderr
+    assert server.asked == [None, *["bytes=10000-"] * 3]
+    assert "facades has 3 pairs in train, but is known to have 400" in done.stderr
+    assert {p.name for p in (tmp_path / "data" / "f").iterdir()} >= {"train", "val", "dataset.json"}
+    assert not part.exists() and common.describe_dataset("data/f")["direction"] == "BtoA"
+    done = call_main(*command)
+    assert done.returncode == 0 and "is already there" in done.stdout and len(server.asked) == 4
+
+
+def test_parts_of_earlier_tries(server, call_main, tmp_path):
+    """Broken if a complete part is in the way, or one of something else is so for good."""
+    command = [GET, "--download", "facades", "--url", server.url, "--out", "f"]
+    part = tmp_path / ".f.tar.gz.part"
+    for data, tries in ((bytes(len(server.data) + 9), 2), (bytes(9), 2), (server.data, 1)):
+        part.write_bytes(data)
+        codes = [call_main(*command).returncode for _ in range(tries)]
+        assert codes == [2, 0][-tries:]
+        (tmp_path / "f").rename(tmp_path / f"f{len(data)}")
+
+
+TRAPS = {
+    "cut": lambda: archive()[:-3000],
+    "a link": lambda: archive([link("facades/train/x.png", "/etc/passwd")]),
+    "a path that leads outside": lambda: archive([tarfile.TarInfo("../../x.png")]),
+    "no pictures": lambda: archive(count=0),
+}
+
+
+def link(name, target):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = tarfile.SYMTYPE, target
+    return member
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_archives_that_are_refused(trap, refused, tmp_path):
+    """Broken if a damaged or dangerous archive writes anything, or ends in a traceback."""
+    (tmp_path / "a.tgz").write_bytes(TRAPS[trap]())
+    refused("--download", "facades", "--url", "a.tgz", "--out", "x", words=["a.tgz: "])

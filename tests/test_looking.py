@@ -1,0 +1,279 @@
+"""Stage 3: pairs are measured, drawn and doubted; stage 6: files are coloured as they are."""
+
+import argparse
+import json
+import random
+
+import common
+
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageDraw, ImageOps
+
+LOOK, COLOUR = "03_pix2pix_data.py", "06_sketch_pad.py"
+
+
+def drawing(seed=0, size=256, pen=6, paper=255, ink=0):
+    """Lines that differ from seed to seed."""
+    dice, image = random.Random(seed), Image.new("L", (size, size), paper)
+    for _ in range(4):
+        line = [dice.randrange(size) for _ in range(4)]
+        ImageDraw.Draw(image).line(line, fill=ink, width=pen)
+    return image.convert("RGB")
+
+
+def save(image, path, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+    return path
+
+
+def values(picture, *place):
+    return [float(value) for value in picture[place]]
+
+
+def pair(left, right):
+    image = Image.new("RGB", (left.width + right.width, left.height))
+    image.paste(left, (0, 0))
+    image.paste(right, (left.width, 0))
+    return image
+
+
+def coloured(image, seed):
+    """The same lines on a ground of another colour."""
+    dice = random.Random(seed + 99)
+    return ImageOps.colorize(
+        image.convert("L"), "black", tuple(dice.randrange(99, 255) for _ in "rgb")
+    )
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A sound dataset of 6 training pairs and 2 to validate with."""
+    for n in range(8):
+        left = drawing(n, size=64, pen=2)
+        split = "train" if n < 6 else "val"
+        save(pair(left, coloured(left, n)), tmp_path / "mine" / split / f"{n}.png")
+    return tmp_path / "mine"
+
+
+# === Stage 3 =================================================================
+
+
+def test_a_sound_dataset(mine, call_main, tmp_path):
+    """Broken if stage 3 doubts sound pairs, counts others than there are, or draws nothing."""
+    done = call_main(LOOK, "--dataset", "mine", "--size", "256x512")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["train", "6", "0", "64x64", "(6)"] in rows and ["val", "2", "0", "64x64", "(2)"] in rows
+    assert "mine, AtoB: condition = left half, target = right half" in done.stdout
+    width, height = Image.open(tmp_path / "runs/03_pix2pix_data/augmentation.png").size
+    assert width > 1.5 * height, "not at --size 256x512"
+
+
+def test_unreadable_and_unused_files_are_named(mine, call_main, tmp_path):
+    """Broken if the user has to find damaged files one by one, or what is sound is not measured."""
+    data = (mine / "train" / "0.png").read_bytes()
+    (mine / "train" / "cut.png").write_bytes(data[: len(data) // 2])
+    (mine / "val" / "text.png").write_text("no picture")
+    save(Image.new("RGBA", (64, 32)), mine / "train" / "clear.png")
+    save(Image.new("RGB", (64, 32)), mine / "train" / "old.bmp")
+    done = call_main(LOOK, "--dataset", "mine")
+    assert done.returncode == 2
+    *_, last = done.stderr.splitlines()
+    for word in (
+        "cut.png (damaged",
+        "text.png (not a picture",
+        "clear.png (transparent)",
+        "stage 7",
+    ):
+        assert word in last or word == "stage 7" and "07_get_pairs.py" in last
+    assert "not called .jpg or .png (1): " in done.stderr and "1 files left out" in done.stdout
+    rows = [line.split()[:3] for line in done.stdout.splitlines()]
+    assert ["train", "6", "2"] in rows and ["val", "2", "1"] in rows
+    for path in (mine / "val").iterdir():
+        path.write_text("no picture")
+    done = call_main(LOOK, "--dataset", "mine")
+    assert done.returncode == 2 and "no readable picture in val" in done.stderr
+
+
+def test_frames_of_a_clip(mine, call_main):
+    """Broken if validation pairs that are nearly trained on flatter the scores without a word."""
+    for n in (0, 1):
+        image = Image.open(mine / "train" / f"{n}.png").copy()
+        ImageDraw.Draw(image).point((3, 3), fill="red")
+        save(image, mine / "val" / f"9{n}.png")
+    done = call_main(LOOK, "--dataset", "mine")
+    assert (
+        "2 of 4 validation pairs nearly equal a training pair, e.g. mine/val/90.png" in done.stderr
+    )
+    assert "and mine/train/0.png" in done.stderr
+
+
+@pytest.mark.parametrize("size", [(400, 300), (256, 256)])
+def test_single_pictures_are_no_pairs(size, call_main, tmp_path):
+    """Broken if single photographs are cut in half and trained on without a word."""
+    for n in range(8):
+        image = drawing(n, size=400, pen=9).resize(size)
+        save(coloured(image, n), tmp_path / "photos" / ("val" if n > 5 else "train") / f"{n}.jpg")
+    done = call_main(LOOK, "--dataset", "photos")
+    assert (
+        done.returncode == 0 and "hardly more alike than halves of different files" in done.stderr
+    )
+
+
+def test_measures_by_hand(stage3, tmp_path):
+    """Broken if channels are exchanged, or sizes, ink and colours are not those of the halves."""
+    left, right = Image.new("RGB", (32, 32), "white"), Image.new("RGB", (32, 32), (255, 0, 51))
+    left.paste("black", (0, 0, 8, 32))
+    path = str(save(pair(left, right), tmp_path / "a.png"))
+    found = stage3.measure([path], "AtoB", size=(32, 32))
+    assert dict(found.sizes) == {"32x32": 1} and found.ink == [0.25]
+    assert values(found.mean) == pytest.approx([0.5, 0.5, 0.5, 1.0, -1.0, -0.6])
+    assert values(found.spread) == pytest.approx([0.75**0.5] * 3 + [0.0] * 3, abs=1e-3)
+    assert values(found.colours) == [2.0, 1.0]
+    assert values(found.counts, 3, slice(-1, None)) == [32.0 * 32.0]
+    found = stage3.measure([path], "BtoA", size=(32, 32))
+    assert values(found.mean)[:3] == pytest.approx([1.0, -1.0, -0.6])
+
+
+# === Stage 6 =================================================================
+
+
+@pytest.fixture
+def read(stage6):
+    """Reads a file as --colour does; returns the sheet, the size, and what was said of the file."""
+
+    def read(path, kind="picture", whole=False, clean=False, invert=False, **conditions):
+        usual = {"kind": kind, "size": (256, 256), "line_width": 7.0, "colours": []}
+        args = argparse.Namespace(whole=whole, clean=clean, invert=invert)
+        left_out = common.LeftOut()
+        sheet, size = stage6.read_condition(path, usual | conditions, args, left_out)
+        return sheet, size, " ".join(left_out.remarks)
+
+    return read
+
+
+def test_nothing_is_rewritten_unless_asked(read, tmp_path):
+    """Broken if gray shading of a sketch is flattened, or white on black is given no cure."""
+    shades = Image.linear_gradient("L").point(lambda value: 100 + value * 0.6).convert("RGB")
+    sheet, _, said = read(save(shades, tmp_path / "a.png"), "sketch")
+    wanted = [(100 + int(n * 0.6)) / 127.5 - 1 for n in range(256)]
+    assert not said and values(sheet, 0, slice(None), 9, 0) == pytest.approx(wanted, abs=0.02)
+    path = save(drawing(paper=0, ink=255), tmp_path / "canny.png")
+    sheet, _, said = read(path, "sketch")
+    assert "dark paper" in said and "give --invert" in said and float(tf.reduce_mean(sheet)) < -0.5
+    sheet, _, said = read(path, "sketch", invert=True)
+    assert not said and float(tf.reduce_mean(sheet)) > 0.5
+    assert not read(path, "picture")[2], "a run on photographs knows dark ones"
+
+
+def test_photographs_of_drawings_are_cleaned_when_asked(read, tmp_path):
+    """Broken if paper stays gray, ink pale, or thin lines thinner than the run's."""
+    photo = Image.composite(
+        Image.new("L", (512, 512), 90),
+        Image.linear_gradient("L").resize((512, 512)).point(lambda v: 150 + v * 0.3),
+        ImageOps.invert(drawing(size=512, pen=3)).convert("L"),
+    )
+    sheet, _, _ = read(save(photo, tmp_path / "a.png"), "sketch", clean=True)
+    levels = tf.sort(tf.reshape(sheet, [-1]))
+    assert float(levels[len(levels) // 2]) == 1.0 and float(levels[len(levels) // 100]) < -0.9
+    ink = float(tf.reduce_mean(tf.cast(sheet < 0, tf.float32)))
+    thin, _, _ = read(tmp_path / "a.png", "sketch", clean=True, line_width=1.5)
+    assert ink > 1.6 * float(tf.reduce_mean(tf.cast(thin < 0, tf.float32))), (
+        "not widened to the pen"
+    )
+
+
+def test_the_range_of_training_is_used(read, tmp_path):
+    """Broken if 12 bits are coloured as nearly black, or a range is guessed in silence."""
+    path = save(Image.new("I;16", (64, 64), 1024), tmp_path / "a.png")
+    sheet, _, said = read(path, range=[0, 4096])
+    assert values(sheet, 0, 9, 9) == pytest.approx([-0.5] * 3, abs=0.01) and not said
+    assert "more than 8 bits, of which the run knows no range" in read(path)[2]
+
+
+def test_label_maps_take_the_colours_of_the_run(read, tmp_path):
+    """Broken if a wide map is cut or mixed, classes get others' colours, or strange ones pass."""
+    labels = {"colours": [["#ff0000", "car"], ["#0000ff", ""]], "classes": [7, 0]}
+    image = Image.new("L", (512, 100))
+    image.paste(7, (0, 0, 257, 100))
+    path = save(image, tmp_path / "map.png")
+    sheet, size, said = read(path, "labels", **labels)
+    assert size == (512, 100) and not said and sheet.shape == (1, 256, 256, 3)
+    assert values(sheet, 0, 9, 127) == [1, -1, -1] and values(sheet, 0, 9, 129) == [-1, -1, 1]
+    whole, _, _ = read(path, "labels", whole=True, **labels)
+    assert whole.shape == (1, 100, 512, 3) and values(whole, 0, 9, 256) == [1, -1, -1]
+    red = save(Image.new("RGB", (64, 64), "red"), tmp_path / "red.png")
+    assert values(read(red, "labels", **labels)[0], 0, 9, 9) == [1, -1, -1]
+    green = save(Image.new("RGB", (64, 64), "green"), tmp_path / "green.png")
+    assert "no colour of the run's label maps" in read(green, "labels", **labels)[2]
+    with pytest.raises(common.UnreadableError, match="classes that the run was not trained on: 9"):
+        read(save(Image.new("L", (64, 64), 9), tmp_path / "nine.png"), "labels", **labels)
+
+
+@pytest.fixture
+def run(make_run, tmp_path):
+    """An untrained run of narrow networks, on photographs."""
+    common.keras.utils.set_random_seed(0)
+    flags = {"--size": "256x256", "--filters": 2}
+    run = make_run(tmp_path / "run", common.UNet(2), flags=flags)
+    options = json.loads((run / "options.json").read_text())
+    options["data"]["condition"] = {"kind": "picture", "line_width": None, "colours": []}
+    (run / "options.json").write_text(json.dumps(options))
+    return run
+
+
+def test_files_and_folders_are_coloured(run, call_main, tmp_path):
+    """Broken if a result has another place, size or picture than its file's, or one is lost."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = coloured(drawing(size=512, pen=20), 0).resize((600, 400))
+    save(photo, tmp_path / "in" / "deep" / "a.webp", lossless=True)
+    save(photo, tmp_path / "in" / "turned.jpg", exif=exif)
+    (tmp_path / "in" / "notes.txt").write_text("text")
+    done = call_main(COLOUR, "--run", "run", "--colour", "in", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert "notes.txt" in done.stderr and "2 pictures coloured, 1 files left out" in done.stdout
+    sizes = {path.stem: Image.open(path).size for path in (tmp_path / "out").rglob("*.png")}
+    assert sizes == {"a": (384, 256), "turned": (256, 384)}
+    assert (tmp_path / "out" / "deep" / "a.png").exists()
+    done = call_main(
+        COLOUR, "--run", "run", "--colour", "in/deep/a.webp", "--whole", "--out", "whole"
+    )
+    assert done.returncode == 0 and "whole/a.png  600x400" in done.stdout, done.stderr
+    generator, _ = common.load_generator(run)
+    sheet = (
+        tf.cast(common.read_picture(tmp_path / "in/deep/a.webp"), tf.float32)[tf.newaxis] / 127.5
+        - 1
+    )
+    padded = tf.pad(sheet, [[0, 0], [56, 56], [84, 84], [0, 0]], "REFLECT")
+    wanted = common.generate(generator, padded)[:, 56:-56, 84:-84]
+    found = (
+        tf.cast(common.decode_picture(str(tmp_path / "whole" / "a.png")), tf.float32) / 127.5 - 1
+    )
+    assert float(tf.reduce_max(tf.abs(found - wanted[0]))) < 0.01
+
+
+MISTAKES = {
+    "--colour gone": "--colour gone: no such file or folder",
+    "--colour notes.txt": "--colour notes.txt: not a picture",
+    "--colour empty": "--colour: no picture that can be read",
+    "--colour a.png b/a.jpg": "would have the same result",
+    "--colour a.png --out .": "a.png: is there already; give another --out",
+    "--colour a.png --out . --force": "a.png: is there already",
+    "--whole": "--whole: goes with --colour only",
+}
+
+
+@pytest.mark.parametrize("flags", MISTAKES)
+def test_mistakes(flags, run, call_main, tmp_path):
+    """Broken if a mistake is not told in one line, or an earlier file is lost."""
+    save(drawing(), tmp_path / "a.png")
+    save(drawing(), tmp_path / "b" / "a.jpg")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("text")
+    before = sorted(tmp_path.rglob("*"))
+    done = call_main(COLOUR, "--run", "run", "--out", "new", *flags.split())
+    assert done.returncode == 2 and MISTAKES[flags] in done.stderr.splitlines()[-1], done.stderr
+    assert len(done.stderr.splitlines()) == 1 and sorted(tmp_path.rglob("*")) == before
