@@ -179,12 +179,20 @@ def kind_of_conditions(about, paths):
 
 @contextlib.contextmanager
 def naming_damaged(dataset, paths):
-    """Names the pictures that cannot be decoded, if the block fails because of one."""
+    """If the block fails at a picture that cannot be decoded, decodes all and names those."""
     try:
         yield
     except tf.errors.InvalidArgumentError:
-        common.refuse_unreadable(dataset, paths)
-        raise
+        bad = []
+        for path in paths:
+            try:
+                common.decode_pair(path)
+            except tf.errors.InvalidArgumentError:
+                bad.append(path)
+        if not bad:
+            raise
+        named = f"fix or remove {common.listed(bad)}, which cannot be decoded"
+        raise common.UserError(f"--dataset {dataset}: {named}") from None
 
 
 def main(argv=None):
@@ -201,7 +209,7 @@ def main(argv=None):
     steps = common.epoch_steps(args, len(train))
     common.check_headers(f"--dataset {args.dataset}", train + val)
     left_out.tell(f"{len(train)} pairs to train on, {len(val)} to validate with")
-    with naming_damaged(args.dataset, train + val), common.filtering_logs():
+    with common.filtering_logs(), naming_damaged(args.dataset, train + val):
         kind = kind_of_conditions(about, train)
     condition = {"kind": kind} | {k: about[k] for k in ("colours", "classes") if k in about}
     side = "left" if args.direction == "AtoB" else "right"

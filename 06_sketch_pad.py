@@ -359,17 +359,17 @@ def pack(data):
 
 def write_page(runs, path, args):
     """Writes the page: web/pad.html with the runs' networks, what runs them, and examples."""
-    examples = read_examples(runs[0])
-    conditions = [condition_of(run, examples) for run in runs]
-    for run, condition in zip(runs, conditions):
+    first, *others = [condition_of(run) for run in runs]
+    for run, other in zip(runs[1:], others):
         for name in ("kind", "size", "colours"):
-            if condition[name] != conditions[0][name]:
+            if other[name] != first[name]:
                 raise common.UserError(f"--run {run}: its {name} differs from that of {runs[0]}")
+    examples = read_examples(runs[0])
     networks = [to_network(run, examples, args) for run in runs]
     losses = [common.read_run(run)[0]["flags"]["--loss"] for run in runs]
     parts = [b"\n".join((WEB / name).read_bytes() for name in names) for names in PARTS] + networks
     packed = "\n".join(map(pack, parts))
-    about = conditions[0] | {
+    about = condition_of(runs[0], examples) | {
         "runs": [{"name": run.name, "loss": loss} for run, loss in zip(runs, losses)],
         "examples": [
             {"condition": to_url(drawn, "png"), "real": to_url(real, "jpeg", quality=90)}
@@ -412,6 +412,9 @@ def main(argv=None):
     }.items():
         add(flag, action="store_true", help=f"with --colour: {help_text}")
     args = parser.parse_args(argv)
+    for name in ("whole", "clean", "invert", "force"):
+        if vars(args)[name] and not args.colour:
+            parser.error(f"--{name}: goes with --colour only")
     if args.colour and len(args.run) > 1:
         parser.error("--colour takes one --run")
     if args.colour:

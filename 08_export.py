@@ -117,7 +117,7 @@ def main(argv=None):
 
     refuse_taken(args.out, args.force)  # mistakes first: loading takes a while
     generator, flags = common.load_generator(args.run, args.best)
-    export(generator, flags["--size"], args.precision, args.out)
+    export(generator, flags["--size"], args.precision, args.out.resolve())  # behind a link
     print("\n".join(str(args.out / name) for name in sorted(FILES)))
 
 

@@ -1391,7 +1391,9 @@ def read_picture(path, size=None, span=None):
         if size:
             image.draft(None, (max(size), max(size)))  # libjpeg decodes an eighth, or more
         image.load()
-        picture = to_rgb(ImageOps.exif_transpose(image), span)
+        fourth_band = has_fourth_band(image)  # the copy that is turned does not say so
+        upright = ImageOps.exif_transpose(image)
+        picture = to_rgb(upright.convert("RGB") if fourth_band else upright, span)
         if size and picture.size != tuple(size):
             picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
         return to_tensor(picture)
@@ -1404,7 +1406,7 @@ def to_rgb(image, span=None):
         scale = 255.0 / ((high - low) or 1.0)
         image = image.convert("F").point(lambda value: value * scale + (0.5 - low * scale))
         return image.convert("L").convert("RGB")
-    if image.has_transparency_data and not has_fourth_band(image):
+    if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
@@ -1462,21 +1464,6 @@ def in_threads(function, items):
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C waits for those under way only
     return results
-
-
-def refuse_unreadable(dataset, paths):
-    """Decodes every pair as training does; raises UserError naming those that fail, if any."""
-
-    def check(path):
-        with contextlib.suppress(tf.errors.InvalidArgumentError):
-            decode_pair(path)
-            return ""
-        return f"{path} (damaged)"
-
-    with filtering_logs():
-        problems = [problem for problem in in_threads(check, paths) if problem]
-    if problems:
-        raise UserError(f"--dataset {dataset}: fix or remove {listed(problems)}")
 
 
 # === 12. The network for other programs =====================================
@@ -1671,7 +1658,7 @@ def number(low, high, kind=float):
     def parse(text):
         value = kind(text)  # argparse turns a ValueError into its own message
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not from {low:.10g} to {high:.10g}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not from {low:.10g} to {high:.10g}")
         return value
 
     parse.__name__ = "whole number" if kind is int else "number"

@@ -165,7 +165,7 @@ def make_run(few_pairs):
         without_skips = isinstance(generator, common.EncoderDecoder)
         usual = {"--dataset": str(few_pairs), "--direction": direction, "--epochs": 1}
         usual |= {"--generator": "encoder-decoder" if without_skips else "unet", "--norm": "batch"}
-        usual |= {"--filters": generator.encoder[0].conv.filters, "--size": "256x256"}
+        usual |= {"--filters": generator.encoder[0].conv.filters, "--size": [256, 256]}
         usual |= {"--loss": "l1+cgan", "--lambda-l1": 100.0, "--augment": "jitter", "--seed": 0}
         data = {"files": "x", "bytes": 1, "train": 4, "val": 2, "condition": {"kind": "sketch"}}
         options = {"format": common.FORMAT, "stage": "pix2pix", "flags": usual | (flags or {})}

@@ -266,13 +266,16 @@ def test_remarks(tmp_path):
     )
     assert common.read_header(path)[1:] == ("", ""), "phones keep another view behind the picture"
     bands = Image.new("RGBA", (4, 4), (10, 20, 30, 40))
-    for extra, remark, colour in (
-        (2, "", [217, 218, 220]),
-        (0, "the fourth band, not marked as alpha, is dropped", [10, 20, 30]),
+    dropped = "the fourth band, not marked as alpha, is dropped"
+    alpha = struct.pack("<HHIH", 338, 3, 1, 2)  # ExtraSamples: 2 is alpha, 0 unspecified
+    unspecified, none = struct.pack("<HHIH", 338, 3, 1, 0), struct.pack("<HHIH", 65000, 3, 1, 2)
+    for tag, remark, colour in (
+        (alpha, "", [217, 218, 220]),
+        (unspecified, dropped, [10, 20, 30]),
+        (none, dropped, [10, 20, 30]),
     ):
         path = save(bands, tmp_path / "bands.tif")
-        tag = [struct.pack("<HHIH", 338, 3, 1, value) for value in (2, extra)]  # ExtraSamples
-        path.write_bytes(path.read_bytes().replace(*tag))
+        path.write_bytes(path.read_bytes().replace(alpha, tag))
         assert common.read_header(path)[1] == remark
         assert values(common.read_picture(path), 0, 0) == pytest.approx(colour, abs=1)
 

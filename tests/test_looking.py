@@ -216,8 +216,7 @@ def test_label_maps_take_the_colours_of_the_run(read, tmp_path):
 def run(make_run, tmp_path):
     """An untrained run of narrow networks, on photographs."""
     common.keras.utils.set_random_seed(0)
-    flags = {"--size": "256x256", "--filters": 2}
-    run = make_run(tmp_path / "run", common.UNet(2), flags=flags)
+    run = make_run(tmp_path / "run", common.UNet(2))
     options = json.loads((run / "options.json").read_text())
     options["data"]["condition"] = {"kind": "picture", "line_width": None, "colours": []}
     (run / "options.json").write_text(json.dumps(options))
@@ -249,9 +248,7 @@ def test_files_and_folders_are_coloured(run, call_main, tmp_path):
     )
     padded = tf.pad(sheet, [[0, 0], [56, 56], [84, 84], [0, 0]], "REFLECT")
     wanted = common.generate(generator, padded)[:, 56:-56, 84:-84]
-    found = (
-        tf.cast(common.decode_picture(str(tmp_path / "whole" / "a.png")), tf.float32) / 127.5 - 1
-    )
+    found = tf.cast(common.read_picture(tmp_path / "whole" / "a.png"), tf.float32) / 127.5 - 1
     assert float(tf.reduce_max(tf.abs(found - wanted[0]))) < 0.01
 
 
@@ -276,4 +273,4 @@ def test_mistakes(flags, run, call_main, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     done = call_main(COLOUR, "--run", "run", "--out", "new", *flags.split())
     assert done.returncode == 2 and MISTAKES[flags] in done.stderr.splitlines()[-1], done.stderr
-    assert len(done.stderr.splitlines()) == 1 and sorted(tmp_path.rglob("*")) == before
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,5 +1,6 @@
 """Stage 6's page as a file: what is in it, and the mistakes that are told before it is written."""
 
+import argparse
 import base64
 import gzip
 import hashlib
@@ -12,29 +13,21 @@ import common
 import pytest
 import tensorflow as tf
 
-SCRIPT = "06_page_half.py"
+SCRIPT = "06_sketch_pad.py"
 stage6 = importlib.import_module(SCRIPT.removesuffix(".py"))
-
-
-class SmallUNet(common.UNet):
-    """The U-Net with a sixteenth of its filters: quick to make and to run."""
-
-    def __init__(self, filters=64, **kwargs):
-        super().__init__(filters // 16, **kwargs)
 
 
 @pytest.fixture
 def make_runs(make_run, monkeypatch, tmp_path):
     """Makes untrained runs of these names, with what stage 5 says of their conditions."""
-    monkeypatch.setattr(common, "UNet", SmallUNet)
     monkeypatch.chdir(tmp_path)
 
-    def make(*names, size="256x256", dataset=None, **condition):
+    def make(*names, size=(256, 256), dataset=None, **condition):
         for name in names:
             common.keras.utils.set_random_seed(len(list(tmp_path.iterdir())))
-            file = make_run(tmp_path / name, SmallUNet()) / "options.json"
+            file = make_run(tmp_path / name, common.UNet(4)) / "options.json"
             options = json.loads(file.read_text())
-            options["flags"] |= {"--size": size, "--filters": 64, "--loss": "l1"}
+            options["flags"] |= {"--size": size, "--loss": "l1"}
             options["flags"] |= {"--dataset": dataset} if dataset else {}
             usual = {"kind": "sketch", "line_width": 7.0, "colours": []}
             options["data"]["condition"] = usual | condition
@@ -50,7 +43,8 @@ def make_pad(make_runs, tmp_path):
 
     def make(*names, precision="int8", **options):
         page = tmp_path / f"{names[0]}.html"
-        stage6.write_page(make_runs(*names, **options), page, precision)
+        args = argparse.Namespace(precision=precision, best=False)
+        stage6.write_page(make_runs(*names, **options), page, args)
         return page
 
     return make
@@ -83,8 +77,8 @@ def test_page(make_pad, few_pairs):
     assert [run["name"] for run in about["runs"]] == ["l1", "cgan"] and about["size"] == [256, 256]
     assert len(about["examples"]) == 2  # as many as the dataset has
     condition = base64.b64decode(about["examples"][0]["condition"].partition(",")[2])
-    pair = common.decode_picture(common.find_pairs(few_pairs)["val"][0])
-    assert bool(tf.reduce_all(tf.io.decode_png(condition) == pair[:, :256]))
+    sketch, _ = common.decode_pair(common.find_pairs(few_pairs)["val"][0])
+    assert bool(tf.reduce_all(tf.io.decode_png(condition) == sketch))
 
 
 def test_precision(make_pad, monkeypatch, capsys):
@@ -100,13 +94,13 @@ def test_precision(make_pad, monkeypatch, capsys):
 def test_mistakes(call_main, make_runs, tmp_path, monkeypatch):
     """Broken if a mistake is not told in one line, or leaves half a page, or a server is needed."""
     make_runs("run", dataset="gone")
-    make_runs("wide", size="256x512")
+    make_runs("wide", size=(256, 512))
     make_runs("maps", kind="labels", colours=[["#000000", ""]])
     opened = []
     monkeypatch.setattr(stage6.webbrowser, "open", opened.append)
     monkeypatch.setenv("DISPLAY", ":0")
     for runs, words in {
-        ("none",): "none: no trained run there",
+        ("none",): "none: no trained run here",
         ("run", "wide"): "--run wide: its size differs from that of run",
         ("run", "maps"): "--run maps: its kind differs from that of run",
     }.items():
@@ -114,7 +108,7 @@ def test_mistakes(call_main, make_runs, tmp_path, monkeypatch):
         assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists() and not opened
     done = call_main(SCRIPT, "--run", "run", "--out", "out")
-    assert done.returncode == 0 and "the page has no examples" in done.stderr
+    assert done.returncode == 0 and "no examples" in done.stderr
     assert opened == [(tmp_path / "out" / "pad.html").as_uri()]
     done = call_main(SCRIPT, "--run", "run", "--out", "out/mine.html", "--no-browser")
     assert done.returncode == 0 and len(opened) == 1 and (tmp_path / "out" / "mine.html").exists()

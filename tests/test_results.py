@@ -128,11 +128,13 @@ def test_runs_of_other_data_are_refused(trained, call_main, tmp_path):
     first, run = trained("first"), trained("second")
     text = (run / "options.json").read_text()
     mistakes = {
-        "--size is 512x256, but 256x256": lambda: change(run, "flags", "--size", "512x256"),
+        "--size is [512, 256], but [256, 256]": lambda: change(run, "flags", "--size", [512, 256]),
         "--direction is BtoA, but AtoB": lambda: change(run, "flags", "--direction", "BtoA"),
         "files is y, but x": lambda: change(run, "data", "files", "y"),
-        "options.json: damaged": lambda: (run / "options.json").write_text("{"),
-        "metrics.csv: damaged": lambda: (run / "metrics.csv").write_text("epoch,val_l1\n1,0.5\n"),
+        "options.json or metrics.csv is damaged": lambda: (run / "options.json").write_text("{"),
+        "metrics.csv is damaged. Rerun": lambda: (run / "metrics.csv").write_text(
+            "epoch,val_l1\n1,0.5\n"
+        ),
         "has not finished its first epoch": (run / "generator.weights.h5").unlink,
         "no trained run here": lambda: shutil.rmtree(run),
     }

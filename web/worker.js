@@ -1,5 +1,5 @@
 // The networks, in a Worker, so that no stroke waits for them. It follows litert.js in one script.
-// In:  { runtime, wasm, models, size } once, then { pixels } of the sheet, RGBA, as often as wanted.
+// In:  { runtime, wasm, models, size } once, then { pixels } of the sheet, RGBA, as wanted.
 // Out: { ready }; for each sheet { picture, run } of every run, then { done: milliseconds };
 //      or { error }, after which nothing comes.
 

@@ -254,7 +254,7 @@ def test_taken(kind, tmp_path):
     """Broken if a sound picture of this kind is refused, or read in wrong colours."""
     path = tmp_path / "file"
     path.write_bytes(TAKEN[kind]())
-    assert common.read_header(path)[1] == "" and common.find_unreadable([str(path)]) == {}
+    assert common.read_header(path)[1] == ""
     left, right = common.decode_pair(str(path))
     assert left.shape == right.shape
     wanted = pair("1" if kind == "black and white" else "L" if kind == "gray" else "RGB")
@@ -300,7 +300,11 @@ def test_no_memory_is_no_damage(error, mine, stage5, refused, monkeypatch):
         raise error
 
     monkeypatch.setattr(common, "decode_pair", decode)
-    with pytest.raises(type(error)):
-        common.find_unreadable(common.find_pairs(mine)["train"])
+    damage = tf.errors.InvalidArgumentError(None, None, "damaged")
+    with (
+        pytest.raises(type(error)),
+        stage5.naming_damaged("mine", common.find_pairs(mine)["train"]),
+    ):
+        raise damage
     monkeypatch.setattr(stage5, "kind_of_conditions", decode)
     refused(TRAIN, "--dataset", "mine", words="out of memory. Use a smaller --batch-size")

@@ -64,7 +64,6 @@ def test_damaged_checkpoint(part, run, tmp_path, capsys):
         told = "step_00000020 is damaged" in capsys.readouterr().err
         # Some bytes mean nothing, as those between two blocks; then all the values are right.
         assert (step, value, told) in {(10, 1.0, True), (20, 2.0, False)}, left
-        assert (run.checkpoints.folder / "damaged_step_00000020").exists() == told
         fell_back += told
     assert fell_back > 10
 
