@@ -6,8 +6,7 @@ The lesson:                                         The machinery, not needed to
 3. The game of two networks, and Adam               9. Devices
 4. The training loop                               10. The run's folder
 5. Digits                                          11. Files and pictures
-6. Pairs of pictures: split, stack, augment        12. The network for other programs
-                                                   13. Command line; 14. Figures
+6. Pairs of pictures: split, stack, augment        12. Command line; 13. Figures
 """
 
 import argparse
@@ -1029,7 +1028,7 @@ def tune_processor():
             ctypes.CDLL(None).mallopt(option, value)
 
 
-# === 10. The run's folder ===================================================
+# === 10. The run's folder, and its network for other programs ==================
 
 FORMAT = 3  # of a run's folder
 FREE_FLAGS = {"--out", "--fresh", "--devices", "--epochs"}  # these may change when a run goes on
@@ -1174,6 +1173,72 @@ def load_generator(run, best=False):
     if done < flags["--epochs"]:
         warn(f"{run} is not finished: {done} of {flags['--epochs']} epochs")
     return generator, flags
+
+
+SIGNATURE = "serving_default"  # the name that TensorFlow's own servers look for
+
+
+def to_module(generator, size, batch=1):
+    """Returns a generator's test-time pass as a tf.Module. Its dropout is fixed from then on.
+
+    `call` maps condition, (batch, *size, 3) in [-1, 1], to {"picture": the same}. With batch
+    None it takes any number of pictures and normalises each by itself.
+    """
+    states = [id(variable) for variable in generator.non_trainable_variables]
+    for block in generator.encoder + generator.decoder:
+        block.conv.fast = False  # other runtimes know Keras' own convolutions best
+        if isinstance(getattr(block, "dropout", None), layers.Layer):
+            index = states.index(id(block.dropout.seed_generator.state))
+            block.dropout = fixed_dropout(block.dropout, index)
+
+    def call(condition):
+        if batch == 1:
+            return {"picture": generate(generator, condition)}
+        one = tf.function(lambda picture: generate(generator, picture[tf.newaxis])[0])
+        return {"picture": tf.map_fn(one, condition)}
+
+    module = tf.Module()
+    module.weights = [variable.value for variable in generator.variables]
+    signature = [tf.TensorSpec((batch, *size, 3), name="condition")]
+    module.call = tf.function(call, signature).get_concrete_function()
+    return module
+
+
+def fixed_dropout(layer, index):
+    """Returns what `generate` drops in a layer as a constant: TFLite has no such random numbers."""
+
+    def call(x, training):
+        with tf.init_scope():  # runs once, while tracing
+            seeds = tf.constant([0, index], layer.seed_generator.state.dtype)
+            mask, _ = layer.stateless_call([], [seeds], tf.ones(x.shape), training=training)
+        return x * mask  # 0 or 2
+
+    return call
+
+
+def to_tflite(module, precision):
+    """Returns a module for one picture as a TFLite file, weights of float32, float16 or int8."""
+    with filtering_logs(), tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures={SIGNATURE: module.call})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.optimizations = [] if precision == "float32" else [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16] if precision == "float16" else []
+        return converter.convert()
+
+
+def run_tflite(data):
+    """Returns a TFLite file's bytes as a function of `condition`, to {"picture": ...}."""
+    with filtering_logs(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
+        interpreter = tf.lite.Interpreter(model_content=data)
+        interpreter.allocate_tensors()  # prints its notes now
+    return interpreter.get_signature_runner(SIGNATURE)
+
+
+def difference(run, conditions, pictures):
+    """Returns how far an export is from Keras' pictures: mean and most, in shades of 255."""
+    apart = [tf.abs(run(condition=c)["picture"] - p) * 127.5 for c, p in zip(conditions, pictures)]
+    return float(tf.reduce_mean(apart)), float(tf.reduce_max(apart))
 
 
 # === 11. Files and pictures =================================================
@@ -1466,75 +1531,7 @@ def in_threads(function, items):
     return results
 
 
-# === 12. The network for other programs =====================================
-
-SIGNATURE = "serving_default"  # the name that TensorFlow's own servers look for
-
-
-def to_module(generator, size, batch=1):
-    """Returns a generator's test-time pass as a tf.Module. Its dropout is fixed from then on.
-
-    `call` maps condition, (batch, *size, 3) in [-1, 1], to {"picture": the same}. With batch
-    None it takes any number of pictures and normalises each by itself.
-    """
-    states = [id(variable) for variable in generator.non_trainable_variables]
-    for block in generator.encoder + generator.decoder:
-        block.conv.fast = False  # other runtimes know Keras' own convolutions best
-        if isinstance(getattr(block, "dropout", None), layers.Layer):
-            index = states.index(id(block.dropout.seed_generator.state))
-            block.dropout = fixed_dropout(block.dropout, index)
-
-    def call(condition):
-        if batch == 1:
-            return {"picture": generate(generator, condition)}
-        one = tf.function(lambda picture: generate(generator, picture[tf.newaxis])[0])
-        return {"picture": tf.map_fn(one, condition)}
-
-    module = tf.Module()
-    module.weights = [variable.value for variable in generator.variables]
-    signature = [tf.TensorSpec((batch, *size, 3), name="condition")]
-    module.call = tf.function(call, signature).get_concrete_function()
-    return module
-
-
-def fixed_dropout(layer, index):
-    """Returns what `generate` drops in a layer as a constant: TFLite has no such random numbers."""
-
-    def call(x, training):
-        with tf.init_scope():  # runs once, while tracing
-            seeds = tf.constant([0, index], layer.seed_generator.state.dtype)
-            mask, _ = layer.stateless_call([], [seeds], tf.ones(x.shape), training=training)
-        return x * mask  # 0 or 2
-
-    return call
-
-
-def to_tflite(module, precision):
-    """Returns a module for one picture as a TFLite file, weights of float32, float16 or int8."""
-    with filtering_logs(), tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures={SIGNATURE: module.call})
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        converter.optimizations = [] if precision == "float32" else [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_types = [tf.float16] if precision == "float16" else []
-        return converter.convert()
-
-
-def run_tflite(data):
-    """Returns a TFLite file's bytes as a function of `condition`, to {"picture": ...}."""
-    with filtering_logs(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
-        interpreter = tf.lite.Interpreter(model_content=data)
-        interpreter.allocate_tensors()  # prints its notes now
-    return interpreter.get_signature_runner(SIGNATURE)
-
-
-def difference(run, conditions, pictures):
-    """Returns how far an export is from Keras' pictures: mean and most, in shades of 255."""
-    apart = [tf.abs(run(condition=c)["picture"] - p) * 127.5 for c, p in zip(conditions, pictures)]
-    return float(tf.reduce_mean(apart)), float(tf.reduce_max(apart))
-
-
-# === 13. Command line =======================================================
+# === 12. Command line =======================================================
 
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 LOST += (tf.errors.DeadlineExceededError, tf.errors.InternalError)  # another process has gone
@@ -1739,7 +1736,7 @@ def epoch_steps(args, examples):
     return min(examples // args.batch_size, args.steps_per_epoch or examples)
 
 
-# === 14. Figures ============================================================
+# === 13. Figures ============================================================
 
 
 def save_figure(figure, path):

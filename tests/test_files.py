@@ -122,9 +122,9 @@ def test_datasets_describe_themselves(tmp_path, monkeypatch):
     (tmp_path / "facades" / "dataset.json").write_text(json.dumps(about))
     assert common.describe_dataset(tmp_path / "facades") == about
     monkeypatch.chdir(tmp_path)
-    assert common.dataset_folder("openmoji") == common.HERE / "data" / "openmoji"
-    (tmp_path / "openmoji").mkdir()
-    assert common.describe_dataset("openmoji") == {"direction": "AtoB"}, "a path goes before a name"
+    assert common.dataset_folder("emoji") == common.HERE / "data" / "emoji"
+    (tmp_path / "emoji").mkdir()
+    assert common.describe_dataset("emoji") == {"direction": "AtoB"}, "a path goes before a name"
 
 
 WRONG = {

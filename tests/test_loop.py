@@ -265,7 +265,7 @@ def test_options_tell_what_a_run_was_made_with(files, tmp_path):
     assert (options["format"], options["stage"]) == (common.FORMAT, "pix2pix")
     assert options["flags"] == {
         "--out": str(run), "--fresh": False, "--seed": 4, "--precision": "float32",
-        "--size": "512x256", "--epochs": 3, "--devices": 1, "--dataset": "mine",
+        "--size": [512, 256], "--epochs": 3, "--devices": 1, "--dataset": "mine",
     }  # fmt: skip
     # sha256 of "train/a.png": names, so that the data may move.
     assert options["data"] == {"train": 3, "files": "f1665762b02cc96e", "bytes": 5}
@@ -286,7 +286,7 @@ def test_which_changes_a_run_continues_with(files, tmp_path, capsys):
     for name, value, words in (
         ("seed", 5, "--seed 4 -> 5"),
         ("precision", "mixed_bfloat16", "--precision float32 -> mixed_bfloat16"),
-        ("size", (256, 256), "--size 512x256 -> 256x256"),
+        ("size", (256, 256), r"--size \[512, 256\] -> \[256, 256\]"),
         ("data", {"train": 2}, "train 1 -> 2"),
         ("stage", "gan", "holds a run of pix2pix, not of gan"),
     ):

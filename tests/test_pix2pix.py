@@ -89,10 +89,9 @@ def test_kinds_of_conditions(stage5, few_pairs, tmp_path):
     """
     paths = common.find_pairs(few_pairs)["train"]
     plain, described = {"direction": "AtoB"}, {"direction": "AtoB", "condition": "labels"}
-    assert stage5.kind_of_conditions(plain, paths, "AtoB") == "sketch"
-    assert stage5.kind_of_conditions(plain, paths, "BtoA") == "picture"
-    assert stage5.kind_of_conditions(described, paths, "AtoB") == "labels"
-    assert stage5.kind_of_conditions(described, paths, "BtoA") == "picture"
+    assert stage5.kind_of_conditions(plain, paths) == "sketch"
+    assert stage5.kind_of_conditions({"direction": "BtoA"}, paths) == "picture"
+    assert stage5.kind_of_conditions(described, paths) == "labels"
 
 
 @pytest.fixture
