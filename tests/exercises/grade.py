@@ -31,6 +31,7 @@ def explain(error, path):
     text = str(error)
     if "Exception encountered when calling" in text:  # Keras puts its own words around the message
         text = re.sub(r"\x1b\[\dm", "", text).split("\n\n")[1]
+    text = text.split("Error encountered:")[-1]
     text = (text.strip().splitlines() or ["no message"])[0]
     if isinstance(error, NotImplementedError):
         return f"next:  {text}"
