@@ -28,10 +28,11 @@ def load(path):
 
 def explain(error, path):
     """Returns what went wrong in a learner's file as one line: "next: ..." or "wrong: ..."."""
-    text = str(error)
-    if "Exception encountered when calling" in text:  # Keras puts its own words around the message
-        text = re.sub(r"\x1b\[\dm", "", text).split("\n\n")[1]
-    text = text.split("Error encountered:")[-1]
+    text = re.sub(r"\x1b\[\dm", "", str(error))
+    if "Error encountered:" in text:  # Keras puts its own words around the message
+        text = text.split("Error encountered:")[-1]
+    elif "Exception encountered when calling" in text:
+        text = text.split("\n\n")[1]
     text = (text.strip().splitlines() or ["no message"])[0]
     if isinstance(error, NotImplementedError):
         return f"next:  {text}"
