@@ -12,7 +12,7 @@ DATA_FLAGS := $(if $(DATASET),--dataset "$(DATASET)") $(if $(SIZE),--size $(SIZE
 WIDTH_FLAGS := $(if $(FILTERS),--filters $(FILTERS))
 
 .PHONY: help train gan cgan data models pix2pix results demo download export \
-  web test slow torture bench lint clean
+  exercise web test slow torture bench lint clean
 
 help:
 	@echo "make train     everything in order: gan, cgan, data, models, pix2pix, results"
@@ -25,6 +25,7 @@ help:
 	@echo "make download  stage 7  fetch a dataset of the paper: make download DATASET=facades"
 	@echo "make export    stage 8  take the network elsewhere, as SavedModel and TFLite: RUN=runs/mine"
 	@echo "make results   stage 9  one page of results: RUN=runs/mine, or RUN=\"runs/l1 runs/cgan\""
+	@echo "make exercise  what is right and wrong in exercises/: make exercise N=4"
 	@echo "make test      run the tests"
 	@echo "make slow      run the tests that take longer: whole trainings, processes, kills, a web browser"
 	@echo "make torture   stop trainings 60 times and see that nothing is lost (half an hour)"
@@ -73,6 +74,9 @@ results: $(READY)
 
 export: $(READY)
 	$(PY) 08_export.py $(if $(RUN),--run "$(RUN)")
+
+exercise: $(READY)
+	@$(PY) tests/exercises/grade.py "$(or $(N),$(error say which: make exercise N=4))" $(FILE)
 
 # Two processes, since a test uses little more than one core; a file's tests stay together.
 test: $(READY)

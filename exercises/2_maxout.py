@@ -1,0 +1,31 @@
+"""Exercise 2: Maxout, the activation function that is learned.
+
+Fill in what is left out: each `raise NotImplementedError` says what belongs there. Then
+
+    make exercise N=2        (or: python tests/exercises/grade.py 2)
+
+tells what is right, what is wrong and what comes next. 02_cgan_mnist.py has a solution; the
+course page is docs/course/2-cgan.md.
+"""
+
+import common  # first: it keeps TensorFlow's notes off the screen
+
+import tensorflow as tf
+from keras import layers
+
+
+class Maxout(layers.Layer):
+    """The largest of `pieces` linear maps, for each unit: (B, features) -> (B, units).
+
+    In training, half of the maps' values are dropped before the largest is taken.
+    """
+
+    def __init__(self, units, pieces, **kwargs):
+        super().__init__(**kwargs)
+        # One Dense layer has all linear maps, units * pieces of them, without activation.
+        # A Reshape makes (B, units, pieces) of them. A Dropout drops half of the values.
+        raise NotImplementedError("make the three layers in Maxout.__init__")
+
+    def call(self, x, training):
+        # The layers in turn; `training` goes to the dropout. Then the largest of the pieces.
+        raise NotImplementedError("take the largest of the pieces in Maxout.call")

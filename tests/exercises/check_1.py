@@ -1,0 +1,92 @@
+"""Checks of exercise 1: the discriminator and the losses of the GAN."""
+
+import json
+import math
+from pathlib import Path
+
+import common
+
+import keras
+import pytest
+import tensorflow as tf
+
+GOLDEN = Path(__file__).parent.parent / "test_digits" / "test_first_losses_stage1_.json"
+
+
+def near(found, wanted):
+    return abs(float(found) - wanted) < 1e-3 * max(1.0, abs(wanted))
+
+
+def test_discriminator(answer):
+    """the discriminator gives one logit for each digit, and has 566,273 weights"""
+    keras.utils.set_random_seed(0)
+    network = answer.Discriminator()
+    digits = 100.0 * tf.random.stateless_normal((64, 28, 28, 1), (0, 0))
+    logits = network(digits, training=False)
+    shape = tuple(logits.shape)
+    assert shape == (64, 1), (
+        f"64 digits of 28x28x1 give {shape}; one logit for each is (64, 1). Flatten comes first"
+    )
+    low, high = float(tf.reduce_min(logits)), float(tf.reduce_max(logits))
+    assert not (low >= 0.0 and high <= 1.0), (
+        f"all logits lie between 0 and 1 ({low:.2f} to {high:.2f}): is there a sigmoid at the end? "
+        "The losses want the logit itself"
+    )
+    assert low != 0.0, "the least logit is exactly 0: is there a ReLU at the end?"
+    count = network.count_params()
+    assert count == 566_273, (
+        f"the discriminator has {count:,} weights; Dense 512, 256, 128 and 1 have 566,273"
+    )
+
+
+def test_losses(answer, stage1, monkeypatch):
+    """each loss is the one of the formula, and moves its own network"""
+    monkeypatch.setattr(answer, "Discriminator", stage1.Discriminator)
+    moved = []
+    monkeypatch.setattr(
+        answer, "minimise", lambda loss, tape, network, by: moved.append((float(loss), network))
+    )
+    model = answer.GAN()
+    model.set_optimizers(keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.0))
+    real = tf.ones((3, 28, 28, 1))
+    model.discriminator.call = lambda x: tf.fill(
+        (x.shape[0], 1), 1.0 if bool(tf.reduce_all(x == real)) else -2.0
+    )
+    losses = model.train_step((real, None))
+    told = "With logit 1 for real digits and -2 for fakes"
+    wanted = {
+        "d_real": (math.log1p(math.exp(-1)), "-log D(x): real digits called real"),
+        "d_fake": (math.log1p(math.exp(-2)), "-log(1 - D(G(z))): fakes called fake"),
+        "g_adversarial": (math.log1p(math.exp(2)), "-log D(G(z)): fakes called real"),
+    }
+    for name, (value, meaning) in wanted.items():
+        assert name in losses, f'losses has no "{name}"'
+        assert near(losses[name], value), (
+            f"{name} is {float(losses[name]):.3f}. {told} it is {value:.3f}, {meaning}"
+        )
+    assert [network.name for _, network in moved] == ["discriminator", "generator"]
+    total = wanted["d_real"][0] + wanted["d_fake"][0]
+    assert near(moved[0][0], total), (
+        f"d_loss is {moved[0][0]:.3f}; d_real and d_fake together are {total:.3f}"
+    )
+    assert near(moved[1][0], wanted["g_adversarial"][0]), "the generator is moved by another loss"
+
+
+def test_golden(answer, stage1, monkeypatch):
+    """the first losses of a training are those of the script"""
+    monkeypatch.setattr(answer, "Discriminator", stage1.Discriminator)
+    keras.utils.set_random_seed(0)
+    model = answer.GAN()
+    rates = stage1.LEARNING_RATE, stage1.BETA_1
+    model.set_optimizers(common.adam(*rates), common.adam(*rates))
+    how = {"batch_size": 128, "seed": 0, "first_step": 0, "last_step": 3}
+    step = tf.function(model.train_step)
+    for batch, golden in zip(
+        common.training_digits(*common.load_mnist(), **how), json.loads(GOLDEN.read_text())
+    ):
+        losses = {name: float(loss) for name, loss in step(batch).items()}
+        for name, value in golden.items():
+            assert losses[name] == pytest.approx(value, rel=1e-3), (
+                f"{name} is {losses[name]:.4f} and {value:.4f} in the script: are the fakes of the "
+                "second half new, and judged inside of the tape?"
+            )

@@ -1,0 +1,89 @@
+"""Checks of exercise 2: Maxout."""
+
+import json
+from pathlib import Path
+
+import common
+
+import keras
+import pytest
+import tensorflow as tf
+
+GOLDEN = Path(__file__).parent.parent / "test_digits" / "test_first_losses_stage2_.json"
+
+
+def test_shape(answer):
+    """Maxout(2, 3) gives 2 values, and Maxout(240, 5) of 784 pixels has 942,000 weights"""
+    shape = tuple(answer.Maxout(2, 3)(tf.zeros((7, 4)), training=False).shape)
+    hint = {(7, 3): ". The largest is taken over the pieces, the last axis"}
+    hint |= {(7, 6): ". The Reshape and the maximum are missing"}
+    assert shape == (7, 2), (
+        f"Maxout(2, 3) of 7 examples gives {shape}; it should be (7, 2){hint.get(shape, '')}"
+    )
+    maxout = answer.Maxout(240, 5)
+    maxout(tf.zeros((1, 784)), training=False)
+    count = maxout.count_params()
+    assert count == 942_000, (
+        f"Maxout(240, 5) of 784 pixels has {count:,} weights; 240 * 5 linear maps of 784 weights "
+        "and a bias have 942,000"
+    )
+
+
+def test_by_hand(answer):
+    """the largest of three linear maps is taken, without an activation inside"""
+    maxout, x = answer.Maxout(2, 3), tf.constant([[1.0, -2.0]])
+    maxout(x, training=False)
+    kernel, bias = maxout.weights
+    kernel.assign([[1, 0, -1, 0, -3, -4], [0, 1, 0, 2, -1, 0]])
+    bias.assign([0, 0, 0, 0, 0, -0.5])
+    found = [round(float(value), 3) for value in maxout(x, training=False)[0]]
+    hint = {
+        (1.0, 0.0): "is there a ReLU inside? The maps are linear",
+        (-2.0, -4.5): "this is the smallest",
+        (1.0, -4.0): "the pieces of a unit stand side by side: Reshape((units, pieces))",
+    }
+    assert found == [1.0, -1.0], (
+        f"the maps (1, -2, -1) and (-4, -1, -4.5) give {found}; their largest are [1.0, -1.0]. "
+        + hint.get(tuple(found), "Is the maximum over the pieces?")
+    )
+
+
+def test_dropout(answer):
+    """half of the values are dropped before the largest is taken, in training alone"""
+    maxout, x = answer.Maxout(4000, 5), tf.ones((1, 1))
+    maxout(x, training=False)
+    kernel = maxout.weights[0]
+    kernel.assign(tf.ones(kernel.shape))
+    still = maxout(x, training=False)[0]
+    assert bool(tf.reduce_all(still == 1.0)), "with training=False something is dropped, too"
+    trained = maxout(x, training=True)[0]
+    assert not bool(tf.reduce_all(trained == 1.0)), (
+        "in training nothing is dropped: give `training` to the dropout"
+    )
+    zeros = float(tf.reduce_mean(tf.cast(trained == 0.0, tf.float32)))
+    assert zeros < 0.2, (
+        f"{zeros:.0%} of the units are 0 in training: the dropout comes before the maximum, where "
+        "a unit is 0 only if all five of its maps are dropped (3%)"
+    )
+    assert zeros == pytest.approx(1 / 32, abs=0.02), (
+        f"{zeros:.1%} of the units are 0 in training; with half of the values dropped it is 3.1%"
+    )
+
+
+def test_golden(answer, stage2, monkeypatch):
+    """the first losses of a training with it are those of the script"""
+    monkeypatch.setattr(stage2, "Maxout", answer.Maxout)
+    keras.utils.set_random_seed(0)
+    model = stage2.ConditionalGAN()
+    model.set_optimizers(common.adam(5e-4, 0.5), common.adam(5e-4, 0.5))
+    how = {"batch_size": 128, "seed": 0, "first_step": 0, "last_step": 3}
+    step = tf.function(model.train_step)
+    for batch, golden in zip(
+        common.training_digits(*common.load_mnist(), **how), json.loads(GOLDEN.read_text())
+    ):
+        losses = {name: float(loss) for name, loss in step(batch).items()}
+        for name, value in golden.items():
+            assert losses[name] == pytest.approx(value, rel=1e-3), (
+                f"{name} is {losses[name]:.4f} and {value:.4f} in the script. If all the rest is "
+                "right, yours draws other random numbers, and that is no mistake"
+            )

@@ -1,0 +1,130 @@
+"""Checks of exercise 4: EncodeBlock, U-Net, PatchGAN."""
+
+import common
+
+import keras
+import tensorflow as tf
+
+PICTURE = (256, 256, 3)
+# Input channels of the decoder's blocks: those of the block before, and its skip's.
+WITH_SKIPS = {"decode_1": 512, "decode_2": 1024, "decode_3": 1024, "decode_4": 1024}
+WITH_SKIPS |= {"decode_5": 1024, "decode_6": 512, "decode_7": 256}
+
+
+def test_encode_block(answer):
+    """EncodeBlock halves the picture, normalises where it should, and leaks below zero"""
+    block, x = answer.EncodeBlock(16), tf.random.stateless_normal((2, 8, 8, 4), (0, 0))
+    y = block(x, training=True)
+    assert tuple(y.shape) == (2, 4, 4, 16), (
+        f"EncodeBlock(16) makes {tuple(y.shape)} of (2, 8, 8, 4); it should be (2, 4, 4, 16)"
+    )
+    plain = answer.EncodeBlock(16, norm=None)
+    plain(x, training=True)
+    for made, norm, count in ((block, "batch", 16 * 4 * 16 + 4 * 16), (plain, None, 16 * 4 * 16)):
+        found = made.count_params()
+        hint = {count + 16: ". The convolution has no bias: use_bias=False"}
+        if norm is None:
+            hint[count + 64] = ". With norm=None there is no normalisation"
+        assert found == count, (
+            f"EncodeBlock(16, norm={norm!r}) of 4 channels has {found} weights; it should have "
+            f"{count}{hint.get(found, '')}"
+        )
+    plain.conv.kernel.assign(-tf.ones(plain.conv.kernel.shape))
+    below = float(plain(tf.ones((1, 4, 4, 4)), training=False)[0, 0, 0, 0])  # 3x3x4 ones, and -1
+    assert abs(below / -36 - 0.2) < 0.01, (
+        f"below zero, -36 becomes {below:.1f}; LeakyReLU(negative_slope=0.2) makes it -7.2"
+    )
+    spread = float(tf.math.reduce_std(block.conv.kernel))
+    assert abs(spread - 0.02) < 0.002, (
+        f"the kernel's spread is {spread:.3f}; kernel_initializer=paper_init() makes it 0.02"
+    )
+    moving = block.norm.moving_mean
+    before = tf.identity(moving)
+    block(x + 3.0, training=False)
+    assert bool(tf.reduce_all(moving == before)), "give `training` to the normalisation"
+    block(x + 3.0, training=True)
+    assert bool(tf.reduce_any(moving != before)), "give `training` to the normalisation"
+
+
+def test_encoder(answer, monkeypatch):
+    """eight of your blocks make (1, 1, 512) of a picture"""
+    monkeypatch.setattr(common, "EncodeBlock", answer.EncodeBlock)
+    x = keras.Input(PICTURE)
+    for block in common.encoder_blocks():
+        x = block(x, training=False)
+    assert tuple(x.shape[1:]) == (1, 1, 512), f"the bottleneck is {x.shape[1:]}, not (1, 1, 512)"
+
+
+def test_unet(answer):
+    """the U-Net joins each skip, and has 54,423,811 weights"""
+    unet = answer.UNet()
+    try:
+        picture = unet.call(keras.Input(PICTURE), training=False)
+    except ValueError as error:
+        if "Concatenate" in str(error):
+            raise AssertionError(
+                "a skip joins two maps of different sizes: decode_1's 2x2 belongs to encode_7's "
+                "2x2, so the skips come in reverse order, and encode_8, the bottleneck, is none"
+            ) from error
+        raise
+    for block in unet.decoder:
+        found, wanted = block.conv.kernel.shape[-1], WITH_SKIPS[block.name]
+        assert found == wanted, (
+            f"{block.name} has {found} input channels; with its skip it should have {wanted}"
+        )
+    found = unet.to_picture.kernel.shape[-1]
+    assert found == 128, f"to_picture has {found} input channels; with skip_1 it should have 128"
+    assert tuple(picture.shape[1:]) == PICTURE, f"the picture is {picture.shape[1:]}, not {PICTURE}"
+    unet.built = True
+    count = unet.count_params()
+    assert count == 54_423_811, f"the U-Net has {count:,} weights; it should have 54,423,811"
+
+
+def test_unet_hands_training_on(answer):
+    """the U-Net drops values in training, and none otherwise"""
+    unet, x = answer.UNet(4), tf.random.stateless_normal((1, *PICTURE), (0, 0))
+    unet(x, training=False)
+    for training, equal in ((False, True), (True, False)):
+        first, second = (unet(x, training=training) for _ in range(2))
+        assert bool(tf.reduce_all(first == second)) == equal, (
+            f"with training={training} dropout is {'on' if equal else 'off'}: hand `training` on "
+            "to every block"
+        )
+
+
+def test_patchgan(answer, monkeypatch):
+    """the PatchGAN sees both pictures, gives 30x30 logits, and has 2,770,433 weights"""
+    monkeypatch.setattr(answer, "EncodeBlock", common.EncodeBlock)
+    patchgan = answer.PatchGAN()
+    pictures = [tf.random.stateless_normal((1, *PICTURE), (n, 0)) for n in range(2)]
+    shape = tuple(patchgan(*pictures, training=False).shape)
+    kernels = [v for v in patchgan.trainable_variables if len(v.shape) == 4]
+    seen = kernels[0].shape[2]
+    assert seen == 6, (
+        f"the first convolution sees {seen} channels; condition and picture together are 6"
+    )
+    hint = {
+        (
+            1,
+            32,
+            32,
+            1,
+        ): "Both convolutions of strides 1 have padding 'valid', after a ZeroPadding2D",
+        (1, 31, 31, 1): "One of the two convolutions of strides 1 is padded otherwise",
+        (1, 26, 26, 1): "A ZeroPadding2D stands before each of the last two convolutions",
+        (1, 28, 28, 1): "A ZeroPadding2D stands before each of the last two convolutions",
+        (1, 14, 14, 1): "encode_4 has strides=1",
+        (1, 15, 15, 1): "encode_4 has strides=1",
+    }
+    assert shape == (1, 30, 30, 1), (
+        f"the PatchGAN gives {shape}; it should be (1, 30, 30, 1). {hint.get(shape, '')}"
+    )
+    count = patchgan.count_params()
+    hints = {2_770_432: ". The last convolution has a bias", 2_770_689: ". encode_1 has norm=None"}
+    assert count == 2_770_433, (
+        f"the PatchGAN has {count:,} weights; it should have 2,770,433{hints.get(count, '')}"
+    )
+    logits = patchgan(*pictures, training=False)
+    assert float(tf.reduce_min(logits)) < 0.0 < float(tf.reduce_max(logits)), (
+        "the logits have one sign: no activation after the last convolution"
+    )

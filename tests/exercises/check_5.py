@@ -1,0 +1,103 @@
+"""Checks of exercise 5: the train step of Pix2Pix."""
+
+import json
+import math
+from pathlib import Path
+
+import common
+
+import keras
+import pytest
+import tensorflow as tf
+
+GOLDEN = Path(__file__).parent.parent / "test_pix2pix" / "test_first_losses.json"
+SHAPE = (1, 256, 256, 3)
+
+
+def near(found, wanted):
+    return abs(float(found) - wanted) < 1e-3 * max(1.0, abs(wanted))
+
+
+def test_losses(answer, monkeypatch):
+    """each loss is the one of the formula, and moves its own network"""
+    moved, asked, trained = [], [], []
+
+    def move(loss, tape, network, optimizer):
+        moved.append((float(loss), network.name, optimizer))
+
+    monkeypatch.setattr(answer, "minimise", move)
+    model = answer.Pix2Pix(filters=1)
+    model.set_optimizers(keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.0))
+    condition, real, fake = (tf.fill(SHAPE, value) for value in (0.0, 1.0, -0.5))
+
+    def draw(x, training=None):
+        trained.append(training)
+        return fake
+
+    def judge(condition, picture, training=None):
+        asked.append((float(condition[0, 0, 0, 0]), float(picture[0, 0, 0, 0])))
+        trained.append(training)
+        return tf.fill((1, 30, 30, 1), 1.0 if asked[-1][1] == 1.0 else -2.0)
+
+    model.generator.call, model.discriminator.call = draw, judge
+    losses = model.train_step((condition, real))
+    assert losses is not None, "train_step returns nothing; it should return the losses by name"
+    assert all(trained), "a network is called without training=True"
+    assert all(first == 0.0 for first, _ in asked), (
+        "the condition stands first: self.discriminator(condition, picture, training=True)"
+    )
+    assert {picture for _, picture in asked} == {1.0, -0.5}, (
+        "the discriminator judges two pairs: (condition, real) and (condition, fake)"
+    )
+    wanted = {
+        "g_l1": (1.5, "the mean of |real - fake|"),
+        "g_adversarial": (math.log1p(math.exp(2)), "-log D(c, G(c)): the fake called real"),
+        "d_real": (math.log1p(math.exp(-1)), "-log D(c, x): the real one called real"),
+        "d_fake": (math.log1p(math.exp(-2)), "-log(1 - D(c, G(c))): the fake called fake"),
+    }
+    for name, (value, meaning) in wanted.items():
+        assert name in losses, f'losses has no "{name}"'
+        assert near(losses[name], value), (
+            f"{name} is {float(losses[name]):.3f}. With 1.5 from real to fake, and logits of 1 for "
+            f"real and -2 for fake, it is {value:.3f}, {meaning}"
+        )
+    names = sorted(name for _, name, _ in moved)
+    assert names == ["discriminator", "generator"], (
+        f"`minimise` moves {names or 'no network'}; it should move each network once"
+    )
+    found = {name: loss for loss, name, _ in moved}
+    g_loss = wanted["g_adversarial"][0] + 150.0
+    assert near(found["generator"], g_loss), (
+        f"the generator's loss is {found['generator']:.3f}; the adversarial one and "
+        f"lambda_l1 = 100 times L1 are {g_loss:.3f}"
+    )
+    d_loss = wanted["d_real"][0] + wanted["d_fake"][0]
+    assert near(found["discriminator"], d_loss), (
+        f"the discriminator's loss is {found['discriminator']:.3f}; d_real and d_fake together are "
+        f"{d_loss:.3f}"
+    )
+    own = {"generator": model.generator_optimizer, "discriminator": model.discriminator_optimizer}
+    assert all(optimizer is own[name] for _, name, optimizer in moved), (
+        "a network is moved by the other one's optimiser"
+    )
+
+
+def test_golden(answer, stage5):
+    """the first losses of a training are those of the script"""
+    keras.utils.set_random_seed(0)
+    model = answer.Pix2Pix()
+    rates = stage5.LEARNING_RATE, stage5.BETA_1
+    model.set_optimizers(common.adam(*rates), common.adam(*rates))
+    how = {"batch_size": 1, "seed": 0, "direction": "AtoB", "augment": "jitter"}
+    paths = common.find_pairs(stage5.parse_flags([]).dataset)["train"]
+    step = tf.function(model.train_step)
+    for pair, golden in zip(
+        common.training_pairs(paths, first_step=0, last_step=3, **how),
+        json.loads(GOLDEN.read_text()),
+    ):
+        losses = {name: float(loss) for name, loss in step(pair).items()}
+        for name, value in golden.items():
+            assert losses[name] == pytest.approx(value, rel=1e-3), (
+                f"{name} is {losses[name]:.4f} and {value:.4f} in the script: is each gradient "
+                "taken from a tape that saw all of it?"
+            )

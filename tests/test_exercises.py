@@ -1,0 +1,172 @@
+"""The exercises: the scripts' code solves them; typical mistakes are told by their cause."""
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import common
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "exercises"))
+grade = importlib.import_module("grade")
+FILES = sorted((HERE.parent / "exercises").glob("[1-5]_*.py"))
+STAGES = [sorted(HERE.parent.glob(f"0{n}_*.py"))[0].stem for n in range(1, 6)]
+
+
+def solve(file):
+    """Returns an exercise's text with the scripts' own classes and functions in it."""
+    text = file.read_text(encoding="utf-8")
+    script = importlib.import_module(STAGES[int(file.name[0]) - 1])
+    solved = text
+    for node in ast.parse(text).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            left_out = ast.get_source_segment(text, node)
+            code = getattr(script, node.name, None) or getattr(common, node.name)
+            if "NotImplementedError" in left_out:
+                solved = solved.replace(left_out, inspect.getsource(code).rstrip())
+    assert "NotImplementedError(" not in solved
+    return solved
+
+
+@pytest.fixture
+def told(tmp_path, request):
+    """Runs an exercise's checks on a text; returns the first line that says what is wrong."""
+
+    def told(number, text, golden=False):
+        path = tmp_path / "answer.py"
+        path.write_text(text, encoding="utf-8")
+        checks = importlib.import_module(f"check_{number}")
+        tests = {name: f for name, f in vars(checks).items() if name.startswith("test_")}
+        assert all(test.__doc__ for test in tests.values())
+        for test in [f for name, f in tests.items() if ("golden" in name) == golden]:
+            given = {"answer": grade.load(path)}
+            for name in inspect.signature(test).parameters:
+                if name == "half_and_half":
+                    given[name] = checks.half_and_half.__wrapped__()
+                elif name != "answer":
+                    given[name] = request.getfixturevalue(name)
+            try:
+                test(**given)
+            except Exception as error:
+                return grade.explain(error, path)
+        return None
+
+    return told
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_the_scripts_solve_the_exercises(file, told):
+    """Broken if an exercise cannot be solved, or asks for other numbers than the scripts have."""
+    assert told(file.name[0], solve(file)) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", [f for f in FILES if f.name[0] != "4"], ids=lambda file: file.name)
+def test_the_scripts_have_the_golden_numbers(file, told):
+    """Broken if the right answer does not give the first losses, or draws, of the golden files."""
+    assert told(file.name[0], solve(file), golden=True) is None
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_untouched_exercises_say_what_comes_next(file, told):
+    """Broken if the first thing that a learner reads is not what to do."""
+    assert told(file.name[0], file.read_text(encoding="utf-8")).startswith("next:  ")
+
+
+MISTAKES = {  # exercise: a piece of the solution, what a learner writes there, what is to be said
+    1: [
+        ('layers.Dense(1, dtype="float32")', 'layers.Dense(1, activation="sigmoid")', "sigmoid"),
+        ("        x = self.flatten(x)\n", "", "Flatten comes first"),
+        (
+            "generator_loss(fake_logits)",
+            "discriminator_losses(fake_logits, fake_logits)[1]",
+            "-log D(G(z)): fakes called real",
+        ),
+        ('losses["d_real"] + losses["d_fake"]', 'losses["d_real"] - losses["d_fake"]', "d_loss is"),
+        ("layers.Dense(128, activation", "layers.Dense(64, activation", "566,273"),
+    ],
+    2: [
+        ("tf.reduce_max(x, axis=-1)", "tf.reduce_max(x, axis=1)", "over the pieces"),
+        ("layers.Dense(units * pieces)", 'layers.Dense(units * pieces, "relu")', "a ReLU inside"),
+        ("training=training)\n", "training=False)\n", "nothing is dropped"),
+        (
+            "        x = self.dropout(self.split(self.maps(x)), training=training)\n"
+            "        return tf.reduce_max(x, axis=-1)",
+            "        x = tf.reduce_max(self.split(self.maps(x)), axis=-1)\n"
+            "        return self.dropout(x, training=training)",
+            "before the maximum",
+        ),
+    ],
+    3: [
+        ("[side * 286 // 256 for side in size]", "list(size)", "never shifted"),
+        ("stateless_random_flip_left_right", "stateless_random_flip_up_down", "none of 40"),
+        (
+            "    return tf.image.stateless_random_flip_left_right(stack, flip_seed)",
+            "    flip = tf.image.stateless_random_flip_left_right\n"
+            "    return tf.concat([flip(stack[..., :3], flip_seed),"
+            " flip(stack[..., 3:], crop_seed)], -1)",
+            "moved apart",
+        ),
+        (
+            "stateless_random_flip_left_right(stack, flip_seed)",
+            "random_flip_left_right(stack)",
+            "the same seed gives two different pictures",
+        ),
+    ],
+    4: [
+        (
+            "join([block(x, training=training), skip])",
+            "block(x, training=training)",
+            "decode_2 has 512 input channels; with its skip it should have 1024",
+        ),
+        ("reversed(skips[:-1])", "skips[:-1]", "the skips come in reverse order"),
+        ("        if self.norm:\n", "        if True:\n", "NoneType"),
+        ('"use_bias": False', '"use_bias": True', "use_bias=False"),
+        ("self.join([condition, picture])", "picture", "sees 3 channels"),
+        ('"strides": 1, ', "", "strides=1"),
+        ("normalization(norm)", 'normalization("batch")', "With norm=None"),
+    ],
+    5: [
+        ("self.lambda_l1 * losses", "losses", "lambda_l1 = 100 times L1"),
+        (
+            "self.discriminator(condition, fake,",
+            "self.discriminator(fake, condition,",
+            "stands first",
+        ),
+        ("generator_loss(fake_logits)", "generator_loss(real_logits)", "the fake called real"),
+        (
+            "minimise(d_loss, d_tape, self.discriminator, self.discriminator_optimizer)",
+            "minimise(d_loss, d_tape, self.generator, self.generator_optimizer)",
+            "it should move each network once",
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("number", "right", "wrong", "cause"),
+    [pytest.param(n, *rest, id=f"{n}-{rest[2]}") for n, rows in MISTAKES.items() for rest in rows],
+)
+def test_typical_mistakes_are_told(number, right, wrong, cause, told):
+    """Broken if a learner who makes a typical mistake is not told its cause in one line."""
+    text = solve(FILES[number - 1])
+    assert right in text
+    line = told(number, text.replace(right, wrong))
+    assert line and line.startswith("wrong: ") and cause in line and "\n" not in line, line
+
+
+@pytest.mark.slow
+def test_grading_from_the_command_line(tmp_path):
+    """Broken if `make exercise N=2` ends in a traceback, or calls a right answer wrong."""
+    script = HERE / "exercises" / "grade.py"
+    (tmp_path / "mine.py").write_text(solve(FILES[1]), encoding="utf-8")
+    for flags, status, words in (((), 1, "next:  "), ((tmp_path / "mine.py",), 0, "All of it is")):
+        command = [sys.executable, script, "2", *flags]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == status and words in done.stdout
+        assert "Traceback" not in done.stdout + done.stderr
