@@ -33,7 +33,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle  # noqa: E402
 
 WIDTH, DPI = 7.0, 200  # inches, pixels an inch
-FONT = "NanumGothic"
+FONT, FONT_FILES = "NanumGothic", {"NanumGothic", "NanumGothicBold"}
 SHOWN = "1f469-200d-1f373"  # the pair that figures show, where the dataset has it: a cook
 DIGIT, WRONG_DIGIT = 7, 2  # of the cGAN's figure
 DIGIT_STEPS, PIX2PIX_STEPS, PIX2PIX_FILTERS = 3276, 600, 16  # of the networks trained here
@@ -113,9 +113,10 @@ WORDS = {  # name: (English, Korean)
     "x": ("real picture x", "정답 이미지 x"),
     "fake": ("generated G(c)", "생성된 이미지 G(c)"),
     "both_see": ("the sketch goes with both pictures", "두 이미지 모두 스케치와 짝지어 봐요"),
-    "g_tape": ("g_tape: back to the U-Net, through the PatchGAN, which stays as it is",
-               "g_tape: PatchGAN을 거꾸로 지나 U-Net으로. PatchGAN은 그대로예요"),
-    "d_tape": ("d_tape: back to the PatchGAN alone", "d_tape: PatchGAN으로만"),
+    "g_tape": ("g_tape: back through the PatchGAN; changes the U-Net only",
+               "g_tape: PatchGAN을 거꾸로 지나 U-Net만 바꿔요"),
+    "d_tape": ("d_tape: changes the PatchGAN only",
+               "d_tape: PatchGAN만 바꿔요"),
     "one_sketch": ("one sketch", "스케치 하나"),
     "three_answers": ("three pictures, all of them right", "모두 정답인 이미지 셋"),
     "median": ("median", "중앙값"),
@@ -213,11 +214,6 @@ class Sheet:
 # === What the figures show, computed ========================================
 
 
-def stage(name):
-    """Returns a numbered script as a module: no import statement takes its name."""
-    return importlib.import_module(name)
-
-
 def shown_pair(dataset):
     """Returns the file of the pair that is shown."""
     paths = common.find_pairs(dataset)["val"]
@@ -240,30 +236,34 @@ def play(model, batches, steps, learning_rate):
 
 @functools.cache
 def drawn_digits(conditional):
-    """Trains stage 1's or stage 2's networks a little; returns 4 real and 4 generated digits."""
+    """Trains stage 1's or stage 2's networks a little; returns real and generated digits.
+
+    Nine of each in one picture, and the noise (9, 100) of the generated ones.
+    """
     keras.utils.set_random_seed(0)
     digits, labels = common.load_mnist()
     game = {"batch_size": 128, "seed": 0, "first_step": 0, "last_step": DIGIT_STEPS}
     batches = common.training_digits(digits, labels, **game)
-    model = stage("02_cgan_mnist").ConditionalGAN() if conditional else stage("01_gan_mnist").GAN()
+    stage1, stage2 = map(importlib.import_module, ("01_gan_mnist", "02_cgan_mnist"))
+    model = stage2.ConditionalGAN() if conditional else stage1.GAN()
     play(model, batches, DIGIT_STEPS, 5e-4 if conditional else 2e-4)
-    noise = tf.random.stateless_normal((4, 100), seed=(0, 0))
-    label = [tf.one_hot([DIGIT] * 4, 10)] if conditional else []
+    noise = tf.random.stateless_normal((9, 100), seed=(0, 0))
+    label = [tf.one_hot([DIGIT] * 9, 10)] if conditional else []
     asked = tf.boolean_mask(digits, labels == DIGIT) if conditional else digits
-    real = tf.cast(asked[:4], tf.float32) / 127.5 - 1.0
+    real = tf.cast(asked[:9], tf.float32) / 127.5 - 1.0
     return tile(real), tile(model.generator(noise, *label, training=False)), noise
 
 
-def tile(four):
-    """Puts (4, height, width, 1) into one picture, 2 x 2."""
-    rows = [tf.concat(tf.unstack(four[n : n + 2]), axis=1) for n in (0, 2)]
+def tile(pictures):
+    """Puts (9, height, width, 1) into one picture, 3 x 3."""
+    rows = [tf.concat(tf.unstack(pictures[n : n + 3]), axis=1) for n in (0, 3, 6)]
     return tf.concat(rows, axis=0)
 
 
 @functools.cache
 def trained(dataset, run):
     """Returns the Pix2Pix of a run of stage 5; without one, a small one trained here."""
-    stage5 = stage("05_pix2pix_train")
+    stage5 = importlib.import_module("05_pix2pix_train")
     if run:
         flags = common.read_run(run)[0]["flags"]
         names = {name: flags[f"--{name}"] for name in ("filters", "norm", "generator")}
@@ -334,7 +334,7 @@ def one_hot(sheet, x, y, digit, colour):
 
 
 def draw_gan(say, args, conditional=False):
-    """Noise, generator, real and generated digits, discriminator, losses and gradients."""
+    """Noise, generator, digits, discriminator, losses, gradients; and a label's way into both."""
     up = 0.55 if conditional else 0.0
     sheet = Sheet(4.4 if conditional else 3.2)
     real, fake, noise = drawn_digits(conditional)
@@ -376,11 +376,6 @@ def draw_gan(say, args, conditional=False):
     return sheet
 
 
-def draw_cgan(say, args):
-    """The GAN's figure with the label's way into both networks."""
-    return draw_gan(say, args, conditional=True)
-
-
 def draw_generator_losses(say, args):
     """log(1 - D) and -log D over the logit, and their slopes."""
     sheet, logits = Sheet(3.1), tf.linspace(-6.0, 6.0, 241)
@@ -395,7 +390,7 @@ def draw_generator_losses(say, args):
         axes[0].plot(logits, loss, **style)
         axes[1].plot(logits, tape.gradient(loss, logits), **style)
     ticks = [-6, -4, -2, 0, 2, 4, 6]
-    names = [f"{tick}\n{float(tf.sigmoid(float(tick))):.3f}" for tick in ticks]
+    names = [f"{tick}\n{tf.sigmoid(float(tick)):.3f}".replace("-", "−") for tick in ticks]
     for axis, title in zip(axes, ("loss_title", "slope_title")):
         axis.axvspan(-6, -3, color=GRAY, alpha=0.15, linewidth=0)
         axis.set_title(say(title), fontsize=9.5)
@@ -414,7 +409,7 @@ def draw_maxout(say, args):
     """Four linear pieces and their maximum for one input; and units x pieces as a drawing."""
     sheet = Sheet(3.2)
     x = tf.linspace(-3.0, 3.0, 121)[:, tf.newaxis]
-    layer = stage("02_cgan_mnist").Maxout(1, 4)
+    layer = importlib.import_module("02_cgan_mnist").Maxout(1, 4)
     layer(x, training=False)  # makes the weights
     layer.maps.kernel.assign([[-1.6, -0.35, 0.5, 1.9]])
     layer.maps.bias.assign([-1.4, 0.5, 0.25, -2.2])
@@ -556,8 +551,7 @@ def draw_blocks(sheet, x, y, blocks):
             sheet.block(left, y - height * SCALE / 2, CHANNEL * channels, height * SCALE, colour)
             left += CHANNEL * channels
             plus = "+" if place else ""
-            style = {"color": colour if place else BLACK}
-            sheet.text(x + slot / 2, y - 0.84 - 0.14 * place, f"{plus}{channels}", 7.5, **style)
+            sheet.text(x + slot / 2, y - 0.84 - 0.14 * place, f"{plus}{channels}", 7.5)
         sheet.text(x + slot / 2, y - 0.68, height, 7.5, color=GRAY)
         middles.append(x + slot / 2)
         x += slot + 0.045
@@ -571,7 +565,7 @@ def draw_networks(say, args):
     condition, target = read_pair(args.dataset)
     ends = [(256, [(3, GRAY)])]
     down = [(height, [(channels, SKY)]) for height, channels in encoder]
-    sheet.text(6.9, 4.45, say("scale_note"), 8, ha="right", color=GRAY)
+    sheet.text(0.1, 6.22, say("scale_note"), 8, ha="left", color=GRAY)
     for name, y in (("encoder_decoder", 5.55), ("unet", 3.3)):
         up = [(height, [(channels, BLUE)]) for height, channels in decoder]
         if name == "unet":
@@ -620,7 +614,7 @@ def draw_patchgan(say, args):
 
     sheet.text(0.1, 4.5, say("many_judges"), 9.5, ha="left", weight="bold")
     row, column = 11, 17
-    field = stage("04_pix2pix_models").measure_receptive_field
+    field = importlib.import_module("04_pix2pix_models").measure_receptive_field
     top, left, height, width = field(model.discriminator, row, column)[1]
     unit, cell = 1.45 / 256, 1.45 / 30
     kinds = (0.15, real, real_logits, "real"), (3.4, fake, fake_logits, "generated")
@@ -656,11 +650,11 @@ def draw_patchgan(say, args):
     axis.set_ylabel(say("correlation"), fontsize=8.5)
     axis.legend(fontsize=8, loc="upper right")
     sheet.picture(5.25, 0.45, 1.45, real)
-    for x, y in ((5.75, 1.3), (5.75 + 70 * unit, 1.3)):
+    for x, y in ((5.75, 0.75), (5.75 + 70 * unit, 0.75)):
         sheet.axis.plot(x, y, "o", markersize=6, color=BLACK, markeredgecolor="white", zorder=5)
     style = {"arrowstyle": "<->", "color": BLACK, "shrinkA": 3, "shrinkB": 3}
-    sheet.text(5.75 + 35 * unit, 1.42, "70", 8, weight="bold")
-    sheet.axis.annotate("", (5.75, 1.3), (5.75 + 70 * unit, 1.3), arrowprops=style, zorder=5)
+    sheet.text(5.75 + 35 * unit, 0.87, "70", 8, weight="bold", zorder=5)
+    sheet.axis.annotate("", (5.75, 0.75), (5.75 + 70 * unit, 0.75), arrowprops=style, zorder=5)
     return sheet
 
 
@@ -676,7 +670,7 @@ def draw_train_step(say, args):
     sheet.text(3.05, 2.07, say("fake"))
     sheet.box((1.4, 2.3, 0.8, 0.7), "U-Net", GENERATOR)
     sheet.box((4.15, 2.2, 0.85, 2.55), "Patch-\nGAN", DISCRIMINATOR)
-    sheet.box((2.4, 3.3, 1.3, 0.34), r"L1: mean $|x-G(c)|$", GENERATOR, 8)
+    sheet.box((2.5, 3.3, 1.1, 0.34), r"L1 = $|x-G(c)|$", GENERATOR, 8)
     sheet.arrow((1.05, 2.65), (1.4, 2.65))
     sheet.arrow((2.2, 2.65), (2.6, 2.65))
     sheet.arrow((3.5, 4.3), (4.15, 4.3))
@@ -692,7 +686,7 @@ def draw_train_step(say, args):
     sheet.box((2.2, 0.75, 1.95, 0.72), "g_loss\n" + r"$-\log D(c,G(c))+100\cdot$L1", GENERATOR, 8)
     lines = r"$-\log D(c,x)$" + "\n" + r"$-\log(1-D(c,G(c)))$"
     sheet.box((5.05, 0.75, 1.75, 0.72), "d_loss\n" + lines, DISCRIMINATOR, 8)
-    sheet.arrow((3.7, 3.47), (3.82, 3.47), (3.82, 1.47))
+    sheet.arrow((3.6, 3.47), (3.82, 3.47), (3.82, 1.47))
     sheet.arrow((5.9, 2.2), (5.9, 1.47))
     sheet.arrow((6.35, 4.3), (6.6, 4.3), (6.6, 1.47))
     sheet.arrow((5.6, 2.2), (5.6, 1.75), (4.0, 1.75), (4.0, 1.47))
@@ -720,20 +714,20 @@ def draw_shirt(sheet, x, y, size, colour):
 def draw_l1(say, args):
     """L1's compromise: the median of three right colours; what three losses made of a sketch."""
     more = 1.85 if args.losses else 0.0
-    sheet = Sheet(1.95 + more)
+    sheet = Sheet(1.85 + more)
     shirts = tf.constant(SHIRTS, tf.float32)
     median = tf.sort(shirts, axis=0)[1]  # of each channel
-    draw_shirt(sheet, 0.15, 0.5 + more, 0.75, None)
-    sheet.text(0.52, 1.75 + more, say("one_sketch"))
-    sheet.arrow((0.98, 0.9 + more), (1.25, 0.9 + more))
-    sheet.text(2.45, 1.75 + more, say("three_answers"))
+    draw_shirt(sheet, 0.12, 0.5 + more, 0.8, None)
+    sheet.text(0.52, 1.65 + more, say("one_sketch"))
+    sheet.arrow((0.97, 0.9 + more), (1.25, 0.9 + more))
+    sheet.text(2.58, 1.65 + more, say("three_answers"))
     for place, colour in enumerate(SHIRTS):
-        draw_shirt(sheet, 1.35 + 0.8 * place, 0.5 + more, 0.68, colour)
-    sheet.text(5.35, 1.75 + more, say("always"))
+        draw_shirt(sheet, 1.3 + 0.88 * place, 0.5 + more, 0.8, colour)
+    sheet.text(5.35, 1.65 + more, say("always"))
     answers = tf.concat([shirts, median[tf.newaxis]], axis=0)
     distances = tf.reduce_mean(tf.abs(answers[:, tf.newaxis] - shirts), axis=(1, 2)) / 127.5
     for place, (answer, distance) in enumerate(zip(answers, distances)):
-        x, height = 4.15 + 0.66 * place, 1.2 * float(distance)
+        x, height = 4.15 + 0.66 * place, 1.5 * float(distance)
         sheet.block(x, 0.5 + more, 0.5, height, BLACK, facecolor=[float(v) / 255 for v in answer])
         sheet.text(x + 0.25, 0.61 + more + height, f"{float(distance):.2f}")
     sheet.text(6.38, 0.36 + more, say("median"), 8)
@@ -759,7 +753,7 @@ def draw_losses(sheet, say, args):
 
 FIGURES = {
     "gan": draw_gan,
-    "cgan": draw_cgan,
+    "cgan": functools.partial(draw_gan, conditional=True),
     "generator_losses": draw_generator_losses,
     "maxout": draw_maxout,
     "pair": draw_pair,
@@ -773,12 +767,16 @@ FIGURES = {
 # === Command line ===========================================================
 
 
+def font_files():
+    """Returns the Korean font's files, regular and bold; none if it is not installed."""
+    return [path for path in font_manager.findSystemFonts() if Path(path).stem in FONT_FILES]
+
+
 def fonts(language):
     """Returns Matplotlib's settings for a language's letters; raises UserError without a font."""
     if language == "en":
-        return {"font.family": ["DejaVu Sans"]}
-    files = [path for path in font_manager.findSystemFonts() if Path(path).stem.startswith(FONT)]
-    if not any(Path(path).stem == FONT for path in files):
+        return {"font.family": "DejaVu Sans"}
+    if not (files := font_files()):
         cure = "Debian and Ubuntu: apt install fonts-nanum; or --language en"
         raise common.UserError(f"the Korean words need the font {FONT}. {cure}")
     for path in files:
