@@ -41,6 +41,7 @@ DIGIT_STEPS, PIX2PIX_STEPS, PIX2PIX_FILTERS = 3276, 600, 16  # of the networks t
 BLUE, SKY, GREEN, ORANGE, YELLOW = "#0072B2", "#56B4E9", "#009E73", "#D55E00", "#E69F00"
 PURPLE, GRAY, BLACK = "#CC79A7", "#767676", "#222222"
 GENERATOR, DISCRIMINATOR = BLUE, ORANGE
+LOGITS = {"cmap": "RdBu", "vmin": -4, "vmax": 4}  # red: fake, blue: real
 
 # fmt: off
 WORDS = {  # name: (English, Korean)
@@ -115,8 +116,7 @@ WORDS = {  # name: (English, Korean)
     "both_see": ("the sketch goes with both pictures", "두 이미지 모두 스케치와 짝지어 봐요"),
     "g_tape": ("g_tape: back through the PatchGAN; changes the U-Net only",
                "g_tape: PatchGAN을 거꾸로 지나 U-Net만 바꿔요"),
-    "d_tape": ("d_tape: changes the PatchGAN only",
-               "d_tape: PatchGAN만 바꿔요"),
+    "d_tape": ("d_tape: changes the PatchGAN only", "d_tape: PatchGAN만 바꿔요"),
     "one_sketch": ("one sketch", "스케치 하나"),
     "three_answers": ("three pictures, all of them right", "모두 정답인 이미지 셋"),
     "median": ("median", "중앙값"),
@@ -170,6 +170,12 @@ class Sheet:
         style = {"facecolor": colour, "edgecolor": colour, "linewidth": 0.6} | style
         self.axis.add_patch(Rectangle((x, y), width, height, **style))
 
+    def frame(self, place, colour=GRAY, line=0.8, zorder=4):
+        x, y, width, height = place
+        shape = Rectangle((x, y), width, height, linewidth=line, zorder=zorder)
+        shape.set(facecolor="none", edgecolor=colour)
+        self.axis.add_patch(shape)
+
     def arrow(self, *points, colour=BLACK, dashed=False, width=1.2):
         """Draws a line through points (x, y); its head is at the last one."""
         (x0, y0), (x1, y1) = points[-2:]
@@ -190,14 +196,16 @@ class Sheet:
         extent = (x, x + width, y, y + height)
         image = self.axis.imshow(picture, extent=extent, aspect="auto", zorder=zorder, **style)
         self.axis.set(xlim=(0, WIDTH), ylim=(0, self.height))
-        style = {"facecolor": "none", "edgecolor": frame, "linewidth": 0.8}
-        self.block(x, y, width, height, None, zorder=zorder, **style)
+        self.frame((x, y, width, height), frame, zorder=zorder)
         return image
 
-    def axes(self, x, y, width, height):
-        """Returns axes for curves."""
+    def axes(self, x, y, width, height, *, title="", x_name="", y_name="", **limits):
+        """Returns axes for curves, in a place in inches."""
         place = (x / WIDTH, y / self.height, width / WIDTH, height / self.height)
-        axis = self.figure.add_axes(place)
+        axis = self.figure.add_axes(place, **limits)
+        axis.set_title(title, fontsize=9.5)
+        axis.set_xlabel(x_name, fontsize=8.5)
+        axis.set_ylabel(y_name, fontsize=8.5)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
@@ -379,7 +387,9 @@ def draw_gan(say, args, conditional=False):
 def draw_generator_losses(say, args):
     """log(1 - D) and -log D over the logit, and their slopes."""
     sheet, logits = Sheet(3.1), tf.linspace(-6.0, 6.0, 241)
-    axes = sheet.axes(0.5, 0.85, 2.85, 1.9), sheet.axes(3.95, 0.85, 2.85, 1.9)
+    places = zip((0.5, 3.95), ("loss_title", "slope_title"))
+    style = {"x_name": say("logit"), "xlim": (-6, 6)}
+    axes = [sheet.axes(x, 0.85, 2.85, 1.9, title=say(name), **style) for x, name in places]
     for name, colour, line in (("minimax", ORANGE, "--"), ("non_saturating", BLUE, "-")):
         with tf.GradientTape() as tape:
             tape.watch(logits)
@@ -391,12 +401,9 @@ def draw_generator_losses(say, args):
         axes[1].plot(logits, tape.gradient(loss, logits), **style)
     ticks = [-6, -4, -2, 0, 2, 4, 6]
     names = [f"{tick}\n{tf.sigmoid(float(tick)):.3f}".replace("-", "−") for tick in ticks]
-    for axis, title in zip(axes, ("loss_title", "slope_title")):
+    for axis in axes:
         axis.axvspan(-6, -3, color=GRAY, alpha=0.15, linewidth=0)
-        axis.set_title(say(title), fontsize=9.5)
         axis.set_xticks(ticks, names)
-        axis.set_xlabel(say("logit"), fontsize=8.5)
-        axis.set_xlim(-6, 6)
     axes[0].text(-4.5, -5.3, say("sure"), fontsize=8.5, ha="center")
     axes[1].text(-5.8, -0.31, say("no_slope"), fontsize=8.5, color=ORANGE)
     axes[1].text(-5.8, -0.9, say("full_slope"), fontsize=8.5, color=BLUE)
@@ -413,17 +420,14 @@ def draw_maxout(say, args):
     layer(x, training=False)  # makes the weights
     layer.maps.kernel.assign([[-1.6, -0.35, 0.5, 1.9]])
     layer.maps.bias.assign([-1.4, 0.5, 0.25, -2.2])
-    axis = sheet.axes(0.55, 0.5, 2.8, 2.3)
+    names = {"title": say("maxout_title"), "x_name": say("input"), "y_name": say("output")}
+    axis = sheet.axes(0.55, 0.5, 2.8, 2.3, **names, xlim=(-3, 3), ylim=(-2.5, 4.8))
     for piece, line in zip(tf.unstack(layer.maps(x), axis=1), ("-", "--", "-.", ":")):
         axis.plot(x, piece, color=GRAY, linewidth=1.2, linestyle=line, label=say("piece"))
     axis.plot(x, layer(x, training=False), color=BLUE, linewidth=4, alpha=0.55, zorder=3,
               label=say("maximum"))  # fmt: skip
     handles, names = axis.get_legend_handles_labels()
     axis.legend(handles[-2:], names[-2:], fontsize=8, loc="upper center")
-    axis.set(ylim=(-2.5, 4.8), xlim=(-3, 3))
-    axis.set_title(say("maxout_title"), fontsize=9.5)
-    axis.set_xlabel(say("input"), fontsize=8.5)
-    axis.set_ylabel(say("output"), fontsize=8.5)
 
     sheet.text(5.3, 2.97, "Maxout(units=3, pieces=4)", 9.5)
     inputs = [(3.95, 0.8 + 0.4 * n) for n in range(4)]
@@ -434,11 +438,10 @@ def draw_maxout(say, args):
             for place in inputs:
                 style = {"color": GRAY, "linewidth": 0.3, "alpha": 0.6, "zorder": 1}
                 sheet.axis.plot(*zip(place, spot), **style)
-            colour = BLUE if piece == chosen[unit] else GRAY
-            sheet.axis.plot(*spot, "o", markersize=11, color=tint(colour, 0.9 if colour == BLUE
-                            else 0.4), markeredgecolor=colour)  # fmt: skip
-        box = {"facecolor": "none", "edgecolor": BLUE, "linewidth": 1.2, "zorder": 2}
-        sheet.block(4.82, middle - 0.19, 1.26, 0.38, None, **box)
+            colour, share = (BLUE, 0.9) if piece == chosen[unit] else (GRAY, 0.4)
+            style = {"color": tint(colour, share), "markeredgecolor": colour}
+            sheet.axis.plot(*spot, "o", markersize=11, **style)
+        sheet.frame((4.82, middle - 0.19, 1.26, 0.38), BLUE, 1.2)
         sheet.arrow((6.08, middle), (6.5, middle), colour=BLUE)
         sheet.axis.plot(6.65, middle, "o", markersize=13, color=BLUE)
         sheet.text(6.65, middle, unit + 1, 8, color="white", zorder=5)
@@ -490,7 +493,7 @@ def draw_pair(say, args):
     sheet.text(0.95, 3.2, f"{(left.shape[0], 2 * left.shape[1], 3)}", 8)
     sheet.text(3.18, 3.2, f"2 × {tuple(left.shape)}", 8)
 
-    enlarged, (top, left), cropped, result = jitter_steps(stack)
+    enlarged, (row, column), cropped, result = jitter_steps(stack)
     unit = 0.95 / 256  # inches of a pixel, from here on
     columns = (0.9, enlarged, "enlarged"), (2.55, cropped, "cropped"), (4.1, result, "mirrored")
     for x, picture, title in columns:
@@ -499,11 +502,10 @@ def draw_pair(say, args):
             sheet.picture(x, y, size, half)
         sheet.text(x + size / 2, 2.92, say(title))
         sheet.text(x + size / 2, 0.26, f"{tuple(picture.shape)}", 8)
-        sheet.block(x - 0.07, 0.36, size + 0.14, 2.39, None, facecolor="none", edgecolor=GRAY)
+        sheet.frame((x - 0.07, 0.36, size + 0.14, 2.39))
     for y in (1.62, 0.42):
-        corner = 0.9 + left * unit, y + (30 - top) * unit
-        style = {"facecolor": "none", "edgecolor": ORANGE, "linewidth": 1.6, "zorder": 3}
-        sheet.block(*corner, 0.95, 0.95, None, **style)
+        place = 0.9 + column * unit, y + (30 - row) * unit, 0.95, 0.95
+        sheet.frame(place, ORANGE, 1.6)
     for name, half, y in zip(("condition", "target"), split_stack(result), (1.62, 0.42)):
         sheet.picture(5.75, y, 0.95, half)
         sheet.text(0.42, y + 0.5, say(name).replace(" ", "\n"), 8)
@@ -521,7 +523,6 @@ def block_shapes():
     The networks have one filter here; the course's have FILTERS times as many channels.
     """
     picture = tf.zeros((1, *common.IMAGE_SIZE, 3))
-
     generator, judge = common.EncoderDecoder(1), common.PatchGAN(1)
 
     def run(blocks, x):
@@ -550,8 +551,8 @@ def draw_blocks(sheet, x, y, blocks):
         for place, (channels, colour) in enumerate(parts):
             sheet.block(left, y - height * SCALE / 2, CHANNEL * channels, height * SCALE, colour)
             left += CHANNEL * channels
-            plus = "+" if place else ""
-            sheet.text(x + slot / 2, y - 0.84 - 0.14 * place, f"{plus}{channels}", 7.5)
+            text = f"+{channels}" if place else channels
+            sheet.text(x + slot / 2, y - 0.84 - 0.14 * place, text, 7.5)
         sheet.text(x + slot / 2, y - 0.68, height, 7.5, color=GRAY)
         middles.append(x + slot / 2)
         x += slot + 0.045
@@ -620,12 +621,11 @@ def draw_patchgan(say, args):
     kinds = (0.15, real, real_logits, "real"), (3.4, fake, fake_logits, "generated")
     for x, picture, logits, name in kinds:
         sheet.picture(x, 2.65, 1.45, picture)
-        image = sheet.picture(x + 1.7, 2.65, 1.45, logits, cmap="RdBu", vmin=-4, vmax=4)
-        style = {"facecolor": "none", "edgecolor": BLACK, "linewidth": 1.6, "zorder": 4}
+        image = sheet.picture(x + 1.7, 2.65, 1.45, logits, **LOGITS)
         window = x + left * unit, 4.1 - (top + height) * unit, width * unit, height * unit
         spot = x + 1.7 + column * cell, 4.1 - (row + 1) * cell, cell, cell
-        sheet.block(*window, None, **style)
-        sheet.block(*spot, None, **style)
+        for place in (window, spot):
+            sheet.frame(place, BLACK, 1.6)
         for up in (0, 1):  # from the window's corners to the cell
             start = window[0] + window[2], window[1] + up * window[3]
             end = spot[0], spot[1] + up * cell
@@ -640,14 +640,12 @@ def draw_patchgan(say, args):
 
     sheet.text(0.1, 2.1, say("why"), 9.5, ha="left", weight="bold")
     distances, *curves = correlations(args.dataset)
-    axis = sheet.axes(0.55, 0.5, 4.3, 1.4)
+    names = {"x_name": say("distance"), "y_name": say("correlation")}
+    axis = sheet.axes(0.55, 0.5, 4.3, 1.4, **names, xlim=(0, 180), ylim=(0, 1.02))
     for values, name, colour, line in zip(curves, ("as_is", "less_mean"), (SKY, BLUE), ("--", "-")):
         axis.plot(distances, values, color=colour, linestyle=line, linewidth=2, label=say(name))
     axis.axvline(70, color=BLACK, linestyle=":", linewidth=1.2)
     axis.text(72, 0.85, say("patch"), fontsize=8)
-    axis.set(xlim=(0, 180), ylim=(0, 1.02))
-    axis.set_xlabel(say("distance"), fontsize=8.5)
-    axis.set_ylabel(say("correlation"), fontsize=8.5)
     axis.legend(fontsize=8, loc="upper right")
     sheet.picture(5.25, 0.45, 1.45, real)
     for x, y in ((5.75, 0.75), (5.75 + 70 * unit, 0.75)):
@@ -680,7 +678,7 @@ def draw_train_step(say, args):
     sheet.arrow((0.6, 3.1), (0.6, 5.1), (4.57, 5.1), (4.57, 4.75), colour=GRAY)
     sheet.text(0.7, 5.24, say("both_see"), ha="left")
     for y, logits, name in ((3.85, real_logits, "(c, x)"), (2.2, fake_logits, "(c, G(c))")):
-        sheet.picture(5.45, y, 0.9, logits, cmap="RdBu", vmin=-4, vmax=4)
+        sheet.picture(5.45, y, 0.9, logits, **LOGITS)
         sheet.text(5.9, y + 1.1, say("logits_of") + name, 8)
         sheet.arrow((5.0, y + 0.45), (5.45, y + 0.45))
     sheet.box((2.2, 0.75, 1.95, 0.72), "g_loss\n" + r"$-\log D(c,G(c))+100\cdot$L1", GENERATOR, 8)

@@ -26,10 +26,9 @@ def test_every_word_is_in_both_languages():
 def test_every_figure_uses_the_words(few_pairs, monkeypatch):
     """Broken if a figure asks for a word that is not in the table, or a word is left over."""
     picture, logits, used = tf.zeros((256, 256, 3)), tf.zeros((30, 30)), set()
-    model = SimpleNamespace(discriminator=common.PatchGAN(1))
     stubs = {
         "drawn_digits": lambda conditional: (picture, picture, tf.zeros((4, 100))),
-        "trained": lambda *_: model,
+        "trained": lambda *_: SimpleNamespace(discriminator=common.PatchGAN(1)),
         "judged": lambda *_: (picture, picture, picture, logits, logits),
         "correlations": lambda dataset: ([0, 70], [1, 0], [1, 0]),
         "generate": lambda generator, condition: condition,
