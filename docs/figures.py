@@ -10,7 +10,7 @@ are those of ten epochs of stages 1 and 2; without --run, a Pix2Pix of 16 filter
 a minute. All of it takes 5 to 10 minutes on 2 cores.
 
 The Korean words need the free font NanumGothic. Debian and Ubuntu: apt install fonts-nanum;
-elsewhere: https://hangeul.naver.com/font. Without it: --language en.
+elsewhere: Nanum Gothic at fonts.google.com. Without it: --language en.
 """
 
 import functools
@@ -33,7 +33,8 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle  # noqa: E402
 
 WIDTH, DPI = 7.0, 200  # inches, pixels an inch
-FONT, FONT_FILES = "NanumGothic", {"NanumGothic", "NanumGothicBold"}
+FONT = "NanumGothic"
+FONT_FILES = {FONT, f"{FONT}Bold", f"{FONT}-Regular", f"{FONT}-Bold"}  # Debian's, Google's
 SHOWN = "1f469-200d-1f373"  # the pair that figures show, where the dataset has it: a cook
 DIGIT, WRONG_DIGIT = 7, 2  # of the cGAN's figure
 DIGIT_STEPS, PIX2PIX_STEPS, PIX2PIX_FILTERS = 4680, 600, 16  # of the networks trained here
@@ -624,6 +625,7 @@ def draw_patchgan(say, args):
         image = sheet.picture(x + 1.7, 2.65, 1.45, logits, **LOGITS)
         window = x + left * unit, 4.1 - (top + height) * unit, width * unit, height * unit
         spot = x + 1.7 + column * cell, 4.1 - (row + 1) * cell, cell, cell
+        sheet.frame(spot, "white", 3.5)
         for place in (window, spot):
             sheet.frame(place, BLACK, 1.6)
         for up in (0, 1):  # from the window's corners to the cell
@@ -779,7 +781,8 @@ def fonts(language):
         raise common.UserError(f"the Korean words need the font {FONT}. {cure}")
     for path in files:
         font_manager.fontManager.addfont(path)
-    return {"font.family": [FONT, "DejaVu Sans"]}  # the second has the signs that the first lacks
+    names = {font_manager.FontProperties(fname=path).get_name() for path in files}
+    return {"font.family": [*sorted(names), "DejaVu Sans"]}  # the last has signs they lack
 
 
 def draw(name, language, args):
