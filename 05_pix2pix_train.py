@@ -188,10 +188,10 @@ def naming_damaged(dataset, paths):
             try:
                 common.decode_pair(path)
             except tf.errors.InvalidArgumentError:
-                bad.append(path)
+                bad.append(f"{path} (damaged)")
         if not bad:
             raise
-        named = f"fix or remove {common.listed(bad)}, which cannot be decoded"
+        named = f"fix or remove {common.listed(bad)}"
         raise common.UserError(f"--dataset {dataset}: {named}") from None
 
 
