@@ -111,8 +111,7 @@ def main(argv=None):
 
     # The game: two networks, an optimiser each, batches of real digits.
     model = GAN()
-    optimizers = [common.adam(LEARNING_RATE, BETA_1) for _ in range(2)]
-    model.set_optimizers(*optimizers)
+    model.set_optimizers(common.adam(LEARNING_RATE, BETA_1), common.adam(LEARNING_RATE, BETA_1))
 
     def batches(**steps):
         kind = {"batch_size": args.batch_size, "seed": args.seed}
@@ -131,8 +130,7 @@ def main(argv=None):
         f"{run / 'losses.png'}  from losses.csv\n"
         f"{run / 'samples'}  the same noise after each epoch\n"
         f"{run / 'generator.weights.h5'}\n"
-        "Look at result.png: are all ten digits there? A generator that found one digit that\n"
-        "passes for real draws it again and again.\n"
+        "Look at result.png: are all ten digits there? What passes for real is drawn again.\n"
         "Next: python 02_cgan_mnist.py, which draws the digit you ask for"
     )
 

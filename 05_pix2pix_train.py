@@ -21,16 +21,7 @@ import contextlib
 from pathlib import Path
 
 import common
-from common import (
-    AdversarialModel,
-    PatchGAN,
-    discriminator_losses,
-    generate,
-    generator_loss,
-    minimise,
-    scores,
-    validation_pairs,
-)
+from common import AdversarialModel, PatchGAN, discriminator_losses, generator_loss, minimise
 
 import keras
 import tensorflow as tf
@@ -95,7 +86,7 @@ class Pix2Pix(AdversarialModel):
 
     def test_step(self, pair):
         condition, real = pair  # (1, 256, 256, 3) each
-        return scores(generate(self.generator, condition), real)
+        return common.scores(common.generate(self.generator, condition), real)
 
 
 def load_networks(run, args):
@@ -167,7 +158,9 @@ def kind_of_conditions(about, paths):
     if "condition" in about:
         return about["condition"]
     drawn = 0
-    for condition, _ in validation_pairs(some := common.spread(paths, 20), about["direction"]):
+    for condition, _ in common.validation_pairs(
+        some := common.spread(paths, 20), about["direction"]
+    ):
         gray = tf.reduce_mean(condition, axis=-1)
         colour = tf.reduce_max(condition, axis=-1) - tf.reduce_min(condition, axis=-1)
         paper = tf.reduce_mean(tf.cast(gray > 0.6, tf.float32))
@@ -226,21 +219,17 @@ def main(argv=None):
     for name, weights in earlier.items():
         for variable, value in zip(getattr(model, name).weights, weights):
             variable.assign(value)
-    optimizers = [common.adam(LEARNING_RATE, BETA_1) for _ in range(2)]
-    model.set_optimizers(*optimizers)
+    model.set_optimizers(common.adam(LEARNING_RATE, BETA_1), common.adam(LEARNING_RATE, BETA_1))
 
     def batches(**steps):
         how = {"batch_size": args.batch_size, "seed": args.seed, "augment": args.augment}
         return common.training_pairs(train, direction=args.direction, **how, **form, **steps)
 
     def validation(count):
-        return validation_pairs(common.spread(val, count), args.direction, **form)
+        return common.validation_pairs(common.spread(val, count), args.direction, **form)
 
     def draw(path, count=SAMPLE_ROWS):
-        rows = [
-            [condition[0], generate(model.generator, condition)[0], real[0]]
-            for condition, real in validation(count)
-        ]
+        rows = [[c[0], common.generate(model.generator, c)[0], r[0]] for c, r in validation(count)]
         common.save_grid(path, rows, titles=[kind, "generated", "real"])
 
     if len(val) > MOST_VALIDATION:
@@ -248,11 +237,11 @@ def main(argv=None):
     tests = {"validation": validation(MOST_VALIDATION)}
     with naming_damaged(args.dataset, train + val):
         # Scores mean something beside those of doing nothing: the condition as the picture.
-        doing_nothing = [scores(*pair) for pair in tests["validation"]]
+        doing_nothing = [common.scores(*pair) for pair in tests["validation"]]
         tests["baseline"] = common.mean_scores(doing_nothing, "condition_")
         metrics = common.train(model, run, batches, args, steps_per_epoch=steps, draw=draw, **tests)
         draw(run / "result.png", RESULT_ROWS)
-        pictures = validation_pairs(val, args.direction, **form)
+        pictures = common.validation_pairs(val, args.direction, **form)
         write_validation(run / "validation", model, val, pictures)
     print_results(run, metrics[-1], kind)
 
@@ -261,7 +250,7 @@ def write_validation(folder, model, paths, pairs):
     """Writes condition/, generated/ and real/: every validation picture as PNG."""
     for name in ("condition", "generated", "real"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    colour = tf.function(lambda condition: generate(model.generator, condition))
+    colour = tf.function(lambda condition: common.generate(model.generator, condition))
     for path, (condition, real) in zip(paths, pairs):
         pictures = {"condition": condition, "generated": colour(condition), "real": real}
         for name, picture in pictures.items():

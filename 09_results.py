@@ -1,8 +1,8 @@
 """Stage 9: results. One page for a run of stage 5, or for several side by side.
 
 Each generator colours the same conditions, as at test time, and the page shows them in rows:
-condition, one picture per run, the real picture. Above them are the scores and the curves. What
-the condition itself scores is in the table, too: a network has to beat doing nothing.
+condition, one picture per run, the real picture. Above them are the scores and the curves. The
+table has a row for the condition itself: a network has to beat doing nothing.
 
     python 09_results.py                                  # of runs/05_pix2pix
     python 09_results.py runs/l1 runs/cgan runs/05_pix2pix
@@ -16,6 +16,7 @@ animation. Takes 5 s, and 0.1 s for each picture.
 import html
 import shutil
 import urllib.parse
+from functools import partial
 from pathlib import Path
 
 import common
@@ -24,7 +25,6 @@ from common import generate, scores, validation_pairs
 import tensorflow as tf
 from PIL import Image
 
-ROWS = 6  # of compare.png
 SETTINGS = ["--loss", "--lambda-l1", "--generator", "--filters", "--norm", "--augment", "--seed"]
 FRAME_MS = 400  # of the animation; its last frame stays five times as long
 
@@ -37,7 +37,6 @@ PAGE = """<!doctype html>
   :root {{ color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }}
   body {{ margin: 0 auto; padding: 1rem; max-width: 90rem }}
   img {{ max-width: 100%; height: auto; background: white }}
-  table {{ border-collapse: collapse }}
   td, th {{ padding: .1rem .8rem .1rem 0; text-align: left; overflow-wrap: anywhere }}
   .pairs {{ display: grid; grid-template-columns: repeat({columns}, minmax(0, 1fr)); gap: 2px }}
   .name {{ grid-column: 1 / -1; margin: 1rem 0 0; overflow-wrap: anywhere }}
@@ -59,11 +58,9 @@ PAGE = """<!doctype html>
 
 
 def html_table(rows):
-    """Returns rows of texts as an HTML table, the first of them as its head."""
-    cells = [[html.escape(str(cell)) for cell in row] for row in rows]
-    lines = ["<tr><th>" + "<th>".join(cells[0])]
-    lines += ["<tr><td>" + "<td>".join(row) for row in cells[1:]]
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
+    """Returns rows of texts as an HTML table."""
+    lines = ["".join(f"<td>{html.escape(str(cell))}" for cell in row) for row in rows]
+    return "<table>\n<tr>" + "\n<tr>".join(lines) + "\n</table>"
 
 
 def name_runs(runs, options):
@@ -80,9 +77,8 @@ def refuse_other_data(runs, options, dataset):
         for part, name in (("flags", "--size"), ("flags", "--direction"), ("data", "files")):
             value, first = other[part][name], options[0][part][name]
             if value != first and not (part == "data" and dataset):
-                problem = f"{name} is {value}, but {first} in {runs[0]}"
-                cure = "name the pairs: --dataset DIR" if part == "data" else "compare like runs"
-                raise common.UserError(f"{run}: {problem}; {cure}")
+                cure = "; name the pairs: --dataset DIR" if part == "data" else ""
+                raise common.UserError(f"{run}: {name} is {value}, but {first} in {runs[0]}{cure}")
 
 
 def colour_pairs(generators, pairs, names, folder):
@@ -91,19 +87,14 @@ def colour_pairs(generators, pairs, names, folder):
     Args:
         generators: {name of its folder: generator}.
         pairs: a dataset of (condition, real), each (1, height, width, 3) in [-1, 1].
-        names: a name for each pair.
 
     Returns:
         For each pair, its scores {"condition" or the generator's name: {score: value}}.
     """
-    networks = {
-        key: tf.function(lambda condition, network=network: generate(network, condition))
-        for key, network in generators.items()
-    }
+    colour = {key: tf.function(partial(generate, network)) for key, network in generators.items()}
     table = []
     for name, (condition, real) in zip(names, pairs):
-        drawn = {"condition": condition}
-        drawn |= {key: network(condition) for key, network in networks.items()}
+        drawn = {"condition": condition} | {key: draw(condition) for key, draw in colour.items()}
         for kind, picture in (drawn | {"real": real}).items():
             (folder / kind).mkdir(parents=True, exist_ok=True)
             common.write_picture(folder / kind / f"{name}.png", picture)
@@ -112,24 +103,21 @@ def colour_pairs(generators, pairs, names, folder):
     return table
 
 
-def write_page(path, named, files, table, options, where):
+def write_page(path, named, files, table, *, options, where):
     """Writes the page; the curves and pictures that it shows are in the same folder.
 
     Args:
         named: {"run_1": the run's name, ...}.
         files: a name for each pair; table: its scores, as `colour_pairs` returns them.
-        options: the runs' options.json.
-        where: the dataset and the split.
+        options: the runs' options.json; where: the dataset and the split.
     """
     figures = []
     for file, scored in sorted(zip(files, table), key=lambda item: -item[1]["run_1"]["l1"]):
         l1 = ", ".join(f"{scored[key]['l1']:.4f}" for key in named)
         figures.append(f'<p class="name">{html.escape(file)}: L1 {l1}</p>')
-        source = urllib.parse.quote(f"{file}.png")
-        kinds = ["condition", *named, "real"]
-        figures += [
-            f'<img src="pictures/{kind}/{source}" alt="{kind}" loading="lazy">' for kind in kinds
-        ]
+        for kind in ["condition", *named, "real"]:
+            source = urllib.parse.quote(f"pictures/{kind}/{file}.png")
+            figures.append(f'<img src="{source}" alt="{kind}" loading="lazy">')
     rows = [["", *(score.upper() for score in table[0]["condition"])]]
     for kind, name in ({"condition": "the condition itself"} | named).items():
         means = common.mean_scores([scored[kind] for scored in table], "").values()
@@ -157,15 +145,15 @@ def animate(folder, path):
     if not frames:
         raise common.UserError(f"--animate: no sample pictures in {folder}")
     times = [FRAME_MS] * (len(frames) - 1) + [5 * FRAME_MS]
-    with common.replacing(path) as temporary:
-        more = {"save_all": True, "append_images": frames[1:], "duration": times, "loop": 0}
-        frames[0].save(temporary, "PNG", **more)
+    more = {"save_all": True, "append_images": frames[1:], "duration": times, "loop": 0}
+    frames[0].save(path, "PNG", **more)
 
 
 def main(argv=None):
     parser, out = common.parser_of(__doc__), Path("runs", "09_results")
     add, run = parser.add_argument, Path("runs", "05_pix2pix")
-    add("runs", type=Path, nargs="*", metavar="RUN", help=f"trained runs of stage 5 ({run})")
+    help_text = f"trained runs of stage 5 ({run})"
+    add("runs", type=Path, nargs="*", default=[run], metavar="RUN", help=help_text)
     help_text = f"folder of the page ({out})"
     add("--out", type=common.out_folder, default=out, metavar="DIR", help=help_text)
     help_text = "pairs to show (those the first run was trained with)"
@@ -174,9 +162,7 @@ def main(argv=None):
     add("--best", action="store_true", help="take the epoch of the lowest L1, not the last")
     add("--animate", action="store_true", help="write samples.png, the first run's samples moving")
     args = parser.parse_args(argv)
-    runs = args.runs or [run]
-
-    options = [common.read_run(run)[0] for run in runs]
+    runs, options = args.runs, [common.read_run(run)[0] for run in args.runs]
     refuse_other_data(runs, options, args.dataset)
     named = {f"run_{n}": name for n, name in enumerate(name_runs(runs, options), start=1)}
     generators = {key: common.load_generator(run, args.best)[0] for key, run in zip(named, runs)}
@@ -185,7 +171,7 @@ def main(argv=None):
     pairs = common.find_pairs(dataset)
     if args.split not in pairs:
         raise common.UserError(f"--split {args.split}: {dataset} has none")
-    paths = pairs[args.split]
+    paths, title = pairs[args.split], f"{dataset}, {args.split}"
     form = {"size": tuple(flags["--size"]), "labels": condition["kind"] == "labels"}
 
     shutil.rmtree(args.out / "pictures", ignore_errors=True)  # of an earlier page
@@ -195,25 +181,16 @@ def main(argv=None):
     table = colour_pairs(generators, loaded, files, args.out / "pictures")
     for key, run in zip(named, runs):
         shutil.copy(run / "losses.png", args.out / f"{key}.png")
-    write_page(args.out / "index.html", named, files, table, options, f"{dataset}, {args.split}")
+    write_page(args.out / "index.html", named, files, table, options=options, where=title)
 
-    # The first picture of each kind again, now as a figure.
-    shown = common.spread(paths, ROWS)
-    rows = [
-        [
-            condition[0],
-            *(generate(network, condition)[0] for network in generators.values()),
-            real[0],
-        ]
-        for condition, real in validation_pairs(shown, flags["--direction"], **form)
-    ]
+    shown = validation_pairs(common.spread(paths, 6), flags["--direction"], **form)
+    drawn = [[c, *(generate(network, c) for network in generators.values()), r] for c, r in shown]
+    rows = [[picture[0] for picture in row] for row in drawn]
     means = [common.mean_scores([row[key] for row in table], "") for key in named]
     titles = [f"{n}\nL1 {m['l1']:.3f}, SSIM {m['ssim']:.3f}" for n, m in zip(named.values(), means)]
     common.save_grid(args.out / "compare.png", rows, titles=[condition["kind"], *titles, "real"])
-    print(
-        f"{args.out / 'index.html'}  all of it on one page, for a browser\n"
-        f"{args.out / 'compare.png'}  {len(rows)} pairs of {len(paths)}"
-    )
+    print(f"{args.out / 'index.html'}  all of it on one page, for a browser")
+    print(f"{args.out / 'compare.png'}  {len(rows)} pairs of {len(paths)}")
     if args.animate:
         animate(runs[0] / "samples", args.out / "samples.png")
         print(f"{args.out / 'samples.png'}  the samples of {runs[0]}, epoch by epoch")
