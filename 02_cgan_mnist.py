@@ -102,7 +102,7 @@ class Discriminator(keras.Model):
 
 
 class ConditionalGAN(AdversarialModel):
-    """The generator, the discriminator, and the game between them, about a label.
+    """The generator, the discriminator, and the game between them, played for a given label.
 
     Args:
         wrong_labels: show the discriminator real digits under wrong labels as well.
@@ -160,10 +160,7 @@ def draw_one_digit(args):
         raise common.UserError(f"{args.out}: no finished run here; train one without --digit")
     common.read_run(args.out, "cgan")
     model = ConditionalGAN()
-    try:
-        model.generator.load_weights(weights)
-    except (OSError, ValueError, KeyError) as error:
-        raise common.UserError(f"{weights}: damaged. Rerun the training command") from error
+    common.load_weights(model.generator, weights)
     path = args.out / f"digit_{args.digit}.png"
     draw_digits(path, model.generator, [args.digit], args.seed)
     print(path)

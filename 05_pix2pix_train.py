@@ -26,8 +26,8 @@ from common import AdversarialModel, PatchGAN, discriminator_losses, generator_l
 import keras
 import tensorflow as tf
 
-# For both networks (section 3.3). The section also halves the discriminator's loss to slow it
-# down; but Adam divides a gradient by its average size, so half the loss makes the same steps.
+# Of both networks (section 3.3). The paper also halves the discriminator's loss to slow it down;
+# Adam divides a gradient by its average size, so half the loss makes the same steps.
 LEARNING_RATE, BETA_1 = 2e-4, 0.5
 LAMBDA_L1 = 100.0
 RESULT_ROWS = 6
@@ -43,7 +43,7 @@ class Pix2Pix(AdversarialModel):
         lambda_l1: the weight of L1 beside the adversarial loss, whose weight is 1.
         generator: "unet" (the paper's), or "encoder-decoder", the same without skips.
         filters: channels of the first layer of both networks.
-        norm: "batch" (the paper's), or "instance": each picture of a batch for itself.
+        norm: "batch" (the paper's), or "instance": each picture on its own.
     """
 
     def __init__(
@@ -64,6 +64,8 @@ class Pix2Pix(AdversarialModel):
         condition, real = pair  # (B, 256, 256, 3) each, by default
         losses = {}
         with tf.GradientTape() as g_tape, tf.GradientTape() as d_tape:
+            # Generator: minimise lambda |x - G(c)| - log D(c, G(c)).
+            # Discriminator: minimise -log D(c, x) - log(1 - D(c, G(c))).
             fake = self.generator(condition, training=True)
             g_loss = 0.0
             losses["g_l1"] = tf.reduce_mean(tf.abs(real - fake))
@@ -77,9 +79,7 @@ class Pix2Pix(AdversarialModel):
                 g_loss += losses["g_adversarial"]
                 d_loss = losses["d_real"] + losses["d_fake"]
 
-        # Generator: minimise lambda |x - G(c)| - log D(c, G(c)).
         minimise(g_loss, g_tape, self.generator, self.generator_optimizer)
-        # Discriminator: minimise -log D(c, x) - log(1 - D(c, G(c))).
         if "cgan" in self.terms:
             minimise(d_loss, d_tape, self.discriminator, self.discriminator_optimizer)
         return losses
@@ -92,12 +92,11 @@ class Pix2Pix(AdversarialModel):
 def load_networks(run, args):
     """Reads the networks of an earlier run of stage 5, to start another one from.
 
-    Both are in its newest checkpoint. A run copied without its checkpoints, or one of L1 alone,
-    whose discriminator has learned nothing, gives the generator alone. The size may differ.
+    A run of L1 alone gives its generator only: its discriminator has learned nothing. The size
+    may differ.
 
     Returns:
-        {"generator": weights, "discriminator": weights}, lists of tensors; the second may be
-        missing.
+        {"generator": weights, "discriminator": weights}, lists of tensors.
 
     Raises:
         UserError: there is no such run, or its networks are damaged or of another architecture.
@@ -109,24 +108,11 @@ def load_networks(run, args):
         if flags[f"--{name}"] != vars(args)[name]:
             cure = f"give --{name} {flags[f'--{name}']}"
             raise common.UserError(f"--start-from {run}: has other networks; {cure}")
-    checkpoints = common.Checkpoints(run, [])
-    if not checkpoints.names():
-        return {"generator": [v.value for v in common.load_generator(run)[0].weights]}
     model = Pix2Pix(filters=args.filters, norm=args.norm, generator=args.generator)
-    folder = checkpoints.folder / checkpoints.names()[-1]
-    part = tf.train.Checkpoint(variables=[variable.value for variable in model.variables])
-    try:
-        with common.filtering_logs():
-            part.read(str(folder / "state")).assert_existing_objects_matched().expect_partial()
-    except (OSError, *common.NO_MEMORY):
-        raise  # the checkpoint itself may be sound
-    except Exception as error:  # TensorFlow reports damage in many ways
-        cure = "Rerun that run's training command to repair it"
-        raise common.UserError(f"--start-from {run}: {folder} is damaged. {cure}") from error
     names = ["generator", "discriminator"] if "cgan" in flags["--loss"] else ["generator"]
-    weights = {name: [v.value.read_value() for v in getattr(model, name).weights] for name in names}
-    keras.backend.clear_session()  # layers are named anew, as the file of weights expects
-    return weights
+    for name in names:
+        common.load_weights(getattr(model, name), run / f"{name}.weights.h5")
+    return {name: [v.value.read_value() for v in getattr(model, name).weights] for name in names}
 
 
 def parse_flags(argv):
@@ -135,15 +121,15 @@ def parse_flags(argv):
     common.pair_arguments(parser)
     common.add_filters(parser)
     add = parser.add_argument
-    help_text = "what the generator is trained by (l1+cgan)"
+    help_text = "the generator's loss (l1+cgan)"
     add("--loss", choices=["l1+cgan", "cgan", "l1"], default="l1+cgan", help=help_text)
-    help_text, weight = f"weight of L1 in l1+cgan ({LAMBDA_L1:g})", common.number(0, 1e6)
+    help_text, weight = f"weight of L1 beside the cGAN ({LAMBDA_L1:g})", common.number(0, 1e6)
     add("--lambda-l1", type=weight, default=LAMBDA_L1, metavar="X", help=help_text)
-    help_text = "how training pairs are varied (jitter, the paper's)"
+    help_text = "augmentation of the training pairs (jitter, the paper's)"
     add("--augment", choices=list(common.AUGMENTATIONS), default="jitter", help=help_text)
     help_text = "network that draws the picture (unet)"
     add("--generator", choices=list(common.GENERATORS), default="unet", help=help_text)
-    help_text = "normalise over the whole batch, or each picture for itself (batch)"
+    help_text = "normalise over the batch, or each picture separately (batch)"
     add("--norm", choices=["batch", "instance"], default="batch", help=help_text)
     help_text = "begin with the weights of an earlier run, of any data, instead of random ones"
     add("--start-from", type=Path, metavar="RUN", help=help_text)
@@ -151,28 +137,26 @@ def parse_flags(argv):
 
 
 def kind_of_conditions(about, paths):
-    """Returns what the conditions are: "sketch", "labels" or "picture".
+    """Returns "sketch", "labels" or "picture": what dataset.json says, or else a guess.
 
-    As dataset.json says; otherwise "sketch" if most of some are dark on white without colour.
+    The guess is "sketch" if most of a sample are nearly colourless and mostly white.
     """
     if "condition" in about:
         return about["condition"]
-    drawn = 0
-    for condition, _ in common.validation_pairs(
-        some := common.spread(paths, 20), about["direction"]
-    ):
+    sample, drawn = common.spread(paths, 20), 0
+    for condition, _ in common.validation_pairs(sample, about["direction"]):
         gray = tf.reduce_mean(condition, axis=-1)
         colour = tf.reduce_max(condition, axis=-1) - tf.reduce_min(condition, axis=-1)
         paper = tf.reduce_mean(tf.cast(gray > 0.6, tf.float32))
-        drawn += float(tf.reduce_mean(colour)) < 0.1 and float(paper) > 0.6
-    kind = "sketch" if drawn > len(some) / 2 else "picture"
-    print(f"The conditions look like {kind}{'es' if kind == 'sketch' else 's'}.")
+        drawn += bool(float(tf.reduce_mean(colour)) < 0.1 and float(paper) > 0.6)
+    kind = "sketch" if drawn > len(sample) / 2 else "picture"
+    print(f"dataset.json does not say what the conditions are: taken for kind {kind}.")
     return kind
 
 
 @contextlib.contextmanager
 def naming_damaged(dataset, paths):
-    """If the block fails at a picture that cannot be decoded, decodes all and names those."""
+    """If the block fails on a picture, finds and names every picture that cannot be decoded."""
     try:
         yield
     except tf.errors.InvalidArgumentError:
@@ -195,7 +179,7 @@ def main(argv=None):
     # Bookkeeping: which pairs, which networks to start from, which folder.
     about, left_out = common.describe_dataset(args.dataset), common.LeftOut()
     args.direction = args.direction or about["direction"]  # kept in options.json
-    if args.direction != about["direction"]:  # what it says of the conditions is of the other half
+    if args.direction != about["direction"]:  # dataset.json describes the other half
         about = {"direction": args.direction, "ranges": about.get("ranges", {})}
     pairs = common.find_pairs(args.dataset, left_out)
     train, val = pairs["train"], pairs["val"]
@@ -212,6 +196,7 @@ def main(argv=None):
     form = {"size": args.size, "labels": kind == "labels"}
     going_on = (args.out / "saved").exists() and not args.fresh
     earlier = load_networks(args.start_from, args) if args.start_from and not going_on else {}
+    keras.backend.clear_session()  # a resumed run gives its layers the same automatic names
     run = common.start_run(args, "pix2pix", data, train + val)
 
     # The game: generator and PatchGAN, an optimiser each, batches of augmented pairs.
@@ -236,7 +221,7 @@ def main(argv=None):
         print(f"Each epoch is scored on {MOST_VALIDATION} of the {len(val)} validation pairs.")
     tests = {"validation": validation(MOST_VALIDATION)}
     with naming_damaged(args.dataset, train + val):
-        # Scores mean something beside those of doing nothing: the condition as the picture.
+        # The baseline: the condition itself, scored as if it were the generated picture.
         doing_nothing = [common.scores(*pair) for pair in tests["validation"]]
         tests["baseline"] = common.mean_scores(doing_nothing, "condition_")
         metrics = common.train(model, run, batches, args, steps_per_epoch=steps, draw=draw, **tests)
@@ -270,7 +255,7 @@ def print_results(run, last, kind):
         f"{run / 'samples'}  some of the same pairs after each epoch\n"
         f"{run / 'validation'}  all validation pictures\n"
         f"{run / 'generator.weights.h5'}  the last epoch; best.weights.h5: that of the lowest L1\n"
-        f"Look at result.png: which colours does the {condition} tell, and which are guessed?\n"
+        f"Look at result.png: which colours follow from the {condition}, and which are guesses?\n"
         f'Next: python 09_results.py "{run}", one page of results; or python 06_sketch_pad.py '
         f'--run "{run}", to draw'
     )

@@ -1,8 +1,8 @@
 """Stage 9: results. One page for a run of stage 5, or for several side by side.
 
-Each generator colours the same conditions, as at test time, and the page shows them in rows:
-condition, one picture per run, the real picture. Above them are the scores and the curves. The
-table has a row for the condition itself: a network has to beat doing nothing.
+Every generator colours the same conditions. Each row shows the condition, one picture per run,
+and the real picture; scores and curves come first. The table also scores the condition itself,
+as the baseline to beat.
 
     python 09_results.py                                  # of runs/05_pix2pix
     python 09_results.py runs/l1 runs/cgan runs/05_pix2pix
@@ -10,7 +10,7 @@ table has a row for the condition itself: a network has to beat doing nothing.
 
 Writes under runs/09_results, or --out: index.html (for a browser), compare.png (six rows of it)
 and pictures/. --animate adds samples.png, the first run's sample pictures over the epochs as an
-animation. Takes 5 s, and 0.1 s for each picture.
+animation. Takes 5 s plus 0.1 s per picture.
 """
 
 import html
@@ -158,7 +158,9 @@ def main(argv=None):
     add("--out", type=common.out_folder, default=out, metavar="DIR", help=help_text)
     help_text = "pairs to show (those the first run was trained with)"
     add("--dataset", metavar="NAME|DIR", help=help_text)
-    add("--split", default="val", choices=["train", "val", "test"], help="which of them (val)")
+    add(
+        "--split", default="val", choices=["train", "val", "test"], help="which split to show (val)"
+    )
     add("--best", action="store_true", help="take the epoch of the lowest L1, not the last")
     add("--animate", action="store_true", help="write samples.png, the first run's samples moving")
     args = parser.parse_args(argv)

@@ -47,9 +47,10 @@ NOTES = re.compile(
 
 @contextlib.contextmanager
 def filtering_logs():
-    """Keeps TensorFlow's notes off the screen; its other warnings and errors get through.
+    """Hides TensorFlow's informational messages; other warnings and errors still appear.
 
-    It writes some to file descriptor 2 before it reads its own log level: that is redirected.
+    Some are written to file descriptor 2 before TensorFlow reads its log level, so the
+    descriptor itself is redirected while the block runs.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         stderr = os.dup(2)
@@ -94,7 +95,7 @@ EPSILON = 1e-5  # of batchnorm, as in the authors' code; Keras' 1e-3 mutes the f
 
 
 def paper_init():
-    """Returns the paper's N(0, 0.02), new for each layer: shared, it would repeat its values."""
+    """Returns the paper's N(0, 0.02), a new one each time: a shared one repeats its values."""
     return keras.initializers.RandomNormal(0.0, 0.02)
 
 
@@ -185,8 +186,8 @@ def picture_layer():
 class UNet(keras.Model):
     """Generator: condition (B, 256, 256, 3) -> picture (B, 256, 256, 3), both in [-1, 1].
 
-    An encoder-decoder whose decoder also sees, at each size, what the encoder had there
-    (Isola et al. 2017, section 3.2.1 and appendix 6.1).
+    An encoder-decoder whose decoder also receives the encoder's output of the same size (Isola
+    et al. 2017, section 3.2.1 and appendix 6.1).
     """
 
     def __init__(self, filters=FILTERS, norm="batch", **kwargs):
@@ -382,18 +383,18 @@ def train(
 ):
     """Trains up to `args.epochs` epochs, from the run's last checkpoint if there is one.
 
-    Writes losses.csv (a row has the losses of its own step), losses.png, samples/, saved/ (the
-    checkpoints), the weights, and with validation pairs metrics.csv. Ctrl-C, SIGTERM and SIGHUP
-    end it after the current step, with a checkpoint and exit status 130, 143 or 129.
+    Writes losses.csv (each row holds the losses of that one step), losses.png, samples/, saved/
+    (the checkpoints), the weights, and with validation pairs metrics.csv. Ctrl-C, SIGTERM and
+    SIGHUP end it after the current step, with a checkpoint and exit status 130, 143 or 129.
 
     Args:
         model: an AdversarialModel with its optimisers.
         run: the run's folder.
         batches: called with first_step and last_step, returns the dataset of those steps.
         draw: path -> None, draws the sample picture of the current state.
-        steps_at_once: more than 1 where a step takes about as long as returning to Python.
+        steps_at_once: steps per call; more than 1 where a step is shorter than the way to Python.
         validation: pairs for the model's `test_step`, after each epoch.
-        baseline: what doing nothing scores on them, as columns of metrics.csv.
+        baseline: scores of the unchanged condition, added as columns of metrics.csv.
 
     Returns:
         The rows of metrics.csv, dicts of numbers.
@@ -406,14 +407,17 @@ def train(
     losses_table, metrics_table = checkpoints.tables
     step, last_step = checkpoints.restore(), args.epochs * steps_per_epoch
     announce(run, step, last_step, steps_per_epoch)
+    if step >= last_step and is_chief():  # complete already: write its results once more
+        finish_run(run, model, *checkpoints.tables)
     take_steps = make_train_function(model, batches(first_step=step, last_step=last_step))
     validate = tf.function(model.test_step)
     row_every = max(10, steps_at_once)
 
     with deferring_signals() as signals:
         for epoch in range(step // steps_per_epoch + 1, args.epochs + 1):
+            start, end = (epoch - 1) * steps_per_epoch, epoch * steps_per_epoch
             bar = epoch_bar(epoch, args.epochs, steps_per_epoch)
-            first, end = (epoch - 1) * steps_per_epoch, epoch * steps_per_epoch
+            bar.update(step - start, finalize=False)  # the steps before an interruption
             while step < end:
                 count = min(steps_at_once, end - step)
                 try:
@@ -423,10 +427,11 @@ def train(
                     raise
                 step += count
                 refuse_not_finite(losses, step, checkpoints)
-                if (step - first) % row_every == 0 or step == end:
+                if (step - start) % row_every == 0 or step == end:
                     losses_table.append({"epoch": epoch, "step": step} | losses)
-                bar.update(step - first, losses.items(), finalize=False)
-                if step < end and (signals or checkpoints.minutes_old() > CHECKPOINT_MINUTES):
+                bar.update(step - start, losses.items(), finalize=False)
+                minutes = (time.monotonic() - checkpoints.saved_at) / 60
+                if step < end and (signals or minutes > CHECKPOINT_MINUTES):
                     checkpoints.save(step)
                     leave_if_asked(signals, step)
 
@@ -437,11 +442,9 @@ def train(
                 bar.update(steps_per_epoch, scored.items(), finalize=True)
                 draw(run / "samples" / f"epoch_{epoch:04d}.png")
                 finish_run(run, model, *checkpoints.tables)
-            checkpoints.save(step)  # last: an epoch that has a checkpoint is complete
+            checkpoints.save(step)  # last, so that a saved epoch is a complete epoch
             leave_if_asked(signals, step)
 
-    if is_chief():  # once more, for a run that was complete already
-        finish_run(run, model, *checkpoints.tables)
     leave_unless_chief()
     return metrics_table.rows()
 
@@ -451,6 +454,7 @@ def finish_run(run, model, losses_table, metrics_table):
     metrics = metrics_table.rows()
     draw_curves(run / "losses.png", losses_table.rows(), metrics)
     save_weights(model.generator, run / "generator.weights.h5")
+    save_weights(model.discriminator, run / "discriminator.weights.h5")
     if metrics and metrics[-1]["val_l1"] <= min(row["val_l1"] for row in metrics):
         save_weights(model.generator, run / "best.weights.h5")
 
@@ -518,7 +522,7 @@ def read_idx(path, *shape):
 
 
 def training_digits(digits, labels, *, batch_size, seed, first_step, last_step):
-    """Returns the batches of steps `first_step` to `last_step` - 1: functions of seed and step.
+    """Returns the batches of steps `first_step` to `last_step` - 1, each set by seed and step.
 
     A dataset of digits (batch_size, 28, 28, 1) in [-1, 1] and one-hot labels (batch_size, 10).
     """
@@ -535,8 +539,8 @@ def training_digits(digits, labels, *, batch_size, seed, first_step, last_step):
 def shuffled(positions, count, seed):
     """Returns the examples at positions of an endless sequence of shuffled passes over the data.
 
-    A pure function, where a shuffle buffer has a past: training can start at any step and sees
-    what it would have seen.
+    Unlike a shuffle buffer it keeps no state, so training can resume at any step and see the
+    same examples.
 
     Args:
         positions: (B,) int64, ascending, at most `count` of them.
@@ -600,7 +604,7 @@ def split_stack(stack):
 
 
 def resize(stack, size=IMAGE_SIZE, labels=False):
-    """Resizes (height, width, channels) to (*size, channels), without moire when it shrinks.
+    """Resizes (height, width, channels) to (*size, channels), antialiased when shrinking.
 
     With `labels`, the condition (the first 3 channels) is a label map: its pixels are picked,
     since a mixture of two classes' colours is the colour of a third class, or of none.
@@ -666,7 +670,7 @@ def training_pairs(
     paths, *, batch_size, seed, direction, augment, first_step, last_step, size=IMAGE_SIZE,
     labels=False,
 ):  # fmt: skip
-    """Returns the batches of steps `first_step` to `last_step` - 1: functions of seed and step.
+    """Returns the batches of steps `first_step` to `last_step` - 1, each set by seed and step.
 
     A dataset of (condition, target), each (batch_size, 256, 256, 3) in [-1, 1]; `size` is
     (height, width), `labels` as for `resize`.
@@ -692,12 +696,12 @@ def validation_pairs(paths, direction, *, size=IMAGE_SIZE, labels=False):
 
 
 # *****************************************************************************
-# Machinery: nobody needs the rest to follow the course
+# Machinery: you can follow the course without reading beyond this line
 # *****************************************************************************
 
 # === 7. Faster layers =======================================================
-# They make a Pix2Pix step on a processor a third faster. Where a layer has other settings than
-# the paper's, or runs on a GPU, Keras' own code computes it.
+# They make a Pix2Pix step a third faster on a CPU. Where a layer has other settings than the
+# paper's, or runs on a GPU, Keras' own code computes it.
 
 
 class CompiledAdam(keras.optimizers.Adam):
@@ -732,7 +736,7 @@ class BatchNorm(layers.BatchNormalization):
 
 
 class Conv2D(layers.Conv2D):
-    """Keras' convolution; as a matrix product where a 4x4 kernel of strides 2 meets few pixels.
+    """Keras' convolution, as a matrix product on small maps (4x4 kernel, stride 2).
 
     The library reorders a convolution's kernel at each use. For a map of fewer pixels than
     channels that takes longer than the arithmetic: a fifth of a Pix2Pix step in all.
@@ -764,7 +768,7 @@ class Conv2DTranspose(layers.Conv2DTranspose):
 
 
 def few_pixels(layer, x, limit):
-    """Returns whether the fast form computes this layer, and a batch has at most so many pixels."""
+    """Returns whether the fast form applies: a CPU, the paper's settings, few enough pixels."""
     settings = layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate
     usual = settings == ((4, 4), (2, 2), "same", (1, 1)) and layer.data_format == "channels_last"
     covered = usual and layer.fast and None not in x.shape
@@ -773,12 +777,8 @@ def few_pixels(layer, x, limit):
 
 def to_patches(x):
     """Returns a map's 4x4 patches, 2 pixels apart: (B, H, W, C) -> (B H/2 W/2, 16 C)."""
-    batch, height, width, channels = x.shape
-    x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
-    x = join_neighbours(tf.reshape(x, (batch, height // 2 + 1, -1)))  # (B, H/2, 4 rows)
-    x = join_neighbours(tf.reshape(x, (-1, width // 2 + 1, 2 * channels)))  # (B H/2 4, W/2, 4 C)
-    x = tf.reshape(x, (batch, height // 2, 4, width // 2, 4 * channels))
-    return tf.reshape(tf.transpose(x, (0, 1, 3, 2, 4)), (-1, 16 * channels))
+    patches = tf.image.extract_patches(x, [1, 4, 4, 1], [1, 2, 2, 1], [1, 1, 1, 1], "SAME")
+    return tf.reshape(patches, (-1, 16 * x.shape[-1]))
 
 
 def from_patches(patches, shape):
@@ -791,13 +791,8 @@ def from_patches(patches, shape):
     return tf.reshape(x, (batch, height + 2, width + 2, channels))[:, 1:-1, 1:-1]
 
 
-def join_neighbours(x):
-    """Puts each place and the next into one: (N, L + 1, C) -> (N, L, 2 C)."""
-    return tf.concat([x[:, :-1], x[:, 1:]], axis=-1)
-
-
 def part_neighbours(x):
-    """The transpose of `join_neighbours`: (N, L, 2 C) -> (N, L + 1, C)."""
+    """Splits each place in two and adds them where they overlap: (N, L, 2 C) -> (N, L + 1, C)."""
     left, right = tf.split(x, 2, axis=-1)
     return tf.pad(left, [[0, 0], [0, 1], [0, 0]]) + tf.pad(right, [[0, 0], [1, 0], [0, 0]])
 
@@ -806,7 +801,7 @@ def part_neighbours(x):
 
 
 class Table(tf.train.experimental.PythonState):
-    """A CSV file of numbers whose text is part of each checkpoint, and goes back with it."""
+    """A CSV file of numbers whose text is saved in, and restored from, each checkpoint."""
 
     def __init__(self, path):
         self.path, self.text = path, ""
@@ -853,10 +848,6 @@ class Checkpoints:
         self.tables = Table(run / "losses.csv"), Table(run / "metrics.csv")
         tables = {"losses": self.tables[0], "metrics": self.tables[1]}
         self.checkpoint = tf.train.Checkpoint(step=self.step, variables=variables, **tables)
-
-    def minutes_old(self):
-        """Returns the minutes since the last checkpoint was written, or the run was started."""
-        return (time.monotonic() - self.saved_at) / 60
 
     def names(self):
         """Returns the folders' names, the oldest first."""
@@ -916,6 +907,17 @@ def save_weights(network, path):
         raise OSError(errno.ENOSPC, "No space left on device")  # HDF5 would crash
     with replacing(path) as temporary:
         network.save_weights(temporary)
+
+
+def load_weights(network, path):
+    """Reads what `save_weights` wrote; raises UserError if it is damaged or does not fit."""
+    try:
+        network.load_weights(path)
+    except NO_MEMORY:
+        raise  # the file itself may be sound
+    except Exception as error:  # HDF5 and Keras report damage in many ways
+        cure = "Rerun the training command to write it again"
+        raise UserError(f"{path}: damaged, or of another architecture. {cure}") from error
 
 
 def refuse_not_finite(losses, step, checkpoints):
@@ -991,12 +993,12 @@ def set_devices(args):
 
 
 def is_chief():
-    """Returns whether this process writes: always, except for later processes of TF_CONFIG."""
+    """Returns whether this process writes the results: all do but TF_CONFIG's later ones."""
     return tf.distribute.get_strategy().extended.should_checkpoint
 
 
 def leave_unless_chief():
-    """Waits until all processes of TF_CONFIG are here, then ends all but the chief."""
+    """Waits for every process in TF_CONFIG, then exits in all but the chief."""
     strategy = tf.distribute.get_strategy()
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         one = tf.function(lambda: strategy.run(lambda: tf.ones(())))
@@ -1012,10 +1014,10 @@ def on_gpu():
 
 
 def tune_processor():
-    """Makes a processor repeat the same bytes for the same seed, and keep its memory.
+    """Makes CPU runs reproducible to the bit, and has glibc keep freed memory for the next step.
 
-    A GPU is left as it is: determinism there takes slower algorithms. glibc returns every large
-    block to the system and fetches it again page by page, a tenth of a Pix2Pix step.
+    On a GPU, determinism would need slower algorithms. glibc would return every large block to
+    the system and fetch it again page by page, which takes a tenth of a Pix2Pix step.
     """
     if on_gpu():
         return
@@ -1061,7 +1063,7 @@ def start_run(args, stage, data, files):
 
 
 def open_run(run, fresh, stage, flags, data):
-    """Makes the run's folder this process's own, with options.json in it."""
+    """Creates or opens the run's folder, locks it, and writes options.json."""
     options_file = run / "options.json"
     occupied = run.is_file() or run.is_dir() and any(path.name[0] != "." for path in run.iterdir())
     if occupied and not options_file.exists():
@@ -1162,13 +1164,7 @@ def load_generator(run, best=False):
     network = GENERATORS[flags["--generator"]]
     generator = network(flags["--filters"], flags["--norm"], name="generator")
     generator(tf.zeros((1, *IMAGE_SIZE, 3)), training=False)  # the first call creates the weights
-    try:
-        generator.load_weights(weights)
-    except NO_MEMORY:
-        raise  # the file itself may be sound
-    except Exception as error:  # HDF5 and Keras report damage in many ways
-        cure = "Rerun the training command to write it again"
-        raise UserError(f"{weights}: damaged, or of another architecture. {cure}") from error
+    load_weights(generator, weights)
     done = int(metrics[-1]["epoch"]) if metrics else 0
     if done < flags["--epochs"]:
         warn(f"{run} is not finished: {done} of {flags['--epochs']} epochs")
@@ -1236,7 +1232,7 @@ def run_tflite(data):
 
 
 def difference(run, conditions, pictures):
-    """Returns how far an export is from Keras' pictures: mean and most, in shades of 255."""
+    """Returns the mean and the largest difference of an export to Keras, in shades of 255."""
     apart = [tf.abs(run(condition=c)["picture"] - p) * 127.5 for c, p in zip(conditions, pictures)]
     return float(tf.reduce_mean(apart)), float(tf.reduce_max(apart))
 
@@ -1287,9 +1283,9 @@ def describe_dataset(dataset):
 
 
 def spread(paths, count):
-    """Returns `count` of the paths, spread evenly: the same ones each time."""
-    every = max(1, len(paths) // count)
-    return paths[every // 2 :: every][:count]
+    """Returns at most `count` of the paths, evenly spaced: the same ones each time."""
+    count = min(count, len(paths))
+    return [paths[(2 * n + 1) * len(paths) // (2 * count)] for n in range(count)]
 
 
 def listed(items):
@@ -1733,7 +1729,8 @@ def epoch_steps(args, examples):
     """Returns how many batches make an epoch under the flags, for so many examples."""
     if args.batch_size > examples:
         raise UserError(f"--batch-size {args.batch_size}: there are only {examples} examples")
-    return min(examples // args.batch_size, args.steps_per_epoch or examples)
+    steps = examples // args.batch_size
+    return min(steps, args.steps_per_epoch) if args.steps_per_epoch else steps
 
 
 # === 13. Figures ============================================================
