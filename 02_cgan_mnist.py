@@ -158,7 +158,7 @@ def draw_one_digit(args):
     weights = args.out / "generator.weights.h5"
     if not weights.exists():
         raise common.UserError(f"{args.out}: no finished run here; train one without --digit")
-    common.read_run(args.out, "cgan")
+    common.read_options(args.out, "cgan")
     model = ConditionalGAN()
     common.load_weights(model.generator, weights)
     path = args.out / f"digit_{args.digit}.png"

@@ -4,7 +4,7 @@ The lesson:                                         The machinery, not needed to
 1. Networks of Pix2Pix: U-Net, PatchGAN             7. Faster layers
 2. Losses, and the scores of a picture              8. Checkpoints and tables
 3. The game of two networks, and Adam               9. Devices
-4. The training loop                               10. The run's folder
+4. The training loop                               10. The run's folder, and exports
 5. Digits                                          11. Files and pictures
 6. Pairs of pictures: split, stack, augment        12. Command line; 13. Figures
 """
@@ -1026,28 +1026,21 @@ def tune_processor():
     tf.config.experimental.enable_op_determinism()
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
         for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):
-            # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD of malloc.h
-            ctypes.CDLL(None).mallopt(option, value)
+            ctypes.CDLL(None).mallopt(option, value)  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
 
 
-# === 10. The run's folder, and its network for other programs ==================
+# === 10. The run's folder, and exports ======================================
 
 FORMAT = 3  # of a run's folder
 FREE_FLAGS = {"--out", "--fresh", "--devices", "--epochs"}  # these may change when a run goes on
 
 
 def start_run(args, stage, data, files):
-    """Opens the run's folder `args.out`, new or to go on with; sets seed and precision.
+    """Opens the folder `args.out`, new or to go on with; sets seed and precision.
 
-    Args:
-        args: the parsed flags.
-        stage: "gan", "cgan" or "pix2pix".
-        data: dict of names and counts, kept with the flags.
-        files: paths of the data's files. A run goes on with files of the same names.
-
-    Raises:
-        UserError: the folder holds something else, or a run with other flags or data, or
-            another process is training in it.
+    The flags, the stage ("gan", "cgan" or "pix2pix") and `data`, a dict of names and counts, are
+    kept in it. A run goes on with `files` of the same names. Raises UserError if the folder
+    holds anything else, other flags or data, or is in use.
     """
     names = "\n".join("/".join(Path(file).parts[-2:]) for file in files)
     data["files"] = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
@@ -1089,7 +1082,7 @@ def open_run(run, fresh, stage, flags, data):
 
 def refuse_changes(run, stage, flags, data):
     """Raises UserError naming each flag, or fact about the data, that has changed in a run."""
-    options, now = read_run(run, stage)[0], flags | data
+    options, now = read_options(run, stage), flags | data
     was, free = options["flags"] | options["data"], FREE_FLAGS | {"bytes"}
     if was.get("files") == now["files"] and was.get("bytes") == now["bytes"]:
         free |= {"--dataset"}  # the same data in another place
@@ -1121,32 +1114,37 @@ def lock(folder):
     return file
 
 
-def read_run(run, stage="pix2pix"):
-    """Reads what a run has written about itself.
-
-    Returns:
-        options.json as a dict, and the rows of metrics.csv (of stage 5), dicts of numbers.
-
-    Raises:
-        UserError: there is no run, or one of another stage, or it is damaged.
-    """
-    options_file, metrics = run / "options.json", Table(run / "metrics.csv")
-    if not options_file.exists():
+def read_options(run, stage):
+    """Returns a run's options.json; raises UserError if it is missing, damaged or another's."""
+    file = run / "options.json"
+    if not file.exists():
         command = f"python 05_pix2pix_train.py --epochs 10 --out {run}"
         raise UserError(f"{run}: no trained run here. Train one: {command}")
     try:
-        options = json.loads(options_file.read_text(encoding="utf-8"))
+        options = json.loads(file.read_text(encoding="utf-8"))
         found = options["stage"] if options["format"] == FORMAT else "another version"
         options["flags"]["--epochs"], options["data"]["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: damaged. Add --fresh to start over") from error
+    if found != stage:
+        raise UserError(f"{run}: holds a run of {found}, not of {stage}; give another folder")
+    return options
+
+
+def read_run(run):
+    """Returns what a run of stage 5 has written: options.json, and the rows of metrics.csv.
+
+    Raises UserError as `read_options` does, or if metrics.csv is damaged.
+    """
+    options, metrics = read_options(run, "pix2pix"), Table(run / "metrics.csv")
+    try:
         metrics.text = metrics.path.read_text(encoding="utf-8") if metrics.path.exists() else ""
         rows = metrics.rows()
         if rows and not {"epoch", "val_l1", "val_psnr", "val_ssim"} <= rows[0].keys():
             raise ValueError("columns are missing")
-    except (ValueError, KeyError, TypeError) as error:
-        cure = "Rerun the training command, or add --fresh to start over"
-        raise UserError(f"{run}: options.json or metrics.csv is damaged. {cure}") from error
-    if found != stage:
-        raise UserError(f"{run}: holds a run of {found}, not of {stage}; give another folder")
+    except ValueError as error:
+        cure = "Rerun the training command to repair it"
+        raise UserError(f"{metrics.path}: damaged. {cure}") from error
     return options, rows
 
 
@@ -1743,13 +1741,10 @@ def save_figure(figure, path):
 
 
 def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
-    """Draws pictures in a grid.
+    """Draws rows of (height, width, 3 or 1) tensors in [-1, 1], all of one size, as a grid.
 
-    Args:
-        rows: list of lists of (height, width, 3 or 1) tensors in [-1, 1], all of one size.
-        titles: one for each column.
-        row_titles: one for each row.
-        scale: size of a picture's pixel on the page; less if a side is longer than 512.
+    `titles` stand above the columns, `row_titles` beside the rows. `scale` is the size of a
+    picture's pixel on the page; less if a side is longer than 512.
     """
     scale *= min(1.0, 512 / max(rows[0][0].shape))
     border = [[2, 2], [2, 2], [0, 0]]
@@ -1795,8 +1790,6 @@ def draw_curves(path, losses, metrics):
         score = name.removeprefix("val_")
         level = ("the condition itself", metrics[0].get(f"condition_{score}", math.nan))
         panels.append((f"{score.upper()}, validation", metrics, "epoch", [name], level))
-    if not panels:
-        return
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure((4.2 * columns, 3.4 * rows), layout="constrained")

@@ -280,6 +280,7 @@ def test_which_changes_a_run_continues_with(files, tmp_path, capsys):
         common.start_run(flags_of(run, **changed), stage, {"train": 1} | dict(data), files)
 
     start()
+    (run / "metrics.csv").write_text("junk")  # which the checkpoint will put right
     start(epochs=9, devices=2, dataset="elsewhere/mine")
     assert not capsys.readouterr().err
     kept = (run / "options.json").read_text()

@@ -131,8 +131,8 @@ def test_runs_of_other_data_are_refused(trained, call_main, tmp_path):
         "--size is [512, 256], but [256, 256]": lambda: change(run, "flags", "--size", [512, 256]),
         "--direction is BtoA, but AtoB": lambda: change(run, "flags", "--direction", "BtoA"),
         "files is y, but x": lambda: change(run, "data", "files", "y"),
-        "options.json or metrics.csv is damaged": lambda: (run / "options.json").write_text("{"),
-        "metrics.csv is damaged. Rerun": lambda: (run / "metrics.csv").write_text(
+        "options.json: damaged": lambda: (run / "options.json").write_text("{"),
+        "metrics.csv: damaged. Rerun": lambda: (run / "metrics.csv").write_text(
             "epoch,val_l1\n1,0.5\n"
         ),
         "has not finished its first epoch": (run / "generator.weights.h5").unlink,

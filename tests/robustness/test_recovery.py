@@ -193,9 +193,9 @@ def test_files_are_flushed_before_they_get_their_names(run, tmp_path, monkeypatc
 
 
 OPTIONS = {
-    "": "damaged. Rerun the training command, or add --fresh",
-    '{"flags": 3}': "damaged. Rerun the training command, or add --fresh",
-    '{"format": 3, "stage": "gan"}': "damaged. Rerun the training command, or add --fresh",
+    "": "options.json: damaged. Add --fresh",
+    '{"flags": 3}': "options.json: damaged. Add --fresh",
+    '{"format": 3, "stage": "gan"}': "options.json: damaged. Add --fresh",
     '{"format": 2, "flags": {"--epochs": 1}, "data": {"files": ""}}': "a run of another version",
 }
 
