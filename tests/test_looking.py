@@ -224,7 +224,7 @@ def run(make_run, tmp_path):
     common.keras.utils.set_random_seed(0)
     run = make_run(tmp_path / "run", common.UNet(2))
     options = json.loads((run / "options.json").read_text())
-    options["data"]["condition"] = {"kind": "picture", "line_width": None, "colours": []}
+    options["data"]["condition"] = {"kind": "picture"}
     (run / "options.json").write_text(json.dumps(options))
     return run
 
@@ -262,9 +262,9 @@ MISTAKES = {
     "--colour gone": "--colour gone: no such file or folder",
     "--colour notes.txt": "--colour notes.txt: not a picture",
     "--colour empty": "--colour: no picture that can be read",
-    "--colour a.png b/a.jpg": "would have the same result",
-    "--colour a.png --out .": "a.png: is there already; give another --out",
-    "--colour a.png --out . --force": "a.png: is there already",
+    "--colour a.png b/a.jpg": "a.png has the same result",
+    "--colour a.png --out .": "a.png: exists already; give another --out",
+    "--colour a.png --out . --force": "a.png: exists already",
     "--whole": "--whole: goes with --colour only",
 }
 
