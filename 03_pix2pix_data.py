@@ -1,8 +1,8 @@
-"""Stage 3: look at paired data before training on them.
+"""Stage 3: look at paired data before you train on them.
 
-A pair is one picture file: one half of it is the condition (a sketch, a label map), the
-other is the target (the coloured picture, the photograph). A pair travels like this from
-its file to the networks, with the paper's augmentation, which stage 5 calls `jitter`:
+A pair is one picture file: one half is the condition (a sketch, a label map), the other is the
+target (the coloured picture, the photograph). This leads from a file to the networks, with the
+paper's augmentation (stage 5 calls it `jitter`):
 
     the file, decoded                      (H, 2W, 3)       0 to 255
     split at the middle: left and right    (H, W, 3) twice
@@ -12,19 +12,16 @@ its file to the networks, with the paper's augmentation, which stage 5 calls `ji
     mirrored, half of the time             (256, 256, 6)
     split: condition and target            (256, 256, 3) twice
 
-The stack is augmented as a whole, so that both halves move together. 286, the crop and the
-mirroring are in appendix 6.2 of Isola et al. 2017, which also lists the datasets of the
-paper; section 3 says what condition and target are to the two networks. To validate and
-to test, the stack is resized to (256, 256, 6) and nothing else. --size makes that another
-size, as it does in stage 5, and the 286 grow with it.
+The whole stack is augmented, so both halves move together. Appendix 6.2 of Isola et al. 2017
+has the 286, the crop, the mirroring and the paper's datasets; section 3 says what condition and
+target are to the two networks. Validation and test only resize the stack, to (256, 256, 6).
 
     python 03_pix2pix_data.py
-    python 03_pix2pix_data.py --dataset my/folder --direction BtoA
-    python 03_pix2pix_data.py --dataset my/folder --size 256x512
+    python 03_pix2pix_data.py --dataset my/folder --direction BtoA --size 256x512
 
-Decodes every picture, prints a table of the splits, names what cannot be used, and writes,
-under runs/03_pix2pix_data: pairs.png, augmentation.png, histograms.png. Takes about 10
-seconds for the embedded pairs. Stage 7 gets other ones: python 07_get_pairs.py --help
+Decodes every picture, prints a table of the splits and names the files that it cannot use.
+Writes pairs.png (files and their halves), augmentation.png (a pair under each --augment) and
+histograms.png (values and ink of the training pairs) in runs/03_pix2pix_data. Takes 10 s.
 """
 
 from collections import Counter
@@ -37,137 +34,95 @@ from common import AUGMENTATIONS, decode_pair, read_stack, resize, split_stack, 
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-BINS = 64  # of a histogram
 PAIRS_SHOWN = 5  # rows of pairs.png
 DRAWS_SHOWN = 4  # columns of augmentation.png
-NEAR = 0.02  # root mean square distance, in shares of white, of pictures that are nearly equal
+NEAR = 5  # root mean square distance, in shades of 255, of pictures that are nearly equal
 
 
 # === Measuring ==============================================================
 
 
-class Measures(NamedTuple):
-    """What `measure` finds out about the pairs of one split, resized to --size, in [-1, 1].
+class Look(NamedTuple):
+    """What `look` finds in a pair, resized to --size."""
 
-    The six channels are R, G and B of the condition, then R, G and B of the target.
-    """
-
-    sizes: Counter  # how many pairs have halves of which "width x height", before the resizing
-    mean: tf.Tensor  # (6,), the mean of each channel over all pixels
-    spread: tf.Tensor  # (6,), the standard deviation of each channel over all pixels
-    counts: tf.Tensor  # (6, BINS), how many pixels of each channel have each value
-    ink: list  # for each pair, the fraction of the condition that is darker than middle gray
-    colours: tf.Tensor  # (2,), mean number of colours of a condition, and of a target
+    path: str  # of its file
+    size: str  # "width x height" of a half, before the resizing
+    shares: tf.Tensor  # (6, 256), of each shade; channels: R, G, B of condition, then of target
+    colours: list  # (2,), how many colours condition and target have, at 16 levels a channel
+    ink: float  # the fraction of the condition that is darker than middle gray
+    small: tf.Tensor  # (2, 32, 32, 1) uint8: condition and target, small and gray
 
 
-def measure(paths, direction, *, size=common.IMAGE_SIZE, labels=False):
-    """Returns the `Measures` of side-by-side pictures; `size` and `labels` as for `resize`."""
-
-    def read(path):
-        stack = read_stack(path, direction)
-        return tf.shape(stack), resize(stack, size, labels)
-
-    sizes, ink, colours = Counter(), [], tf.zeros(2)
-    total, squares, counts = tf.zeros(6), tf.zeros(6), tf.zeros((6, BINS))
-    files = tf.data.Dataset.from_tensor_slices(paths)
-    for shape, stack in files.map(read, num_parallel_calls=tf.data.AUTOTUNE):
-        height, width, _ = (int(length) for length in shape)
-        sizes[f"{width}x{height}"] += 1
-        total += tf.reduce_mean(stack, axis=(0, 1))
-        squares += tf.reduce_mean(stack**2, axis=(0, 1))
-        channels = tf.unstack(stack, axis=-1)
-        histograms = [tf.histogram_fixed_width(values, (-1.0, 1.0), BINS) for values in channels]
-        counts += tf.cast(tf.stack(histograms), tf.float32)
-        condition, target = split_stack(stack)
-        colours += [count_colours(condition), count_colours(target)]
-        dark = tf.reduce_mean(condition, axis=-1) < 0.0  # (height, width)
-        ink.append(float(tf.reduce_mean(tf.cast(dark, tf.float32))))
-    mean = total / len(paths)
-    spread = tf.sqrt(tf.maximum(squares / len(paths) - mean**2, 0.0))
-    return Measures(sizes, mean, spread, counts, ink, colours / len(paths))
-
-
-def count_colours(picture):
-    """Returns the number of colours of (height, width, 3) in [-1, 1], at 16 levels a channel."""
-    levels = tf.cast(tf.minimum((picture + 1.0) * 8.0, 15.0), tf.int32)
-    numbers = tf.reduce_sum(levels * tf.constant([256, 16, 1]), axis=-1)  # one for each colour
-    return float(len(tf.unique(tf.reshape(numbers, [-1])).y))
-
-
-def print_table(measured, unreadable, direction, labels=False):
-    """Prints {split: Measures} and {split: unreadable files}; hints when halves look exchanged."""
-    print(f"{'split':6}{'pairs':>7}{'unreadable':>12}  size of a half (pairs)")
-    for split, measures in measured.items():
-        sizes = measures.sizes
-        shown = ", ".join(f"{size} ({count})" for size, count in sizes.most_common(4))
-        more = f", and {len(sizes) - 4} more sizes" if len(sizes) > 4 else ""
-        print(f"{split:6}{sizes.total():7}{unreadable[split]:12}  {shown}{more}")
-    heads = f"{'mean R':>8}{'G':>8}{'B':>8}{'spread R':>11}{'G':>8}{'B':>8}{'colours':>9}{'ink':>8}"
-    print(f"\n{'in [-1, 1]':17}{heads}")
-    for split, measures in measured.items():
-        halves = (("condition", slice(0, 3)), ("target", slice(3, 6)))
-        for (half, channels), colours in zip(halves, measures.colours):
-            means = "".join(f"{value:8.3f}" for value in measures.mean[channels])
-            spreads = "".join(f"{value:8.3f}" for value in measures.spread[channels])
-            ink = f"{sum(measures.ink) / len(measures.ink):8.1%}" if half == "condition" else ""
-            print(f"{split:7}{half:10}{means}   {spreads}{colours:9.0f}{ink}")
-    condition, target = measured["train"].colours
-    if condition > 2 * target and not labels:
-        other = "BtoA" if direction == "AtoB" else "AtoB"
-        print(
-            f"\nThe condition has {condition:.0f} colours and the target {target:.0f}: to go from "
-            f"the plain picture to the rich one, give --direction {other}"
-        )
-
-
-# === Checking ===============================================================
-
-
-def read_small(path):
-    """Returns a pair as (32, 64) in [0, 1], gray and small, or what is wrong with its file."""
+def look(path, direction, *, size=common.IMAGE_SIZE, labels=False):
+    """Returns the `Look` of a pair, or what is wrong with its file; `labels` as for `resize`."""
     try:
-        _, _, problem = common.read_header(path)
-        if problem:
+        if problem := common.read_header(path)[2]:
             return problem
-        pair = tf.cast(tf.concat(decode_pair(path), axis=1), tf.float32) / 255.0
-        return tf.image.rgb_to_grayscale(tf.image.resize(pair, (32, 64), antialias=True))[..., 0]
-    except common.UnreadableError as error:
-        return error.problem
-    except tf.errors.InvalidArgumentError:
-        return "damaged"
+        stack = read_stack(path, direction)
+    except (common.UnreadableError, tf.errors.InvalidArgumentError) as error:
+        return getattr(error, "problem", "damaged")
+    height, width, _ = stack.shape
+    stack = (resize(stack, size, labels) + 1.0) * 127.5
+    shades = tf.cast(tf.transpose(tf.reshape(tf.round(stack), (-1, 6))), tf.int32)  # (6, pixels)
+    counts = tf.math.bincount(shades, minlength=256, axis=-1, dtype=tf.float32)
+    red, green, blue = (shades[channel::3] // 16 for channel in range(3))  # (2, pixels)
+    colours = [float(len(tf.unique(half).y)) for half in red * 256 + green * 16 + blue]
+    dark = tf.reduce_mean(stack[..., :3], axis=-1) < 127.5
+    ink = float(tf.reduce_mean(tf.cast(dark, tf.float32)))
+    halves = tf.stack(split_stack(tf.image.resize(stack, (32, 32), antialias=True)))
+    small = tf.cast(tf.image.rgb_to_grayscale(halves), tf.uint8)
+    return Look(path, f"{width}x{height}", counts / shades.shape[1], colours, ink, small)
 
 
-def warn_of_copies(pairs, small):
-    """Warns when validation pairs nearly equal training pairs, {split: paths}: scores flatter.
+def print_table(looks, bad, labels=False):
+    """Prints {split: Looks} and {split: unreadable files}; hints when halves look exchanged."""
+    print(f"{'split':6}{'pairs':>7}{'unreadable':>12}  size of a half (pairs)")
+    for split, pairs in looks.items():
+        sizes = Counter(pair.size for pair in pairs).most_common()
+        sizes = common.listed([f"{size} ({count})" for size, count in sizes])
+        print(f"{split:6}{len(pairs):7}{len(bad[split]):12}  {sizes}")
+    heads = ["mean R", "G", "B", "spread R", "G", "B", "colours", "ink"]
+    print(f"\n{'in [-1, 1]':17}" + "".join(f"{head:>9}" for head in heads))
+    values, rich = tf.range(256.0)[tf.newaxis] / 127.5 - 1.0, {}
+    for split, pairs in looks.items():
+        shares = sum(pair.shares for pair in pairs) / len(pairs)
+        mean, variance = tf.nn.weighted_moments(values, 1, shares)  # (6,) each
+        rich[split] = tf.reduce_mean([pair.colours for pair in pairs], axis=0)
+        ink = f"{sum(pair.ink for pair in pairs) / len(pairs):9.1%}"
+        for n, half in enumerate(("condition", "target")):
+            numbers = [*mean[3 * n : 3 * n + 3], *tf.sqrt(variance[3 * n : 3 * n + 3])]
+            numbers = "".join(f"{number:9.3f}" for number in numbers)
+            print(f"{split:7}{half:10}{numbers}{rich[split][n]:9.0f}{'' if n else ink}")
+    condition, target = rich["train"]
+    if condition > 2 * target and not labels:
+        found = f"The condition has more colours ({condition:.0f}) than the target ({target:.0f})"
+        print(f"\n{found}: did you mean the other --direction?")
 
-    `small` has what `read_small` returns of each path.
-    """
-    train = tf.stack([small[path] for path in pairs["train"]])
-    some, near = common.spread(pairs["val"], 100), []
-    for path in some:
-        distances = tf.reduce_mean((train - small[path]) ** 2, axis=(1, 2))
+
+def warn_of_copies(looks):
+    """Warns when validation pairs nearly equal training pairs: that flatters the scores."""
+    train = tf.cast([pair.small for pair in looks["train"]], tf.float32)
+    some, near = common.spread(looks["val"], 100), []
+    for pair in some:
+        distances = tf.reduce_mean((train - tf.cast(pair.small, tf.float32)) ** 2, (1, 2, 3, 4))
         if tf.reduce_min(distances) < NEAR**2:
-            near.append(f"{path} and {pairs['train'][int(tf.argmin(distances))]}")
+            near.append(f"{pair.path} and {looks['train'][int(tf.argmin(distances))].path}")
     if near:
-        common.warn(
-            f"{len(near)} of {len(some)} validation pairs nearly equal a training pair, e.g. "
-            f"{near[0]}: keep the frames of a clip in one split, or the scores flatter"
-        )
+        found = f"{len(near)} of {len(some)} validation pairs nearly equal a training pair"
+        common.warn(f"{found}, e.g. {near[0]}: keep a clip in one split, or the scores flatter")
 
 
-def warn_of_strangers(small):
-    """Warns when the halves of files (by `read_small`) are no more alike than those of others."""
-    halves = tf.concat(tf.split(tf.stack(small), 2, axis=2), axis=0)[..., tf.newaxis]
-    edges = tf.norm(tf.image.sobel_edges(halves), axis=-1)  # (2N, 32, 32, 1)
+def warn_of_strangers(pairs):
+    """Warns when the halves of files are no more alike than halves of different files."""
+    small = tf.cast(tf.concat([pair.small for pair in pairs], axis=0), tf.float32)
+    edges = tf.norm(tf.image.sobel_edges(small), axis=-1)
     edges -= tf.reduce_mean(edges, axis=(1, 2), keepdims=True)
-    left, right = tf.split(tf.math.l2_normalize(tf.reshape(edges, (2 * len(small), -1)), 1), 2)
-    alike = tf.matmul(left, right, transpose_b=True)  # (N, N), the diagonal is that of the pairs
+    edges = tf.math.l2_normalize(tf.reshape(edges, (len(pairs), 2, -1)), axis=-1)
+    alike = tf.matmul(edges[:, 0], edges[:, 1], transpose_b=True)  # (N, N); the diagonal: pairs
     less = tf.cast(alike < tf.linalg.diag_part(alike)[:, tf.newaxis], tf.float32)
-    if len(small) > 3 and tf.reduce_sum(less) < 0.7 * len(small) * (len(small) - 1):
-        common.warn(
-            "the halves of a file are hardly more alike than halves of different files: are these "
-            "pairs, or single pictures, which are cut in half here?"
-        )
+    if len(pairs) > 3 and tf.reduce_sum(less) < 0.7 * len(pairs) * (len(pairs) - 1):
+        found = "the halves of a file are hardly more alike than halves of different files"
+        common.warn(f"{found}: are these pairs, or single pictures, cut in half here?")
 
 
 # === Drawing ================================================================
@@ -175,53 +130,46 @@ def warn_of_strangers(small):
 
 def draw_pairs(path, files, direction, *, size=common.IMAGE_SIZE, labels=False):
     """Draws some files as they are stored, and beside each the condition and the target in it."""
-    shown = files[:: max(1, len(files) // PAIRS_SHOWN)][:PAIRS_SHOWN]
+    shown = common.spread(files, PAIRS_SHOWN)
     figure = Figure((7.2, 1.75 * len(shown) + 0.3), layout="constrained")
     axes = figure.subplots(len(shown), 3, squeeze=False, width_ratios=[2, 1, 1])
+    titles = ["the file, split at the middle", "condition", "target"]
     for row, file in zip(axes, shown):
         left, right = decode_pair(file)
-        condition, target = split_stack(resize(stack_pair(left, right, direction), size, labels))
-        row[0].imshow(tf.concat([left, right], axis=1))
+        halves = split_stack(resize(stack_pair(left, right, direction), size, labels))
         row[0].axvline(left.shape[1] - 0.5, color="tab:red", linestyle="--")
-        row[0].set_xlabel(
-            f"{Path(file).parent.name}/{Path(file).name}", fontsize=8, parse_math=False
-        )
-        row[1].imshow(tf.clip_by_value(condition * 0.5 + 0.5, 0.0, 1.0))
-        row[2].imshow(tf.clip_by_value(target * 0.5 + 0.5, 0.0, 1.0))
-        for axis in row:
-            axis.set(xticks=[], yticks=[])
-    for axis, title in zip(axes[0], ["the file, split at the middle", "condition", "target"]):
-        axis.set_title(title, fontsize=11)
+        row[0].set_xlabel("/".join(Path(file).parts[-2:]), fontsize=8, parse_math=False)
+        pictures = [tf.clip_by_value(half * 0.5 + 0.5, 0.0, 1.0) for half in halves]
+        for axis, picture in zip(row, [tf.concat([left, right], axis=1), *pictures]):
+            axis.imshow(picture)
+            axis.set(xticks=[], yticks=[], title=titles.pop(0) if titles else "")
     common.save_figure(figure, path)
 
 
 def draw_augmentations(path, file, direction, seed, *, size=common.IMAGE_SIZE, labels=False):
     """Draws one pair under each augmentation, several times: a row for each."""
-    stack = read_stack(file, direction)
-    line = tf.zeros((size[0], size[1] // 40, 3))  # gray, for a crop may end in the midst of a shape
-    rows = []
+    stack, rows = read_stack(file, direction), []
+    seeds = [tf.constant([seed, draw], tf.int64) for draw in range(DRAWS_SHOWN)]
+    line = tf.zeros((size[0], size[1] // 40, 3))  # gray: a crop may end in the midst of a shape
     for augment in AUGMENTATIONS.values():
-        seeds = [tf.constant([seed, draw], tf.int64) for draw in range(DRAWS_SHOWN)]
         halves = [split_stack(augment(stack, seed, size, labels)) for seed in seeds]
         rows.append([tf.concat([condition, line, target], axis=1) for condition, target in halves])
-    titles = [f"draw {number}" for number in range(1, DRAWS_SHOWN + 1)]
-    common.save_grid(path, rows, titles=titles, row_titles=list(AUGMENTATIONS), scale=0.6)
+    common.save_grid(path, rows, row_titles=list(AUGMENTATIONS), scale=0.6)
 
 
-def draw_histograms(path, measures):
+def draw_histograms(path, pairs):
     """Draws which values the channels of both halves have, and how much ink the conditions have."""
     figure = Figure((13, 3.6), layout="constrained")
-    axes = figure.subplots(1, 3)
-    edges = [-1 + 2 * n / BINS for n in range(BINS + 1)]
-    halves = measures.counts[:3], measures.counts[3:]
+    *axes, last = figure.subplots(1, 3)
+    edges = [(n - 0.5) / 127.5 - 1.0 for n in range(257)]
+    halves = tf.split(sum(pair.shares for pair in pairs) / len(pairs), 2)
     for axis, half, title in zip(axes, halves, ("condition", "target")):
-        for channel, colour, name in zip(half, ("tab:red", "tab:green", "tab:blue"), "RGB"):
-            axis.stairs(channel / tf.reduce_sum(channel), edges, color=colour, label=name)
-        axis.set(title=f"values of the {title}", xlabel="value in [-1, 1]", yscale="log")
-        axis.set_ylabel("fraction of pixels")
+        for shares, name in zip(half, ("red", "green", "blue")):
+            axis.stairs(shares, edges, color=f"tab:{name}", label=name[0].upper())
+        axis.set(title=f"values of the {title}", xlabel="-1 to 1", ylabel="share", yscale="log")
         axis.legend()
-    axes[2].hist([100 * fraction for fraction in measures.ink], bins=30, color="0.3")
-    axes[2].set(title="ink", xlabel="% of the condition darker than middle gray", ylabel="pairs")
+    last.hist([100 * pair.ink for pair in pairs], bins=30, color="0.3")
+    last.set(title="ink", xlabel="% of the condition darker than middle gray", ylabel="pairs")
     common.save_figure(figure, path)
 
 
@@ -229,57 +177,43 @@ def draw_histograms(path, measures):
 
 
 def main(argv=None):
-    parser, folder = common.parser_of(__doc__), Path("runs/03_pix2pix_data")
+    parser, out = common.parser_of(__doc__), Path("runs/03_pix2pix_data")
     common.pair_arguments(parser)
-    help_text = f"folder of the figures ({folder})"
-    parser.add_argument("--out", type=Path, default=folder, metavar="DIR", help=help_text)
-    seeds = common.number(0, 2**31 - 1, int)
-    parser.add_argument("--seed", type=seeds, default=0, help="seed of the random draws (0)")
+    add, seeds = parser.add_argument, common.number(0, 2**31 - 1, int)
+    add("--out", type=Path, default=out, metavar="DIR", help=f"folder of the figures ({out})")
+    add("--seed", type=seeds, default=0, help="seed of the random draws (0)")
     args = parser.parse_args(argv)
 
-    about, left_out = common.describe_dataset(args.dataset), common.LeftOut()
+    about, left_out, out = common.describe_dataset(args.dataset), common.LeftOut(), args.out
     direction = args.direction or about["direction"]
-    pairs = common.find_pairs(args.dataset, left_out)
-    paths = sum(pairs.values(), [])
-    small = dict(zip(paths, common.in_threads(read_small, paths)))
-    bad, readable = {path for path in paths if isinstance(small[path], str)}, {}
-    for split, paths in pairs.items():
-        readable[split] = [path for path in paths if path not in bad]
-        if not readable[split]:
-            raise common.UserError(f"--dataset {args.dataset}: no readable picture in {split}")
-    args.out.mkdir(parents=True, exist_ok=True)
-
-    condition, target = ("left", "right") if direction == "AtoB" else ("right", "left")
-    dataset = common.printable(args.dataset)
-    print(f"{dataset}, {direction}: condition = {condition} half, target = {target} half")
     labels = about.get("condition") == "labels" and direction == about["direction"]
-    print("Conditions: labels, resized without mixing colours\n" if labels else "")
-    form = {"size": args.size, "labels": labels}
-    measured = {split: measure(paths, direction, **form) for split, paths in readable.items()}
-    unreadable = {split: len(pairs[split]) - len(readable[split]) for split in pairs}
-    print_table(measured, unreadable, direction, labels)
-    left_out.tell(f"{len(small)} pictures in the splits")
-    warn_of_copies(readable, small)
-    if not labels:
-        warn_of_strangers([small[path] for path in common.spread(readable["train"], 20)])
+    form, looks, bad = {"size": args.size, "labels": labels}, {}, {}
+    for split, paths in common.find_pairs(args.dataset, left_out).items():
+        found = common.in_threads(lambda path: look(path, direction, **form), paths)
+        looks[split] = [one for one in found if isinstance(one, Look)]
+        bad[split] = [f"{p} ({one})" for p, one in zip(paths, found) if isinstance(one, str)]
+        if not looks[split]:
+            raise common.UserError(f"--dataset {args.dataset}: no readable picture in {split}")
+    out.mkdir(parents=True, exist_ok=True)
 
-    draw_pairs(args.out / "pairs.png", readable["train"], direction, **form)
-    draw_augmentations(
-        args.out / "augmentation.png", readable["train"][0], direction, args.seed, **form
-    )
-    draw_histograms(args.out / "histograms.png", measured["train"])
-    print(
-        f"\n{args.out / 'pairs.png'}         some files, and the two halves of each\n"
-        f"{args.out / 'augmentation.png'}  one pair under each --augment of stage 5\n"
-        f"{args.out / 'histograms.png'}    values of both halves, and ink (training pairs)"
-    )
-    if bad:
-        found = common.listed([f"{path} ({small[path]})" for path in sorted(bad)])
-        raise common.UserError(f"--dataset {args.dataset}: fix or remove {found}; {common.CURE}")
-    print(
-        "Look at augmentation.png: do both halves move together, and is each draw likely?\n"
-        "Next: python 04_pix2pix_models.py, or python 05_pix2pix_train.py with the same --dataset"
-    )
+    halves = "left half, target = right" if direction == "AtoB" else "right half, target = left"
+    print(f"{common.printable(args.dataset)}, {direction}: condition = {halves} half")
+    print("Conditions: labels, resized without mixing colours\n" if labels else "")
+    print_table(looks, bad, labels)
+    left_out.tell(f"{sum(map(len, [*looks.values(), *bad.values()]))} pictures in the splits")
+    warn_of_copies(looks)
+    if not labels:
+        warn_of_strangers(common.spread(looks["train"], 20))
+
+    train = [pair.path for pair in looks["train"]]
+    draw_pairs(out / "pairs.png", train, direction, **form)
+    draw_augmentations(out / "augmentation.png", train[0], direction, args.seed, **form)
+    draw_histograms(out / "histograms.png", looks["train"])
+    print(*(f"\n{out / name}.png" for name in ("pairs", "augmentation", "histograms")), sep="")
+    if problems := common.listed(sum(bad.values(), [])):
+        raise common.UserError(f"--dataset {args.dataset}: fix or remove {problems}; {common.CURE}")
+    print("Look at augmentation.png: do both halves move together, and is each draw likely?")
+    print("Next: python 04_pix2pix_models.py, or 05_pix2pix_train.py with the same --dataset")
 
 
 if __name__ == "__main__":

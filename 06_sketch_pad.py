@@ -1,24 +1,22 @@
 """Stage 6: draw, and see it coloured.
 
 Writes one page to draw on, with the network of a trained run in it, and opens it in the browser.
-The page needs no server and no network: it works from a disk, from any web server and as an
-attachment, and what is drawn stays in it. The generator runs as at test time, with the
-statistics of the picture itself (Isola et al. 2017, section 3.3).
+The page needs no server: it works from a disk, from a web site and in an e-mail, and what you
+draw stays in it. The generator runs as at test time, with the statistics of the picture itself
+(Isola et al. 2017, section 3.3).
 
     python 06_sketch_pad.py                               # writes the page, and opens it
     python 06_sketch_pad.py --run runs/l1 runs/cgan       # several runs on one drawing
     python 06_sketch_pad.py --colour drawing.jpg photos/  # no page: files and folders
     python 06_sketch_pad.py --colour photo.jpg --whole    # in its own size, not squashed
 
-Needs a trained run, --run (runs/05_pix2pix). Writes runs/06_sketch_pad/pad.html, or --out: 8, 20
-or 68 MB for 16, 32 or 64 filters. Its weights are int8; --precision float16 is exact, twice as
-large and two to three times slower.
+Needs a trained run, --run. Writes runs/06_sketch_pad/pad.html: 8, 20 or 68 MB for 16, 32 or 64
+filters, with int8 weights. --precision float16 is exact, twice as large and half as fast or less.
 
---colour treats a file as training treated its conditions: squashed to the size of training (the
-result has the file's own proportions), label maps without mixing colours. Nothing else is done
-to it unless asked: --clean turns the photograph of a drawing black on white, --invert turns
-light on dark around. --whole colours a file pixel by pixel, without squashing: its things should
-be as large, in pixels, as they were in training. Takes 5 s to start, 0.15 s a picture.
+--colour treats a file as training treated its conditions: it squashes the file to the size of
+training (the result has the file's proportions) and mixes no colours of label maps. --whole keeps
+the size; things should then be as large, in pixels, as in training. --clean turns the photograph
+of a drawing black on white, --invert turns light on dark around. 5 s to start, 0.15 s a picture.
 """
 
 import base64
@@ -29,6 +27,7 @@ import math
 import os
 import sys
 import webbrowser
+from collections import Counter
 from pathlib import Path
 
 import common
@@ -38,7 +37,6 @@ import tensorflow as tf
 from PIL import Image
 
 BRUSH = 7.0  # width of a stroke in pixels of 256, where the run has no lines to measure
-WORK = 512  # longest side of a picture while its paper and ink are looked for
 WEB = common.HERE / "web"
 RUNTIME = "litert_wasm_compat_internal"  # without relaxed SIMD, which Safari lacks
 PARTS = ("litert.js", "worker.js"), (f"{RUNTIME}.js",), (f"{RUNTIME}.wasm",)  # see `make web`
@@ -49,44 +47,40 @@ ALLOWED = {"int8": (1.0, 16.0), "float16": (1.0, 1.0)}  # shades of 255 from Ker
 # === What a run was trained on ===============================================
 
 
-def condition_of(run, pairs=None):
-    """Returns what a run's conditions are: "kind", "size", "line_width", "colours" and more.
+def describe(run):
+    """Returns what a run was trained on.
 
-    options.json says the kind and the size. Line width (in pixels of the size) and the colours
-    of label maps are measured on `pairs`, a list of (condition, real), where it does not say.
+    Returns:
+        Its conditions: a dict of "kind", "size", "line_width" (in pixels of the size), "colours"
+        (of label maps), "run" and more, measured on validation pairs or read in options.json.
+        The pairs, (condition, real), EXAMPLES at most: none if the dataset is gone.
     """
     options, _ = common.read_run(run)
-    size = tuple(options["flags"]["--size"])
-    found = {"size": size, "line_width": BRUSH / of_256(size), "colours": []}
-    found |= options["data"]["condition"]
-    conditions = [condition[0] for condition, _ in pairs or ()]
-    if conditions and found["kind"] == "sketch":
-        widths = sorted(line_width(condition) for condition in conditions)
-        found["line_width"] = widths[len(widths) // 2] or found["line_width"]
-    elif conditions and found["kind"] == "labels" and not found["colours"]:
-        found["colours"] = main_colours(conditions)
-    return found
-
-
-def read_examples(run, count=EXAMPLES):
-    """Returns some validation pairs of a run, (condition, real); none if its dataset is gone."""
-    options, _ = common.read_run(run)
-    flags, kind = options["flags"], options["data"]["condition"]["kind"]
+    flags, conditions = options["flags"], options["data"]["condition"]
+    size, kind = tuple(flags["--size"]), conditions["kind"]
+    brush = BRUSH * math.sqrt(size[0] * size[1]) / 256
+    conditions = {"size": size, "line_width": brush, "colours": []} | conditions
+    conditions["run"] = {"name": run.name, "loss": flags["--loss"]}
     try:
-        paths = common.spread(common.find_pairs(flags["--dataset"])["val"], count)
+        paths = common.spread(common.find_pairs(flags["--dataset"])["val"], EXAMPLES)
     except common.UserError as error:
-        common.warn(f"no examples, and a line width of {BRUSH:.0f} pixels of 256: {error}")
-        return []
-    form = {"size": tuple(flags["--size"]), "labels": kind == "labels"}
-    return list(validation_pairs(paths, flags["--direction"], **form))
+        common.warn(f"no examples, and lines of {brush:.0f} pixels: {error}")
+        return conditions, []
+    pairs = list(validation_pairs(paths, flags["--direction"], size=size, labels=kind == "labels"))
+    if kind == "sketch":
+        widths = sorted(line_width(0.5 - 0.5 * condition[0]) for condition, _ in pairs)
+        conditions["line_width"] = widths[len(widths) // 2] or brush
+    elif kind == "labels" and not conditions["colours"]:
+        conditions["colours"] = main_colours([condition for condition, _ in pairs])
+    return conditions, pairs
 
 
-def line_width(drawing):
-    """Returns how wide the lines of a drawing, (height, width, 3) in [-1, 1], are in pixels.
+def line_width(ink):
+    """Returns how wide lines are in pixels, of (height, width, channels) from 0 to 1, black.
 
     A line's ink is width x length, and the slope of its two edges, summed, is 2 x length.
     """
-    ink = 0.5 - 0.5 * tf.reduce_mean(drawing, axis=-1, keepdims=True)
+    ink = tf.reduce_mean(ink, axis=-1, keepdims=True)
     ink = tf.image.resize(ink, [2 * side for side in ink.shape[:2]])[tf.newaxis]  # lines of 1 pixel
     slope = tf.norm(tf.image.sobel_edges(ink) / 8.0, axis=-1)
     slope = float(tf.reduce_sum(tf.where(slope > 0.02, slope, 0.0)))  # the paper's grain has none
@@ -94,21 +88,24 @@ def line_width(drawing):
 
 
 def main_colours(conditions):
-    """Returns [["#rrggbb", ""], ...], the commonest first, of label maps (height, width, 3).
+    """Returns [["#rrggbb", ""], ...], the commonest first, of label maps (1, height, width, 3).
 
     JPEG surrounds each with shades; those near a commoner one, and rare ones, are left out.
     """
-    weights = tf.constant([65536.0, 256.0, 1.0])  # exact in float32: below 2^24
-    codes = [tf.reduce_sum(tf.round((c + 1.0) * 127.5) * weights, axis=-1) for c in conditions]
-    found, _, counts = tf.unique_with_counts(tf.reshape(tf.stack(codes), [-1]))
-    enough = 1e-3 * float(tf.reduce_sum(counts))
-    colours = []
-    for place in tf.argsort(counts, direction="DESCENDING")[:1000]:
-        colour = bytes.fromhex(f"{int(found[place]):06x}")
+    counts, colours = Counter(), []
+    for condition in conditions:
+        counts.update({c: n for n, c in to_image(condition).getcolors(2**24)})
+    for colour, count in counts.most_common(1000):
         far = all(max(abs(a - b) for a, b in zip(colour, other)) >= 48 for other in colours)
-        if far and int(counts[place]) > enough:
+        if far and count > 1e-3 * counts.total():
             colours.append(colour)
-    return [[f"#{colour.hex()}", ""] for colour in colours]
+    return [[f"#{bytes(colour).hex()}", ""] for colour in colours]
+
+
+def to_image(picture):
+    """Returns (1, height, width, 3) in [-1, 1] as a Pillow image."""
+    pixels = common.to_uint8(picture)
+    return Image.frombytes("RGB", tuple(pixels.shape[1::-1]), memoryview(pixels))
 
 
 # === Files: read and coloured ================================================
@@ -118,12 +115,15 @@ def read_condition(path, conditions, args, left_out):
     """Reads a picture file as training read the conditions of a run.
 
     Args:
-        conditions: as `condition_of` returns them.
+        conditions: as `describe` returns them.
         args: the flags: whether to `clean` or `invert` it, or to keep the `whole` of its size.
         left_out: a LeftOut, which gets remarks.
 
     Returns:
         (1, height, width, 3) in [-1, 1] of the run's size, or its own; its own (width, height).
+
+    Raises:
+        UnreadableError: it is no picture, or has classes that the run does not know.
     """
     size, remark, _ = common.read_header(path)
     kept = size if args.whole else common.kept_size(size, conditions["size"])
@@ -139,11 +139,9 @@ def read_condition(path, conditions, args, left_out):
     picture = tf.cast(common.read_picture(path, kept, span), tf.float32) / 255.0
     picture = 1.0 - picture if args.invert else picture
     if args.clean:
-        picture = limit_size(picture, 2 * max(to))
-        picture = clean_photograph(picture, conditions["line_width"] * of_256(conditions["size"]))
+        picture = clean_photograph(picture, to, conditions["line_width"])
     elif conditions["kind"] == "sketch" and float(tf.reduce_mean(picture)) < 0.5:
-        problem = "dark paper, where the run knows dark lines on white: give --invert"
-        left_out.remark(path, problem)
+        left_out.remark(path, "dark paper; the run knows dark lines on white: give --invert")
     return resize(picture, to)[tf.newaxis] * 2.0 - 1.0, size
 
 
@@ -151,30 +149,27 @@ def read_labels(path, conditions, size, left_out):
     """Reads a label map in the run's colours, (height, width, 3) uint8."""
     classes, colours = conditions.get("classes"), [colour for colour, _ in conditions["colours"]]
     codes, is_colours = common.read_label_map(path, size, numbers=classes is not None)
-    found = {int(code) for code in tf.unique(tf.reshape(codes, [-1])).y}
     if not is_colours and classes is not None:
-        if unknown := sorted(found - {*classes}):
-            numbers = common.listed([str(number) for number in unknown])
-            problem = f"holds classes that the run was not trained on: {numbers}"
+        found = {int(code) for code in tf.unique(tf.reshape(codes, [-1])).y}
+        if unknown := common.listed([str(number) for number in sorted(found - {*classes})]):
+            problem = f"holds classes that the run was not trained on: {unknown}"
             raise common.UnreadableError(path, problem)
         return common.paint(codes, classes, colours)
     picture = common.paint(codes if is_colours else codes * 0x010101)
-    known = [tf.constant([*bytes.fromhex(colour[1:])], tf.float32) for colour in colours]
-    far = tf.fill(picture.shape[:2], 255.0)  # from the nearest colour, in the farthest channel
-    for colour in known:
-        distance = tf.reduce_max(tf.abs(tf.cast(picture, tf.float32) - colour), axis=-1)
-        far = tf.minimum(far, distance)
-    if float(tf.reduce_mean(tf.cast(far > 48.0, tf.float32))) > 0.01:
+    far = tf.fill(picture.shape[:2], 255)  # from the nearest colour, in the farthest channel
+    for colour in colours:
+        apart = tf.abs(tf.cast(picture, tf.int32) - [*bytes.fromhex(colour[1:])])
+        far = tf.minimum(far, tf.reduce_max(apart, axis=-1))
+    if float(tf.reduce_mean(tf.cast(far > 48, tf.float32))) > 0.01:
         left_out.remark(path, "over 1% of it has no colour of the run's label maps")
     return picture
 
 
 def plan_results(sources, out, force, left_out):
-    """Returns {result: file}: a result has its file's name, and its place in the folder.
+    """Returns {result: file} for files and folders: a result has its file's name and place.
 
-    Args:
-        sources: files and folders.
-        left_out: a LeftOut, for what is no picture in a folder.
+    What is no picture in a folder goes to `left_out`. Raises UserError if a file is none, or if
+    a result would replace another file, which `force` allows for earlier results.
     """
     plan = {}
     for source in sources:
@@ -191,34 +186,18 @@ def plan_results(sources, out, force, left_out):
             place = Path(path.name) if path == source else path.relative_to(source)
             result = (out / place).with_suffix(".png")
             if plan.setdefault(result, path) != path:
-                problem = f"{plan[result]} would have the same result, {result}"
-                raise common.UserError(f"--colour {path}: {problem}")
+                raise common.UserError(f"--colour {path}: {plan[result]} has the same result")
             if result.exists() and (not force or result.samefile(path)):
-                raise common.UserError(
-                    f"{result}: is there already; give another --out, or --force"
-                )
-    if not plan:
-        left_out.tell("0 pictures coloured")
-        raise common.UserError("--colour: no picture that can be read")
+                raise common.UserError(f"{result}: exists already; give another --out, or --force")
     return plan
-
-
-def to_proportions(picture, size):
-    """Enlarges one side of a result, (1, 256, 256, 3), to the proportions of (width, height)."""
-    scales = picture.shape[2] / size[0], picture.shape[1] / size[1]
-    scale = min(max(scales), 16 * min(scales))
-    width, height = (max(1, round(scale * side)) for side in size)
-    if picture.shape[1:3] == (height, width):
-        return picture
-    return tf.clip_by_value(tf.image.resize(picture, (height, width), "bicubic"), -1.0, 1.0)
 
 
 def colour_files(args):
     """Does what --colour asks for."""
-    run, left_out, done = args.run[0], common.LeftOut(), 0
+    left_out, done = common.LeftOut(), 0
     plan = plan_results(args.colour, args.out, args.force, left_out)
-    generator, _ = common.load_generator(run, args.best)
-    conditions = condition_of(run, read_examples(run) if args.clean else None)
+    generator, _ = common.load_generator(args.run[0], args.best)
+    conditions, _ = describe(args.run[0])
     forward = tf.function(lambda sheet: generate(generator, sheet), reduce_retracing=True)
     for result, path in plan.items():
         try:
@@ -226,120 +205,78 @@ def colour_files(args):
         except common.UnreadableError as error:
             left_out.add(path, error.problem)
             continue
+        image = to_image(colour(forward, sheet))
+        scales = image.width / size[0], image.height / size[1]
+        scale = min(max(scales), 16 * min(scales))  # one side grows, to the file's proportions
+        image = image.resize([max(1, round(scale * side)) for side in size])
         result.parent.mkdir(parents=True, exist_ok=True)
         with common.replacing(result) as temporary:
-            common.write_picture(temporary, to_proportions(colour(forward, sheet), size))
+            image.save(temporary, "PNG")
         done += 1
         print(f"{result}  {size[0]}x{size[1]}", flush=True)
     left_out.tell(f"{done} pictures coloured")
     if not done:
-        raise common.UserError("--colour: none of the files can be read")
+        raise common.UserError("--colour: no picture that can be read")
 
 
 def colour(forward, sheet):
     """Colours (1, height, width, 3), continued by its reflection to multiples of 256 pixels."""
     _, height, width, _ = sheet.shape
-    picture = forward(mirror_sides(mirror_sides(sheet, axis=1), axis=2))
-    top, left = (picture.shape[1] - height) // 2, (picture.shape[2] - width) // 2
-    return picture[:, top : top + height, left : left + width]
+    top, left = (-height % 256) // 2, (-width % 256) // 2
+    for axis, side, start in ((1, height, top), (2, width, left)):
+        # tf.pad does not continue by more than a side. Of 4: 1 2 3 2 1 | 0 1 2 3 | 2 1 0 1 2
+        places = (tf.range(side + -side % 256) - start) % max(1, 2 * side - 2)
+        sheet = tf.gather(sheet, tf.minimum(places, 2 * side - 2 - places), axis=axis)
+    return forward(sheet)[:, top : top + height, left : left + width]
 
 
-def mirror_sides(picture, axis):
-    """Continues a picture on both sides by its reflection, to the next multiple of 256 pixels.
-
-    Not tf.pad, which cannot continue a small picture by more than its own size.
-    """
-    side = picture.shape[axis]
-    more = -side % 256
-    # Of 4 pixels, at the places -5 to 8: 1 2 3 2 1 | 0 1 2 3 | 2 1 0 1 2
-    places = tf.range(-(more // 2), side + more - more // 2) % max(1, 2 * side - 2)
-    return tf.gather(picture, tf.minimum(places, 2 * side - 2 - places), axis=axis)
-
-
-# === Photographs of drawings: cleaned with --clean ===========================
-
-
-def limit_size(picture, longest=WORK):
-    """Makes (height, width, 3) at most so high and wide."""
-    scale = min(1.0, longest / max(picture.shape))
-    size = [max(1, round(side * scale)) for side in picture.shape[:2]]
-    return tf.image.resize(picture, size, antialias=True)
-
-
-def pool(picture, size, kind="AVG"):
-    """Returns the mean (or "MAX") of size x size pixels around each of (1, height, width, 1)."""
-    return tf.nn.pool(picture, (size, size), kind, padding="SAME")
-
-
-def of_256(size):
-    """Returns how wide a pixel of (height, width) becomes when that is squashed to 256x256."""
-    return 256 / math.sqrt(size[0] * size[1])
-
-
-def clean_photograph(picture, line_width):
-    """Turns gray or unevenly lit paper to white and ink to black; no ink, all white.
+def clean_photograph(picture, size, pen):
+    """Turns paper, gray or unevenly lit, to white, ink to black, and widens thin lines.
 
     Args:
         picture: (height, width, 3) in [0, 1].
-        line_width: of the run's sketches, in pixels of 256.
+        size: (height, width) to which it is squashed next.
+        pen: width of the run's lines, in pixels of that size.
 
     Returns:
-        The same shape, in [0, 1].
+        (height, width, 3) in [0, 1], no larger than it need be; all white where there is no ink.
     """
-    small = tf.image.rgb_to_grayscale(limit_size(picture))[tf.newaxis]
-    # The paper, on an eighth of the size: the brightest around each pixel, which fills in all
-    # lines, then the darkest of these, which takes back what a slope of light gained by it.
-    paper = tf.image.resize(pool(small, 5), [n // 8 + 1 for n in small.shape[1:3]], antialias=True)
-    paper = pool(-pool(-pool(paper, 15, "MAX"), 15, "MAX"), 5)
-
-    def on_white(gray):
-        light = tf.image.resize(paper, gray.shape[1:3])
-        return tf.clip_by_value(gray / tf.maximum(light, 0.05), 0.0, 1.0)
-
-    small = on_white(small)
-    if float(tf.reduce_min(pool(small, 5) - pool(small, 25))) > -0.08:  # the paper's grain alone
-        return tf.ones_like(picture)
-    ink = tf.reduce_mean(small[small < (1.0 + tf.reduce_min(pool(small, 3))) / 2.0])
-    gray = on_white(tf.image.rgb_to_grayscale(picture)[tf.newaxis])
-    gray = tf.clip_by_value(((gray - ink) / (1.0 - ink) - 0.15) / 0.7, 0.0, 1.0)
-    return tf.image.grayscale_to_rgb(thicken(gray[0], line_width))
-
-
-def thicken(gray, line_width):
-    """Widens lines, (height, width, 1) in [0, 1], that are thinner than the training sketches'."""
-    ink = tf.clip_by_value(
-        (0.75 - gray) / 0.5, 0.0, 1.0
-    )  # steeper: the paper's grain is not to grow
-    slope = tf.reduce_sum(tf.norm(tf.image.sobel_edges(ink[tf.newaxis]) / 8.0, axis=-1))
-    width = float(2.0 * tf.reduce_sum(ink) / tf.maximum(slope, 1.0))  # a line's slope: 2 x length
-    wanted = line_width / of_256(gray.shape[:2])
-    if width > 0.6 * wanted:
-        return gray
-    radius = round((wanted - width) / 2.0)
+    scale = min(1.0, 2 * max(size) / max(picture.shape))
+    sides = [max(1, round(scale * side)) for side in picture.shape[:2]]
+    gray = tf.image.rgb_to_grayscale(tf.image.resize(picture, sides, antialias=True))[tf.newaxis]
+    # The light on the paper: the brightest around each pixel fills in all lines, and the darkest
+    # of these takes back what a slope of light gained by it.
+    light = tf.nn.max_pool2d(tf.image.resize(gray, (64, 64), antialias=True), 15, 1, "SAME")
+    light = tf.image.resize(-tf.nn.max_pool2d(-light, 15, 1, "SAME"), sides)
+    gray = tf.minimum(gray / tf.maximum(light, 0.05), 1.0)
+    means = [tf.nn.avg_pool2d(gray, size, 1, "SAME") for size in (3, 5, 25)]
+    if float(tf.reduce_min(means[1] - means[2])) > -0.08:  # the paper's grain alone
+        return tf.ones((*sides, 3))
+    black = tf.reduce_mean(gray[gray < (1.0 + tf.reduce_min(means[0])) / 2.0])
+    ink = 0.675 - (gray - black) / (1.0 - black)
+    ink = tf.clip_by_value(ink / 0.35, 0.0, 1.0)  # steep: no grain is left to widen
+    wanted = pen * math.sqrt(sides[0] * sides[1] / (size[0] * size[1]))
+    radius = max(0, round((wanted - line_width(ink[0])) / 2.0))
     axis = tf.range(-radius, radius + 1)
     disk = tf.where(axis[:, tf.newaxis] ** 2 + axis**2 <= radius**2, 0.0, -1.0)[..., tf.newaxis]
-    return 1.0 - tf.nn.dilation2d(ink[tf.newaxis], disk, [1] * 4, "SAME", "NHWC", [1] * 4)[0]
+    ink = tf.nn.dilation2d(ink, disk, [1] * 4, "SAME", "NHWC", [1] * 4)
+    return tf.image.grayscale_to_rgb(1.0 - ink[0])
 
 
 # === The page ================================================================
 
 
-def to_url(picture, kind, **options):
+def to_url(picture, kind):
     """Returns (1, height, width, 3) in [-1, 1] as a data: URL of a "png" or "jpeg" file."""
-    file, (height, width) = io.BytesIO(), picture.shape[1:3]
-    image = Image.frombytes("RGB", (width, height), memoryview(common.to_uint8(picture)))
-    image.save(file, kind, **options)
+    file = io.BytesIO()
+    to_image(picture).save(file, kind, quality=90)  # of a "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def to_network(run, examples, args):
-    """Returns a run's generator as a TFLite file that draws Keras' pictures.
-
-    Where weights of int8 are not good enough, float16 is taken.
-    """
+    """Returns a run's generator as TFLite that draws Keras' pictures: float16 if int8 does not."""
     generator, flags = common.load_generator(run, args.best)
-    conditions = [condition for condition, _ in examples]
-    conditions = conditions or [tf.ones((1, *flags["--size"], 3))]
+    conditions = [condition for condition, _ in examples] or [tf.ones((1, *flags["--size"], 3))]
     pictures = [generate(generator, condition) for condition in conditions]
     module = common.to_module(generator, flags["--size"])
     for kind in dict.fromkeys((args.precision, "float16")):
@@ -351,79 +288,62 @@ def to_network(run, examples, args):
     raise common.UserError(f"--run {run}: its TFLite file draws another picture")
 
 
-def pack(data):
-    """Returns bytes as a part of the page: gzip, in base64, in a script that no browser runs."""
-    text = base64.b64encode(gzip.compress(data, mtime=0)).decode()
-    return f'<script type="text/plain">{text}</script>'
-
-
-def write_page(runs, path, args):
-    """Writes the page: web/pad.html with the runs' networks, what runs them, and examples."""
-    first, *others = [condition_of(run) for run in runs]
-    for run, other in zip(runs[1:], others):
+def write_page(args):
+    """Writes the page, web/pad.html with networks, what runs them, and examples; returns where."""
+    described = [describe(run) for run in args.run]
+    about, examples = described[0]
+    for run, (other, _) in zip(args.run, described):
         for name in ("kind", "size", "colours"):
-            if other[name] != first[name]:
-                raise common.UserError(f"--run {run}: its {name} differs from that of {runs[0]}")
-    examples = read_examples(runs[0])
-    networks = [to_network(run, examples, args) for run in runs]
-    losses = [common.read_run(run)[0]["flags"]["--loss"] for run in runs]
-    parts = [b"\n".join((WEB / name).read_bytes() for name in names) for names in PARTS] + networks
-    packed = "\n".join(map(pack, parts))
-    about = condition_of(runs[0], examples) | {
-        "runs": [{"name": run.name, "loss": loss} for run, loss in zip(runs, losses)],
-        "examples": [
-            {"condition": to_url(drawn, "png"), "real": to_url(real, "jpeg", quality=90)}
-            for drawn, real in examples
-        ],
-        "megabytes": round(len(packed) / 1e6),
-    }
+            if other[name] != about[name]:
+                raise common.UserError(f"--run {run}: its {name} differs from {args.run[0]}'s")
+    parts = [b"\n".join((WEB / name).read_bytes() for name in names) for names in PARTS]
+    parts += [to_network(run, examples, args) for run in args.run]
+    parts = [base64.b64encode(gzip.compress(part, mtime=0)).decode() for part in parts]
+    packed = "\n".join(f'<script type="text/plain">{part}</script>' for part in parts)  # not run
+    about["runs"] = [conditions["run"] for conditions, _ in described]
+    urls = [(to_url(drawn, "png"), to_url(real, "jpeg")) for drawn, real in examples]
+    about["examples"] = [{"condition": drawn, "real": real} for drawn, real in urls]
+    about["megabytes"] = round(len(packed) / 1e6)
     page = (WEB / "pad.html").read_text(encoding="utf-8").replace("PARTS", packed, 1)
     page = page.replace("ABOUT", json.dumps(about).replace("<", "\\u003c"), 1)
+    path = args.out if args.out.suffix == ".html" else args.out / "pad.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     with common.replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in any browser, or send it")
-
-
-def open_page(path):
-    """Opens the page in a browser, where there is a screen."""
-    if sys.platform in {"darwin", "win32"} or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
-        webbrowser.open(path.resolve().as_uri())
+    return path
 
 
 def main(argv=None):
-    parser, out = common.parser_of(__doc__), Path("runs", "06_sketch_pad")
-    add, run = parser.add_argument, Path("runs", "05_pix2pix")
-    help_text = f"trained runs ({run})"
-    add("--run", type=Path, nargs="+", default=[run], metavar="DIR", help=help_text)
-    help_text = f"folder of the page or the results, or the page's name ({out})"
-    add("--out", type=common.out_folder, default=out, metavar="DIR", help=help_text)
-    help_text = "of the page's weights (int8)"
-    add("--precision", choices=list(ALLOWED), default="int8", help=help_text)
+    parser, out = common.parser_of(__doc__), Path("runs/06_sketch_pad")
+    add, run = parser.add_argument, Path("runs/05_pix2pix")
+    add("--run", type=Path, nargs="+", default=[run], metavar="DIR", help=f"trained runs ({run})")
+    add("--out", type=common.out_folder, default=out, metavar="DIR|HTML", help=f"to write ({out})")
+    add("--precision", choices=[*ALLOWED], default="int8", help="of the page's weights (int8)")
     add("--best", action="store_true", help="take the epoch of the lowest L1, not the last")
     add("--no-browser", action="store_true", help="write the page, and open nothing")
-    help_text = "colour files and folders, without the page"
-    add("--colour", type=Path, nargs="+", metavar="FILE", help=help_text)
-    for flag, help_text in {
+    add("--colour", type=Path, nargs="+", metavar="FILE", help="files and folders to colour")
+    only = {
         "--whole": "pictures in their own size, not squashed to that of training",
         "--clean": "photographs of drawings: paper to white, ink to black",
         "--invert": "light on dark becomes dark on light",
         "--force": "overwrite earlier results",
-    }.items():
+    }
+    for flag, help_text in only.items():
         add(flag, action="store_true", help=f"with --colour: {help_text}")
     args = parser.parse_args(argv)
-    for name in ("whole", "clean", "invert", "force"):
-        if vars(args)[name] and not args.colour:
-            parser.error(f"--{name}: goes with --colour only")
+    for flag in only:
+        if vars(args)[flag[2:]] and not args.colour:
+            parser.error(f"{flag}: goes with --colour only")
     if args.colour and len(args.run) > 1:
         parser.error("--colour takes one --run")
     if args.colour:
         colour_files(args)
         return
-    path = args.out if args.out.suffix == ".html" else args.out / "pad.html"
-    write_page(args.run, path, args)
-    if not args.no_browser:
-        open_page(path)
+    page = write_page(args)
+    screen = sys.platform in {"darwin", "win32"} or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
+    if screen and not args.no_browser:
+        webbrowser.open(page.resolve().as_uri())
 
 
 if __name__ == "__main__":

@@ -289,8 +289,8 @@ def test_each_pass_is_a_new_shuffle():
     assert first[:50] != first[50:] and first[:50] != list(range(50)) and first[:50] != other[:50]
 
 
-def test_measures_by_hand(tmp_path, stage3):
-    """Broken if stage 3's numbers are of one pair, of another half or of another channel.
+def test_numbers_of_a_split(tmp_path, stage3, capsys):
+    """Broken if stage 3's numbers are of one pair, or a pair counts by its file's size.
 
     Condition: half black, half white columns: mean 0, spread 1, ink 1/2, 2 colours. Target: red
     in one pair, black in the other: means 0, -1, -1, spreads 1, 0, 0, 1 colour.
@@ -301,17 +301,19 @@ def test_measures_by_hand(tmp_path, stage3):
         target = tf.broadcast_to(tf.constant([red, 0.0, 0.0]), (256, 256, 3))
         pair = tf.cast(tf.concat([stripes, target], axis=1), tf.uint8)
         tf.io.write_file(path, tf.io.encode_png(pair))
-    measures = stage3.measure(paths, "AtoB")
-    assert dict(measures.sizes) == {"256x256": 2} and measures.ink == [0.5, 0.5]
-    assert [float(mean) for mean in measures.mean] == pytest.approx([0, 0, 0, 0, -1, -1], abs=1e-5)
-    wanted = [1, 1, 1, 1, 0, 0]
-    assert [float(spread) for spread in measures.spread] == pytest.approx(wanted, abs=1e-3)
-    assert [float(count) for count in measures.colours] == [2, 1]
-    assert float(measures.counts[0, 0]) == float(measures.counts[0, -1]) == 256 * 256
-    assert float(measures.counts[3, -1]) == 256 * 256 and float(measures.counts[4, -1]) == 0
-    turned = stage3.measure(paths, "BtoA")
-    assert [float(mean) for mean in turned.mean] == pytest.approx([0, -1, -1, 0, 0, 0], abs=1e-5)
-    assert turned.ink == [1.0, 1.0], "of the condition, which is now the right half"
-    measures = stage3.measure([write_pair(tmp_path / "b.png", RED, BLUE, (60, 100))], "AtoB")
-    assert dict(measures.sizes) == {"100x60": 1}
-    assert float(measures.counts[0, -1]) == 256 * 256, "a pair counts by its file's size"
+    looks = [stage3.look(path, "AtoB") for path in paths]
+    looks.append(stage3.look(write_pair(tmp_path / "b.png", RED, BLUE, (60, 100)), "AtoB"))
+    stage3.print_table({"train": looks[:2], "val": looks[2:]}, {"train": [], "val": []})
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["train", "2", "0", "256x256", "(2)"] in rows and [
+        "val",
+        "1",
+        "0",
+        "100x60",
+        "(1)",
+    ] in rows
+    zeros, ones = ["0.000"] * 3, ["1.000"] * 3
+    assert ["train", "condition", *zeros, *ones, "2", "50.0%"] in rows
+    ones = ["1.000", "0.000", "0.000"]
+    assert ["train", "target", "0.000", "-1.000", "-1.000", *ones, "1"] in rows
+    assert float(looks[2].shares[0, 255]) == 1

@@ -131,27 +131,31 @@ def test_pairs_png_shows_each_half_in_its_column(direction, stage3, figures, few
 
 def test_histograms_and_table_show_both_halves(stage3, figures, few_pairs, tmp_path, capsys):
     """Broken if a histogram, or a number of stage 3's table, is of another half or channel."""
-    measures = stage3.measure(common.find_pairs(few_pairs)["train"], "AtoB")
-    stage3.draw_histograms(tmp_path / "histograms.png", measures)
+    paths = common.find_pairs(few_pairs)["train"]
+    looks = [stage3.look(path, "AtoB") for path in paths]
+    stacks = tf.stack([common.read_stack(path, "AtoB") for path in paths])  # (4, 256, 256, 6)
+    stage3.draw_histograms(tmp_path / "histograms.png", looks)
     axes = figures["histograms.png"].axes
     titles = ["values of the condition", "values of the target", "ink"]
     assert [axis.get_title() for axis in axes] == titles
-    for axis, half in zip(axes, (measures.counts[:3], measures.counts[3:])):
-        assert [patch.get_label() for patch in axis.patches] == ["R", "G", "B"]
-        for patch, counts in zip(axis.patches, half):
-            values = tf.constant(patch.get_data().values.tolist())
-            tf.debugging.assert_near(values, counts / tf.reduce_sum(counts), atol=1e-6)
-    assert not near(measures.counts[3] / 1e6, measures.counts[5] / 1e6), "cannot tell channels"
+    drawn = [patch for axis in axes[:2] for patch in axis.patches]
+    assert [patch.get_label() for patch in drawn] == [*"RGBRGB"]
+    for patch, values in zip(drawn, tf.unstack(stacks, axis=-1)):
+        counts = tf.histogram_fixed_width(tf.round((values + 1) * 127.5), (-0.5, 255.5), 256)
+        shares = tf.constant(patch.get_data().values.tolist())
+        tf.debugging.assert_near(shares, tf.cast(counts, tf.float32) / 4 / 256**2, atol=1e-6)
     assert sum(bar.get_height() for bar in axes[2].patches) == 4
-    stage3.print_table({"train": measures}, {"train": 3}, "AtoB")
+    stage3.print_table({"train": looks}, {"train": ["a", "b", "c"]})
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    for half, start in (("condition", 0), ("target", 3)):
+    assert ["train", "4", "3", "256x256", "(4)"] in lines
+    for n, (half, values) in enumerate(zip(("condition", "target"), common.split_stack(stacks))):
         (line,) = [line for line in lines if line[:2] == ["train", half]]
-        numbers = [*measures.mean[start : start + 3], *measures.spread[start : start + 3]]
-        assert line[2:8] == [f"{float(number):.3f}" for number in numbers]
-        assert line[8] == f"{float(measures.colours[start // 3]):.0f}"
-        ink = f"{sum(measures.ink) / len(measures.ink):.1%}"
-        assert line[9:] == ([ink] if half == "condition" else [])
+        numbers = [tf.reduce_mean(values, (0, 1, 2)), tf.math.reduce_std(values, (0, 1, 2))]
+        numbers = [float(number) for number in tf.concat(numbers, axis=0)]
+        assert [float(text) for text in line[2:8]] == pytest.approx(numbers, abs=2e-3)
+        assert float(line[8]) == pytest.approx(sum(look.colours[n] for look in looks) / 4, abs=0.5)
+        ink = f"{sum(look.ink for look in looks) / 4:.1%}"
+        assert line[9:] == ([] if n else [ink])
 
 
 def test_skips_png_shows_both_generators(stage4, monkeypatch, tmp_path):

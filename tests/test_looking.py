@@ -122,19 +122,25 @@ def test_single_pictures_are_no_pairs(size, call_main, tmp_path):
     )
 
 
-def test_measures_by_hand(stage3, tmp_path):
-    """Broken if channels are exchanged, or sizes, ink and colours are not those of the halves."""
+def test_a_look_by_hand(stage3, tmp_path, capsys):
+    """Broken if channels are exchanged, or size, ink and colours are not those of the halves.
+
+    Condition: a quarter black, else white: mean 1/2, spread sqrt(3)/2. Target: one colour.
+    """
     left, right = Image.new("RGB", (32, 32), "white"), Image.new("RGB", (32, 32), (255, 0, 51))
     left.paste("black", (0, 0, 8, 32))
     path = str(save(pair(left, right), tmp_path / "a.png"))
-    found = stage3.measure([path], "AtoB", size=(32, 32))
-    assert dict(found.sizes) == {"32x32": 1} and found.ink == [0.25]
-    assert values(found.mean) == pytest.approx([0.5, 0.5, 0.5, 1.0, -1.0, -0.6])
-    assert values(found.spread) == pytest.approx([0.75**0.5] * 3 + [0.0] * 3, abs=1e-3)
-    assert values(found.colours) == [2.0, 1.0]
-    assert values(found.counts, 3, slice(-1, None)) == [32.0 * 32.0]
-    found = stage3.measure([path], "BtoA", size=(32, 32))
-    assert values(found.mean)[:3] == pytest.approx([1.0, -1.0, -0.6])
+    found = stage3.look(path, "AtoB", size=(32, 32))
+    assert (found.size, found.ink, found.colours) == ("32x32", 0.25, [2.0, 1.0])
+    places = [(0, 0), (0, 255), (2, 255), (3, 255), (4, 0), (5, 51), (5, 255)]
+    assert [float(found.shares[place]) for place in places] == [0.25, 0.75, 0.75, 1, 1, 1, 0]
+    stage3.print_table({"train": [found]}, {"train": []})
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    half = ["0.500"] * 3 + ["0.866"] * 3
+    assert ["train", "condition", *half, "2", "25.0%"] in rows
+    assert ["train", "target", "1.000", "-1.000", "-0.600", *["0.000"] * 3, "1"] in rows
+    turned = stage3.look(path, "BtoA", size=(32, 32))
+    assert float(turned.shares[2, 51]) == 1 and turned.ink == 1 and turned.colours == [1.0, 2.0]
 
 
 # === Stage 6 =================================================================
@@ -218,7 +224,7 @@ def run(make_run, tmp_path):
     common.keras.utils.set_random_seed(0)
     run = make_run(tmp_path / "run", common.UNet(2))
     options = json.loads((run / "options.json").read_text())
-    options["data"]["condition"] = {"kind": "picture", "line_width": None, "colours": []}
+    options["data"]["condition"] = {"kind": "picture"}
     (run / "options.json").write_text(json.dumps(options))
     return run
 
@@ -256,9 +262,9 @@ MISTAKES = {
     "--colour gone": "--colour gone: no such file or folder",
     "--colour notes.txt": "--colour notes.txt: not a picture",
     "--colour empty": "--colour: no picture that can be read",
-    "--colour a.png b/a.jpg": "would have the same result",
-    "--colour a.png --out .": "a.png: is there already; give another --out",
-    "--colour a.png --out . --force": "a.png: is there already",
+    "--colour a.png b/a.jpg": "a.png has the same result",
+    "--colour a.png --out .": "a.png: exists already; give another --out",
+    "--colour a.png --out . --force": "a.png: exists already",
     "--whole": "--whole: goes with --colour only",
 }
 

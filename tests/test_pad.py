@@ -22,16 +22,14 @@ def make_runs(make_run, monkeypatch, tmp_path):
     """Makes untrained runs of these names, with what stage 5 says of their conditions."""
     monkeypatch.chdir(tmp_path)
 
-    def make(*names, size=(256, 256), dataset=None, **condition):
+    def make(*names, filters=4, size=(256, 256), flags=None, **condition):
         for name in names:
             common.keras.utils.set_random_seed(len(list(tmp_path.iterdir())))
-            file = make_run(tmp_path / name, common.UNet(4)) / "options.json"
-            options = json.loads(file.read_text())
-            options["flags"] |= {"--size": size, "--loss": "l1"}
-            options["flags"] |= {"--dataset": dataset} if dataset else {}
-            usual = {"kind": "sketch", "line_width": 7.0, "colours": []}
-            options["data"]["condition"] = usual | condition
-            file.write_text(json.dumps(options))
+            flags = {"--size": size, "--loss": "l1"} | (flags or {})
+            run = make_run(tmp_path / name, common.UNet(filters), flags=flags)
+            options = json.loads((run / "options.json").read_text())
+            options["data"]["condition"] |= condition
+            (run / "options.json").write_text(json.dumps(options))
         return [tmp_path / name for name in names]
 
     return make
@@ -42,10 +40,9 @@ def make_pad(make_runs, tmp_path):
     """Writes the page of such runs, and returns it."""
 
     def make(*names, precision="int8", **options):
-        page = tmp_path / f"{names[0]}.html"
-        args = argparse.Namespace(precision=precision, best=False)
-        stage6.write_page(make_runs(*names, **options), page, args)
-        return page
+        out, run = tmp_path / f"{names[0]}.html", make_runs(*names, **options)
+        args = argparse.Namespace(run=run, out=out, precision=precision, best=False)
+        return stage6.write_page(args)
 
     return make
 
@@ -93,7 +90,7 @@ def test_precision(make_pad, monkeypatch, capsys):
 
 def test_mistakes(call_main, make_runs, tmp_path, monkeypatch):
     """Broken if a mistake is not told in one line, or leaves half a page, or a server is needed."""
-    make_runs("run", dataset="gone")
+    make_runs("run", flags={"--dataset": "gone"})
     make_runs("wide", size=(256, 512))
     make_runs("maps", kind="labels", colours=[["#000000", ""]])
     opened = []
@@ -101,8 +98,8 @@ def test_mistakes(call_main, make_runs, tmp_path, monkeypatch):
     monkeypatch.setenv("DISPLAY", ":0")
     for runs, words in {
         ("none",): "none: no trained run here",
-        ("run", "wide"): "--run wide: its size differs from that of run",
-        ("run", "maps"): "--run maps: its kind differs from that of run",
+        ("run", "wide"): "--run wide: its size differs from run",
+        ("run", "maps"): "--run maps: its kind differs from run",
     }.items():
         done = call_main(SCRIPT, "--run", *runs, "--out", "out")
         assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
