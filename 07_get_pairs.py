@@ -1,7 +1,6 @@
 """Stage 7: get pairs to train on: those of the paper, or pairs of your own.
 
-A dataset is a folder with train/ and val/ in it, full of side-by-side pictures (see stage
-3). This script makes one:
+A dataset is a folder with train/ and val/, full of side-by-side pictures (see stage 3). Make one:
 
     python 07_get_pairs.py --download facades
     python 07_get_pairs.py --pair sketches photos --out data/mine
@@ -11,40 +10,37 @@ A dataset is a folder with train/ and val/ in it, full of side-by-side pictures 
     python 07_get_pairs.py --edges photos --out data/mine
     python 07_get_pairs.py --import-cityscapes DIR
 
---download fetches a dataset of Isola et al. 2017 (appendix 6.2) to data/NAME; run again
-after an interruption, it continues. --pair joins conditions (first) and targets of equal
-names: the path in a folder without the extension, or what the stars of a pattern stand for
-(in quotes; ** is any folders; case does not matter). One folder alone has side-by-side
-pictures of any kind. With --labels the conditions are label maps: class numbers get colours,
-and with a palette (CSV: class,colour,name) each pixel the nearest one. --edges draws a
-sketch of each photograph. --import-cityscapes takes what cityscapes-dataset.com gave you.
+--download fetches a dataset of Isola et al. 2017 (appendix 6.2); run it again to continue after
+an interruption. --pair joins conditions (first) and targets of equal names: the path in a folder
+without the extension, or what the stars of a pattern stand for (in quotes; ** is any folders;
+case does not matter). One folder alone holds side-by-side pictures of any kind. --labels says
+that the conditions are label maps: class numbers get colours, and a palette (CSV:
+class,colour,name) gives each pixel its nearest colour. --edges draws a sketch of each photograph.
 
-Folders, or names, that begin with train, val or test keep their split; else --val-share of
-the pairs, at random, become val/. Any picture that Pillow reads is taken, upright, reduced
-to what stage 5 can use at its --size (give the same here); the smaller half is enlarged.
-Values of more than 8 bits share one range for all files of a side, kept in dataset.json.
-What cannot be used is named. The last lines name the next two commands.
+Folders, or names, that begin with train, val or test keep their split; otherwise --val-share of
+the pairs, chosen at random, become val/. Any picture that Pillow reads is taken, upright, at the
+size that stage 5 can use at its --size (give the same here); the smaller half is enlarged. All
+files of a side share one range of values, kept in dataset.json. What cannot be used is named.
 """
 
 import contextlib
 import csv
-import errno
-import http.client
-import itertools
 import json
 import os
 import random
 import re
 import shlex
 import shutil
+import string
 import sys
 import tarfile
 import unicodedata
-import urllib.error
 import urllib.request
 import zlib
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
+from urllib.error import URLError
 
 import common
 from common import HERE, SPLIT, UnreadableError, UserError, read_picture
@@ -54,12 +50,6 @@ import tensorflow as tf
 from PIL import Image
 
 URL = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets/{name}.tar.gz"
-DATASETS = {  # of the paper: how many pairs each split has, where that is known
-    "facades": {"train": 400, "val": 100, "test": 106},
-    "cityscapes": {"train": 2975, "val": 500},
-    "maps": {"train": 1096, "val": 1098},
-    **{"edges2shoes": {}, "edges2handbags": {}, "night2day": {}},
-}
 MOST_CLASSES = 256  # of label maps; a file with more colours is a photograph, or a JPEG
 
 
@@ -92,28 +82,20 @@ def new_dataset(out, about):
 
 
 def download_dataset(name, source, out):
-    """Fetches one of DATASETS from an address, or a file, and unpacks it as `out`."""
+    """Fetches a dataset of the paper from an address, or a file, and unpacks it as `out`."""
+    part = out.with_name(f".{out.name}.tar.gz.part")
+    archive = part if "://" in source else Path(source)
     about = common.PAPER[name] | {"origin": f"--download {name}, {source}"}
-    is_address = "://" in source
-    archive = out.with_name(f".{out.name}.tar.gz.part") if is_address else Path(source)
     with new_dataset(out, about) as folder:
-        if is_address:
-            fetch(source, archive)
+        if archive == part:
+            fetch(source, part)
         try:
             unpack(archive, folder)
-            pairs = common.find_pairs(folder)
-            paths = sum(pairs.values(), [])
-            common.check_headers("the archive", paths)
-            common.in_threads(lambda path: len(read_picture(path)), paths)  # decodes them all
+            common.check_headers("the archive", sum(common.find_pairs(folder).values(), []))
         except UserError as error:
-            if is_address:
-                archive.unlink()  # the next try has to start over
+            part.unlink(missing_ok=True)  # the next try has to start over
             raise UserError(f"{source}: {error}") from error
-    if is_address:
-        archive.unlink()
-    for split, known in DATASETS[name].items():
-        if (count := len(pairs.get(split, []))) != known:
-            common.warn(f"{name} has {count} pairs in {split}, but is known to have {known}")
+    part.unlink(missing_ok=True)
 
 
 def fetch(url, file):
@@ -127,27 +109,22 @@ def fetch(url, file):
             if response.headers.get_content_type() == "text/html":
                 raise UserError(f"{url}: the server sends a web page, not an archive; {cure}")
             start = start if response.status == 206 else 0  # else it sends all of it again
-            length = response.headers.get("Content-Length")
-            total = start + int(length) if length else None
-            bar = keras.utils.Progbar(total and 1 + total // 10**6, unit_name="MB")
+            size = start + int(response.headers.get("Content-Length", 0))
+            bar = keras.utils.Progbar(
+                1 + size // 10**6, unit_name="MB", verbose=sys.stdout.isatty()
+            )
             with file.open("ab" if start else "wb") as output:
                 while chunk := response.read1(2**18):
                     output.write(chunk)
-                    if sys.stdout.isatty():
-                        bar.update(output.tell() // 10**6)
-                if total and output.tell() != total:
-                    raise UserError(f"{url}: {output.tell()} of {total} bytes came; {cure}")
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{start}":
-            return  # the earlier try fetched all of it
-        if error.code == 416:
+                    bar.update(output.tell() // 10**6)
+                if output.tell() < size:
+                    raise UserError(f"{url}: {output.tell()} of {size} bytes came; {cure}")
+    except (URLError, ConnectionError, TimeoutError, ValueError, HTTPException) as error:
+        if getattr(error, "code", None) == 416:  # no such range of bytes
+            if error.headers.get("Content-Range") == f"bytes */{start}":
+                return  # the earlier try fetched all of it
             file.unlink()  # it is the beginning of something else
-        raise UserError(f"{url}: {error.code} {error.reason}; {cure}") from error
-    except (urllib.error.URLError, OSError, ValueError, http.client.HTTPException) as error:
-        if getattr(error, "errno", None) == errno.ENOSPC:
-            raise
-        problem = getattr(error, "reason", error) or type(error).__name__
-        raise UserError(f"{url}: {problem}; {cure}") from error
+        raise UserError(f"{url}: {error}; {cure}") from error
 
 
 def unpack(archive, folder):
@@ -159,14 +136,14 @@ def unpack(archive, folder):
             tar.extractall(folder, filter="data")  # refuses what would lie outside of the folder
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise UserError(f"damaged, or not a .tar.gz of pictures ({error})") from error
-    inner = [path for path in folder.iterdir() if (path / "train").is_dir()]
+    inner = [path.parent for path in folder.glob("*/train")]
     if not (folder / "train").is_dir() and len(inner) == 1:
         for path in inner[0].iterdir():
             path.replace(folder / path.name)
         inner[0].rmdir()
 
 
-# === Pictures of your own: found by folder or pattern, and named ============
+# === Pairs of your own: pictures found by folder or pattern, named, paired ===
 
 
 class Picture(NamedTuple):
@@ -193,31 +170,33 @@ def find_pictures(flag, pattern, left_out):
     for star, group in {"**/": "(?:(.*)/)?", "*": "([^/]*)", "?": "([^/])"}.items():
         text = text.replace(re.escape(star), group)
     fit = re.compile(f"{text}(?:/(.+))?" if text else "(.+)", re.IGNORECASE)  # or all in a folder
-    places = {path: path.relative_to(root).as_posix() for path in common.walk(root, left_out)}
-    fitting = {path: match for path, place in places.items() if (match := fit.fullmatch(place))}
-    found = {}
-    for path, scanned in zip(fitting, common.in_threads(scan, [*fitting])):
-        if isinstance(scanned, UnreadableError):
-            left_out.add(path, scanned.problem)
-            continue
-        size, remark, extent = scanned
+    places = {path: path.relative_to(root) for path in common.walk(root, left_out)}
+    matches = {path: fit.fullmatch(place.as_posix()) for path, place in places.items()}
+    fitting, found = [path for path, match in matches.items() if match], {}
+    for path, (size, remark, extent) in sift(scan, fitting, left_out).items():
         if remark:
             left_out.remark(path, remark)
-        key, name = to_names("/".join(filter(None, fitting[path].groups())))
-        split = split_of(Path(places[path]).parts[:-1])
-        found.setdefault(key, []).append(Picture(path, name, split, size, extent))
+        key, name = to_names("/".join(filter(None, matches[path].groups())))
+        if key in found:
+            raise UserError(f"{flag}: {found[key].path} and {path} have one name; give a pattern")
+        found[key] = Picture(path, name, split_of(places[path].parts[:-1]), size, extent)
     if not found:
-        left_out.tell("0 pairs made")
         raise UserError(f"{flag} {pattern}: no picture that can be read")
-    if same := [str(picture.path) for same in found.values() for picture in same if same[1:]]:
-        raise UserError(f"{flag} {pattern}: {same[0]} and {same[1]} have one name; give a pattern")
-    return {key: pictures[0] for key, pictures in found.items()}
+    return found
+
+
+def sift(function, items, left_out):
+    """Returns {item: function(item)}, but of files that cannot be used: `left_out` gets them."""
+    results = dict(zip(items, common.in_threads(function, [*items])))
+    errors = {item for item, result in results.items() if isinstance(result, UnreadableError)}
+    for item in errors:
+        left_out.add(results[item].path, results[item].problem)
+    return {item: result for item, result in results.items() if item not in errors}
 
 
 def to_names(place):
     """Returns the key of a picture, and the name that its pair's file gets, by its place."""
-    # macOS writes a letter and its accent as two characters: compose them.
-    *folders, name = unicodedata.normalize("NFC", place).split("/")
+    *folders, name = unicodedata.normalize("NFC", place).split("/")  # macOS splits off accents
     while Path(name).suffix.lower() in Image.registered_extensions():
         name = Path(name).stem  # of x.png, and of x.jpg.png, a mask of x.jpg
     splits = [SPLIT.fullmatch(folder) for folder in folders]
@@ -232,18 +211,15 @@ def split_of(parts):
 
 
 def scan(path):
-    """Returns (width, height), a remark and the extent of a picture file, or an UnreadableError."""
-    try:
-        (size, remark, _), extent = common.read_header(path), None
-        with common.opening(path) as image:
-            if image.mode[0] in "IF":
-                values = common.to_tensor(image.convert("F"))
-                if not bool(tf.reduce_all(tf.math.is_finite(values))):
-                    raise UnreadableError(path, "holds NaN or infinity: replace them")
-                extent = float(tf.reduce_min(values)), float(tf.reduce_max(values))
-        return size, remark, extent
-    except UnreadableError as error:
-        return error
+    """Returns (width, height), a remark and the extent of a picture file."""
+    (size, remark, _), extent = common.read_header(path), None
+    with common.opening(path) as image:
+        if image.mode[0] in "IF":
+            values = common.to_tensor(image.convert("F"))
+            if not bool(tf.reduce_all(tf.math.is_finite(values))):
+                raise UnreadableError(path, "holds NaN or infinity: replace them")
+            extent = float(tf.reduce_min(values)), float(tf.reduce_max(values))
+    return size, remark, extent
 
 
 def find_range(pictures, side):
@@ -252,11 +228,7 @@ def find_range(pictures, side):
     if not extents:
         return None
     low, high = min(low for low, _ in extents), max(high for _, high in extents)
-    others = (
-        f" but {len(pictures) - len(extents)}, which have 8 bits" if extents != pictures else ""
-    )
-    others = others if len(extents) < len(pictures) else ""
-    print(f"Range of the {side}: {low:g} to {high:g} becomes 0 to 255 in all files{others}")
+    print(f"Range of the {side}: {low:g} to {high:g} becomes 0 to 255 in all files of over 8 bits")
     return low, high if high > low else low + 1.0
 
 
@@ -277,36 +249,28 @@ def match_sides(patterns, left, right, left_out):
 def explain_names(patterns, left, right):
     """Returns two names of each side, and patterns that would fit, if cutting their ends helps."""
     shown = " and ".join(", ".join(sorted(side)[:2]) for side in (left, right))
-    ends = []  # of each side: what all names begin with or nothing, end with or nothing
-    for side in (left, right):
-        end = os.path.commonprefix([key[::-1] for key in side])[::-1]
-        ends += [["", os.path.commonprefix([*side]).rstrip("0123456789")]]
-        ends += [["", end.lstrip("0123456789")]]
-    for a, b, c, d in itertools.product(*ends):
+    starts = [os.path.commonprefix([*side]).rstrip(string.digits) for side in (left, right)]
+    turned = [os.path.commonprefix([key[::-1] for key in side]) for side in (left, right)]
+    b, d = (end[::-1].lstrip(string.digits) for end in turned)
+    for a, c in (("", ""), starts):
         ours = {key[len(a) : len(key) - len(b)] for key in left}
         if ours & {key[len(c) : len(key) - len(d)] for key in right} - {""}:
             return f'they are {shown}; try "{patterns[0]}/{a}*{b}.*" "{patterns[1]}/{c}*{d}.*"'
     return f'they are {shown}; give patterns whose stars are equal: "a/*_x.png" "b/*.jpg"'
 
 
-# === Pairs of your own: made and written ====================================
-
-
 def make_pairs(args, folder, about, left_out):
     """Writes the pairs that --pair, --edges or --import-cityscapes asks for; returns how many."""
-    patterns, legend = args.pair or [args.edges], None
-    flag = "--edges" if args.edges else "--pair"
+    patterns, flag = args.pair or [args.edges], "--edges" if args.edges else "--pair"
     sides = [find_pictures(flag, pattern, left_out) for pattern in patterns]
-    names = ["pictures"]
+    names, legend = ["pictures"], None
     if len(sides) == 2:
         sides, names = match_sides(patterns, *sides, left_out), ["conditions", "targets"]
-    chosen = sides[0]
     if args.labels is not None:
-        legend = Legend(chosen, args.labels, left_out)
-        chosen = {key: chosen[key] for key in legend.present}
+        legend = Legend(sides[0], args.labels, left_out)
     ranged = [{} if legend else sides[0], *sides[1:]]  # class numbers have no range
     spans = [find_range(side.values(), name) for side, name in zip(ranged, names)]
-    halves = {"right": spans[-1]} | ({} if args.edges else {"left": spans[0]})
+    halves = {"left": None if args.edges else spans[0], "right": spans[-1]}
     about["ranges"] = {half: list(span) for half, span in halves.items() if span}
     levels = [set() for _ in sides]  # gray ones of all files of a side
 
@@ -332,6 +296,7 @@ def make_pairs(args, folder, about, left_out):
         target = read(1, key, size)
         return legend.paint(sides[0][key].path, size) if legend else read(0, key, size), target
 
+    chosen = {key: sides[0][key] for key in (legend.present if legend else sides[0])}
     written = write_pairs(folder, chosen, make, args, left_out)
     if legend:
         legend.write(written, folder, about)
@@ -344,10 +309,9 @@ def make_pairs(args, folder, about, left_out):
 
 def size_of_pair(sides, key, training_size):
     """Returns (width, height) of the larger one of two Pictures, or less if that is plenty."""
-    (width, height), (other_width, other_height) = sizes = [side[key].size for side in sides]
-    if not 1 / 1.02 <= width * other_height / (other_width * height) <= 1.02:
-        shown = f"{width}x{height}, {other_width}x{other_height}"
-        problem = f"of other proportions than its partner ({shown}): crop one"
+    (w, h), (w2, h2) = sizes = [side[key].size for side in sides]
+    if not 1 / 1.02 <= w * h2 / (w2 * h) <= 1.02:
+        problem = f"of other proportions than its partner ({w}x{h}, {w2}x{h2}): crop one"
         raise UnreadableError(sides[0][key].path, problem)
     return common.kept_size(max(sizes), training_size)
 
@@ -385,8 +349,9 @@ def write_pairs(folder, pictures, make, args, left_out):
 
     make(key) returns two (height, width, 3) uint8 of one size, or raises UnreadableError.
     """
-    splits, files = given_splits(pictures, args, left_out), {}
-    for key, split in (splits or dict.fromkeys(pictures, "train")).items():
+    given, files = given_splits(pictures, args, left_out), {}
+    splits = given or dict.fromkeys(pictures, "train")
+    for key, split in splits.items():
         file = folder / split / f"{pictures[key].name}.png"
         if (other := files.setdefault(file, key)) != key:
             paths = f"{pictures[key].path} and {pictures[other].path}"
@@ -394,34 +359,22 @@ def write_pairs(folder, pictures, make, args, left_out):
         file.parent.mkdir(exist_ok=True)
 
     def write(file):
-        try:
-            if len(os.fsencode(file.name)) > 255:
-                raise UnreadableError(file.name[:-4], "the name is too long: shorten it")
-            pair = tf.concat(make(files[file]), axis=1)
-        except UnreadableError as error:
-            return error
-        return tf.io.write_file(str(file), tf.io.encode_png(pair))
+        if len(os.fsencode(file.name)) > 255:
+            raise UnreadableError(file.stem, "the name is too long: shorten it")
+        tf.io.write_file(str(file), tf.io.encode_png(tf.concat(make(files[file]), axis=1)))
 
-    errors = common.in_threads(write, [*files])
-    for error in filter(None, errors):
-        left_out.add(error.path, error.problem)
-    written = {files[file]: file for file, error in zip(files, errors) if not error}
-    problem = [
-        f"no pair of {split} can be used"
-        for split in {*splits.values()} - {splits.get(key) for key in written}
-    ]
-    if not splits:
+    written = {files[file]: file for file in sift(write, files, left_out)}
+    if lost := {*splits.values()} - {splits[key] for key in written}:
+        raise UserError(f"no pair of {lost.pop()} can be used")
+    if not given:
         share = 0.2 if args.val_share is None else args.val_share
         count = round(share * len(written))
-        if 0 < count < len(written):
-            (folder / "val").mkdir()
-            for key in random.Random(args.seed or 0).sample(sorted(written), count):
-                written[key].replace(folder / "val" / written[key].name)
-        else:
-            problem = [f"--val-share {share:g}: {count} of {len(written)} pairs would be in val"]
-    if problem:
-        left_out.tell(f"{len(written)} pairs made")
-        raise UserError(problem[0])
+        if not 0 < count < len(written):
+            problem = f"{count} of {len(written)} pairs would be in val"
+            raise UserError(f"--val-share {share:g}: {problem}")
+        (folder / "val").mkdir()
+        for key in random.Random(args.seed or 0).sample(sorted(written), count):
+            written[key].replace(folder / "val" / written[key].name)
     return [*written]
 
 
@@ -436,35 +389,24 @@ class Legend:
     """
 
     def __init__(self, maps, palette, left_out):
-        self.palette, self.present, shares, numbers = palette, {}, [], {}
-        paths = {key: picture.path for key, picture in maps.items()}
-        found = common.in_threads(self.find_classes, [*paths.values()])
-        for (key, path), result in zip(paths.items(), found):
-            if isinstance(result, UnreadableError):
-                left_out.add(path, result.problem)
-                continue
-            self.present[key], is_colours, share = result
-            shares.append(share)
-            numbers |= {} if is_colours else {key: path}
-        self.is_colours = len(numbers) < len(self.present)
-        if self.is_colours:  # then a map of one gray alone has a colour, too
-            coloured = [key for key in self.present if key not in numbers]
-            known = set().union(*(self.present[key] for key in coloured))
-            for key, path in numbers.items():
-                self.present[key] = {number * 0x010101 for number in self.present[key]}
-                if not self.present[key] <= known:
-                    problem = f"{path} has class numbers, {paths[coloured[0]]} has colours"
-                    raise UserError(f"--labels: {problem}: make them of one kind")
+        self.palette = palette
+        found = sift(lambda key: self.find_classes(maps[key].path), maps, left_out)
+        self.present = {key: classes for key, (classes, _, _) in found.items()}
+        coloured = {key for key, (_, _, is_colours) in found.items() if is_colours}
+        self.is_colours = bool(coloured)
+        known = set().union(*(self.present[key] for key in coloured))
+        for key in found.keys() - coloured if coloured else ():  # one gray is a colour, too
+            self.present[key] = {number * 0x010101 for number in self.present[key]}
+            if not self.present[key] <= known:
+                problem = f"{maps[key].path} has class numbers, where others have colours"
+                raise UserError(f"--labels: {problem}: make them of one kind")
         classes = sorted(set().union(*self.present.values()))
         if not 0 < len(classes) <= MOST_CLASSES:
-            left_out.tell("0 pairs made")
-            count = f"{len(classes)} classes in {len(self.present)} label maps"
-            raise UserError(f"--labels: {count} that can be used; from 1 to {MOST_CLASSES} can be")
-        if self.is_colours and palette:
-            share = sum(shares) / len(shares)
-            tell = common.warn if share > 0.2 else print
-            tell(f"{share:.1%} of the label maps' pixels had other colours and get the nearest")
-        if self.is_colours:
+            raise UserError(f"--labels: {len(classes)} classes; 1 to {MOST_CLASSES} can be used")
+        if coloured and palette:
+            share = sum(share for _, share, _ in found.values()) / len(found)
+            print(f"{share:.1%} of the label maps' pixels had other colours and get the nearest")
+        if coloured:
             names = dict(palette.values())
             palette = {code: (f"#{code:06x}", names.get(f"#{code:06x}", "")) for code in classes}
         elif palette and (unknown := [f"{number}" for number in classes if number not in palette]):
@@ -472,42 +414,35 @@ class Legend:
         others = voc_colours({palette[number][0] for number in classes if number in palette})
         self.classes = {n: palette[n] if n in palette else (next(others), "") for n in classes}
 
-    def find_classes(self, path):
-        """Returns a map's classes, whether they are colours, and the share of pixels changed."""
-        try:
-            codes, is_colours = common.read_label_map(path, numbers=bool(self.palette))
-        except UnreadableError as error:
-            return error
-        found, _, counts = tf.unique_with_counts(tf.reshape(codes, [-1]))
-        near = self.nearest(found) if is_colours else found
-        share = int(tf.reduce_sum(tf.boolean_mask(counts, near != found))) / int(tf.size(codes))
-        found = tf.unique(near).y
-        if len(found) > MOST_CLASSES:
-            cure = (
-                "a photograph, or saved as JPEG or with soft edges: give --labels a palette (CSV)"
-            )
-            return UnreadableError(path, f"more than {MOST_CLASSES} colours: {cure}")
-        return {int(code) for code in found}, is_colours, share
+    def read(self, path, size=None):
+        """Reads a label map as (height, width) int32 codes: with a palette, its nearest colours.
 
-    def nearest(self, codes):
-        """Returns the palette's colour that is nearest to each of (N,) int32 0xrrggbb."""
-        if not self.palette:
-            return codes
+        Returns them, the share of pixels that the palette changed, and whether they are colours.
+        """
+        codes, is_colours = common.read_label_map(path, size, numbers=bool(self.palette))
+        if not self.palette or not is_colours:
+            return codes, 0.0, is_colours
+        found, places = tf.unique(tf.reshape(codes, [-1]))
         known = tf.constant([int(colour[1:], 16) for colour, _ in self.palette.values()])
-        ours, theirs = (tf.cast(common.paint(part), tf.float32) for part in (codes, known))
+        ours, theirs = (tf.cast(common.paint(part), tf.float32) for part in (found, known))
         products = tf.matmul(ours, theirs, transpose_b=True)  # |a - b|^2 = |a|^2 - 2ab + |b|^2
-        return tf.gather(known, tf.argmin(tf.reduce_sum(theirs**2, -1) - 2.0 * products, axis=-1))
+        places = tf.gather(tf.argmin(tf.reduce_sum(theirs**2, -1) - 2.0 * products, -1), places)
+        near = tf.reshape(tf.gather(known, places), codes.shape)
+        return near, float(tf.reduce_mean(tf.cast(near != codes, tf.float32))), True
+
+    def find_classes(self, path):
+        """Returns a map's classes, the share of pixels changed, and whether they are colours."""
+        codes, share, is_colours = self.read(path)
+        if len(found := tf.unique(tf.reshape(codes, [-1])).y) > MOST_CLASSES:
+            cure = "a photograph, or blurred, as by JPEG: give --labels a palette (CSV)"
+            raise UnreadableError(path, f"more than {MOST_CLASSES} colours: {cure}")
+        return {int(code) for code in found}, share, is_colours
 
     def paint(self, path, size):
         """Reads a label map in the classes' colours, (height, width, 3) uint8."""
-        codes, is_colours = common.read_label_map(path, size, numbers=bool(self.palette))
-        if not self.is_colours:
-            return common.paint(
-                codes, [*self.classes], [colour for colour, _ in self.classes.values()]
-            )
-        codes = codes if is_colours else codes * 0x010101
-        found, places = tf.unique(tf.reshape(codes, [-1]))
-        return common.paint(tf.reshape(tf.gather(self.nearest(found), places), codes.shape))
+        codes, _, is_colours = self.read(path, size)
+        codes = codes * 0x010101 if self.is_colours and not is_colours else codes
+        return common.paint(codes, [*self.classes], [colour for colour, _ in self.classes.values()])
 
     def write(self, written, folder, about):
         """Writes labels.csv of the label maps used, describes them in `about`, prints the table."""
@@ -526,8 +461,7 @@ class Legend:
 def voc_colours(taken):
     """Yields 512 colours "#rrggbb" as PASCAL VOC numbers its classes, without those taken."""
     for n in range(512):  # the bits of n, from the lowest: red, green, blue, red ...
-        bits = [[n >> (3 * k + channel) & 1 for k in range(3)] for channel in range(3)]
-        rgb = (sum(bit << (7 - k) for k, bit in enumerate(channel)) for channel in bits)
+        rgb = [sum((n >> (3 * k + c) & 1) << (7 - k) for k in range(3)) for c in range(3)]
         if (colour := "#{:02x}{:02x}{:02x}".format(*rgb)) not in taken:
             yield colour
 
@@ -536,75 +470,51 @@ def read_palette(file):
     """Reads a CSV file with class, colour (#rrggbb) and name: {class: ("#rrggbb", name)}."""
     palette = {}
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
+        with Path(file).open(encoding="utf-8-sig", newline="") as lines:
             for row in csv.DictReader(lines):
                 colour = row["colour"].strip().lower()
                 if not re.fullmatch("#[0-9a-f]{6}", colour):
                     raise ValueError(f"colour {colour}: not of the form #rrggbb")
                 palette[int(row["class"])] = colour, (row.get("name") or "").strip()
+        if not palette:
+            raise ValueError("no class in it")
     except (ValueError, KeyError, AttributeError, TypeError, csv.Error) as error:
-        problem = f"no column {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"--labels {file}: needs class,colour,name ({problem})") from error
-    if not palette:
-        raise UserError(f"--labels {file}: needs class,colour,name (no class in it)")
+        raise UserError(f"--labels {file}: needs class,colour,name ({error})") from error
     return palette
 
 
 # === Command line ===========================================================
 
 
-def get_pairs(args, out):
-    """Makes the dataset `out` as the flags ask for."""
-    if args.download:
-        url = args.url or URL.format(name=args.download)
-        download_dataset(args.download, url, out)
-        return
+def make_dataset(args, out):
+    """Makes the dataset `out` of the user's own pictures."""
     if args.import_cityscapes:
-        args.labels = HERE / "data" / "cityscapes.csv"
+        args.labels = read_palette(HERE / "data" / "cityscapes.csv")
         ends = "gtFine/*/*/*_gtFine_color.png", "leftImg8bit/*/*/*_leftImg8bit.png"
         args.pair = [args.import_cityscapes / end for end in ends]
-    if args.labels is not None:
-        args.labels = read_palette(args.labels) if args.labels else {}
-    left_out = common.LeftOut()
+    left_out, made = common.LeftOut(), 0
     about = {"direction": "AtoB", "origin": shlex.join(sys.argv[1:])}
     about |= {"condition": "sketch"} if args.edges else {}
     with new_dataset(out, about) as folder:
-        made = make_pairs(args, folder, about, left_out)
-    left_out.tell(f"{made} pairs made")
-
-
-def print_summary(out, dataset, size):
-    """Prints what is in the dataset `out`, and what to do with it, where `dataset` names it."""
-    about, pairs = common.describe_dataset(out), common.find_pairs(out)
-    counts = ", ".join(f"{len(paths)} in {split}" for split, paths in pairs.items())
-    condition, target = ("left", "right") if about["direction"] == "AtoB" else ("right", "left")
-    flags, run = f"--dataset {shlex.quote(str(dataset))}", shlex.quote(f"runs/{out.name}")
-    flags += " --size {}x{}".format(*size) if size != common.IMAGE_SIZE else ""
-    print(
-        f"\nDataset: {out}\n"
-        f"Pairs: {counts}\n"
-        f"Direction: {about['direction']}: condition = {condition} half, target = {target} half\n"
-        f"Conditions: {about.get('condition', 'stage 5 looks at some')}\n"
-        "\nLook at it, then train on it:\n"
-        f"    python 03_pix2pix_data.py {flags}\n"
-        f"    python 05_pix2pix_train.py {flags} --out {run}"
-    )
+        try:
+            made = make_pairs(args, folder, about, left_out)
+        finally:
+            left_out.tell(f"{made} pairs made")
 
 
 def parse_flags(argv):
     """Returns the parsed flags."""
     parser, path = common.parser_of(__doc__), {"type": Path}
     add = parser.add_mutually_exclusive_group(required=True).add_argument
-    add("--download", choices=[*DATASETS], help="a dataset of the paper")
-    help_text = "conditions and targets: folders, or patterns in quotes; or one folder of pairs"
-    add("--pair", nargs="+", metavar="PATTERN", help=help_text, **path)
+    add("--download", choices=[*common.PAPER], help="a dataset of the paper")
+    add("--pair", nargs="+", metavar="PATTERN", help="folders, or patterns in quotes", **path)
     add("--edges", metavar="PATTERN", help="draw sketches of photographs", **path)
     add("--import-cityscapes", metavar="DIR", help="with leftImg8bit/ and gtFine/ in it", **path)
     add, seeds = parser.add_argument, common.number(0, 2**31 - 1, int)
     add("--out", metavar="DIR", help="folder of the new dataset", **path)
     add("--url", metavar="URL|FILE", help="with --download: a mirror, or a file of your own")
-    help_text = "with --pair: conditions are label maps; CSV: their classes, colours and names"
-    add("--labels", nargs="?", const=False, metavar="CSV", help=help_text, **path)
+    options = {"nargs": "?", "const": {}, "type": read_palette, "metavar": "CSV"}
+    add("--labels", help="the conditions are label maps; CSV: class,colour,name", **options)
     add("--val-share", type=common.number(0, 1), help="share of the pairs for val/ (0.2)")
     add("--seed", type=seeds, help="random seed of the choice for val/ (0)")
     common.add_size(parser, "size of training, to keep enough pixels for it (256x256)")
@@ -613,14 +523,14 @@ def parse_flags(argv):
     chosen = (args.val_share, args.seed) != (None, None)
     problems = {
         "--url: goes with --download only": args.url and not args.download,
-        "--size: not with --download": args.download and args.size != common.IMAGE_SIZE,
         "--labels: goes with two folders of --pair": args.labels is not None and count != 2,
         "--pair: takes one or two; put patterns in quotes": count > 2,
         "--val-share, --seed: go with --pair and --edges": chosen and not own,
         "--out: name the folder of the new dataset, e.g. --out data/mine": own and not args.out,
     }
-    for problem in (problem for problem, given in problems.items() if given):
-        raise UserError(problem)
+    for problem, given in problems.items():
+        if given:
+            raise UserError(problem)
     return args
 
 
@@ -630,9 +540,20 @@ def main(argv=None):
     out = args.out or HERE / "data" / name
     if args.download and (out / "train").is_dir():
         print(f"{out} is already there; remove it to download it again.")
+    elif args.download:
+        download_dataset(args.download, args.url or URL.format(name=args.download), out)
     else:
-        get_pairs(args, out)
-    print_summary(out, args.out or name, args.size)
+        make_dataset(args, out)
+    counts = ", ".join(
+        f"{len(found)} in {split}" for split, found in common.find_pairs(out).items()
+    )
+    flags = f"--dataset {shlex.quote(str(args.out or name))}"
+    flags += " --size {}x{}".format(*args.size) if args.size != common.IMAGE_SIZE else ""
+    print(
+        f"\n{out}: {counts}. Look at it, then train on it:\n"
+        f"    python 03_pix2pix_data.py {flags}\n"
+        f"    python 05_pix2pix_train.py {flags} --out {shlex.quote(f'runs/{out.name}')}"
+    )
 
 
 if __name__ == "__main__":

@@ -1237,7 +1237,6 @@ def difference(run, conditions, pictures):
 
 # === 11. Files and pictures =================================================
 
-CONDITIONS = ("sketch", "labels", "picture")  # what the half that a network starts from can be
 PAPER = {"facades": "labels", "cityscapes": "labels", "maps": "picture", "night2day": "picture"}
 PAPER = {name: {"direction": "BtoA", "condition": kind} for name, kind in PAPER.items()}
 PAPER |= {f"edges2{name}": {"condition": "sketch"} for name in ("shoes", "handbags")}
@@ -1256,12 +1255,11 @@ def dataset_folder(dataset):
 
 
 def describe_dataset(dataset):
-    """Reads dataset.json; without it, the paper's datasets are known by their names.
+    """Reads dataset.json; without one, the paper's datasets are known by their names.
 
-    Returns:
-        A dict of "direction" and, where known, "condition" (one of CONDITIONS), "origin",
-        "colours" (of label maps: [["#rrggbb", name], ...]), "classes" (their numbers) and
-        "ranges" ({"left" or "right": [value that became 0, value that became 255]}).
+    Returns a dict of "direction" and, where known, "condition" ("sketch", "labels" or "picture"),
+    "origin", "colours" (of label maps: [["#rrggbb", name], ...]), "classes" (their numbers) and
+    "ranges" ({"left" or "right": [value that became 0, value that became 255]}).
     """
     file = dataset_folder(dataset) / "dataset.json"
     if not file.exists():
@@ -1269,15 +1267,15 @@ def describe_dataset(dataset):
     with contextlib.suppress(ValueError, TypeError, AttributeError):
         about = {"direction": "AtoB"} | json.loads(file.read_text(encoding="utf-8"))
         colours, ranges = about.get("colours", []), about.get("ranges", {})
-        sound = [about["direction"] in {"AtoB", "BtoA"} and ranges.keys() <= {"left", "right"}]
-        sound += [about.get("condition", "sketch") in CONDITIONS]
+        classes = about.get("classes", [0] * len(colours))
+        sound = [about["direction"] in {"AtoB", "BtoA"}, len(classes) == len(colours)]
+        sound += [about.get("condition", "sketch") in {"sketch", "labels", "picture"}]
         sound += [re.fullmatch("#[0-9a-f]{6}", c) and name == f"{name}" for c, name in colours]
-        sound += [isinstance(number, int) for number in about.get("classes", [])]
-        sound += [len(about.get("classes", colours)) == len(colours)]
-        if all(sound) and all(low < high for low, high in ranges.values()):
+        sound += [isinstance(number, int) for number in classes]
+        sound += [low < high for low, high in ranges.values()]
+        if all(sound) and ranges.keys() <= {"left", "right"}:
             return about
-    names = "direction, condition, colours, classes or ranges are not as stage 7 writes them"
-    raise UserError(f"{file}: cannot be used: {names}; fix it, or remove it")
+    raise UserError(f"{file}: cannot be used: not as stage 7 writes it; fix it, or remove it")
 
 
 def spread(paths, count):
@@ -1291,24 +1289,20 @@ def listed(items):
     return ", ".join(items[:10]) + (f" and {len(items) - 10} more" if items[10:] else "")
 
 
-class LeftOut:
-    """Files that are not used, and remarks on files that are: told when all are known."""
-
-    def __init__(self):
-        self.paths, self.remarks = {}, {}  # {reason: paths}, {remark: paths}
-
-    def add(self, path, reason):
-        self.paths.setdefault(reason, set()).add(str(path))
+class LeftOut(dict):
+    """Files that are not used, and remarks on files that are: {what is said of them: paths}."""
 
     def remark(self, path, text):
-        self.remarks.setdefault(text, set()).add(str(path))
+        self.setdefault(text, set()).add(str(path))
+
+    def add(self, path, reason):
+        self.remark(path, f"left out, {reason}")
 
     def tell(self, done):
         """Prints a line for each reason and remark, and the count beside what was done."""
-        lines = {f"left out, {reason}": paths for reason, paths in self.paths.items()}
-        for text, paths in (lines | self.remarks).items():
+        for text, paths in self.items():
             warn(f"{text} ({len(paths)}): {listed(sorted(paths))}")
-        count = sum(map(len, self.paths.values()))
+        count = sum(len(paths) for text, paths in self.items() if text.startswith("left out"))
         print(f"{done}, {count} files left out{' (named above)' if count else ''}.")
 
 
@@ -1316,10 +1310,9 @@ def walk(folder, left_out, parents=()):
     """Yields the files in a folder and its sub-folders, sorted; hidden ones are left out."""
     parents = (*parents, folder.resolve())
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".new."):  # it is being written
-            continue
         if path.name.startswith("."):
-            left_out.add(path, "hidden")
+            if not path.name.startswith(".new."):  # that is being written
+                left_out.add(path, "hidden")
         elif not path.is_dir():
             yield path
         elif path.resolve() not in parents:  # else it is a link to a folder above
@@ -1327,34 +1320,29 @@ def walk(folder, left_out, parents=()):
 
 
 def find_pairs(dataset, left_out=None):
-    """Lists the side-by-side pictures of a dataset: JPEG and PNG files directly in its splits.
+    """Lists a dataset's side-by-side pictures: JPEG and PNG files directly in its splits.
 
     A split is a folder whose name begins with train, val or test (training, Valid, test2 ...).
-
-    Args:
-        left_out: a LeftOut, which gets the files that are not used.
-
-    Returns:
-        {"train": paths, "val": paths}, sorted, and "test" where there are both val and test.
-        Without a val, "val" has the pairs of test.
+    Returns {"train": paths, "val": paths}, sorted, and "test" where there are both val and test;
+    without a val, "val" has the pairs of test. `left_out`, a LeftOut, gets the files not used.
     """
     folder, pairs = dataset_folder(dataset), {}
     left_out = LeftOut() if left_out is None else left_out
     for path in walk(folder, left_out):
         top, *deeper = path.relative_to(folder).parts
-        split, is_pair = deeper and SPLIT.match(top), path.suffix.lower() in ENDINGS
-        if split and not split[2] and is_pair and not deeper[1:]:
+        split = SPLIT.match(top) if len(deeper) == 1 else None
+        if path.suffix.lower() not in ENDINGS:
+            if deeper:  # dataset.json and the like lie beside the splits
+                left_out.add(path, "not called .jpg or .png")
+        elif split and not split[2]:  # trainA has one side only
             pairs.setdefault(split[1].lower(), []).append(str(path))
-        elif split and not split[2]:
-            left_out.add(path, f"in a folder of {top}/" if is_pair else "not called .jpg or .png")
-        elif is_pair:
-            left_out.add(path, "in none of train/, val/ and test/")
+        else:
+            left_out.add(path, "not directly in train/, val/ or test/")
     if "val" not in pairs and "test" in pairs:
         pairs["val"] = pairs.pop("test")
     for split, names in {"train": "train", "val": "val or test"}.items():
-        if not pairs.get(split):
-            problem = f"no {names} in {folder} with .jpg or .png pairs directly in it"
-            problem += f" ({listed([*left_out.paths])})" if left_out.paths else ""
+        if split not in pairs:
+            problem = f"no {names} in {folder} with .jpg or .png directly in it"
             raise UserError(f"--dataset {dataset}: {problem}; {CURE}")
     return {split: sorted(pairs[split]) for split in ("train", "val", "test") if split in pairs}
 
@@ -1362,23 +1350,24 @@ def find_pairs(dataset, left_out=None):
 @contextlib.contextmanager
 def opening(path):
     """Opens a picture file with Pillow; what fails in the block becomes an UnreadableError."""
+    path = Path(path)
     try:
-        path = Path(path)
         str(path).encode()  # TensorFlow takes no other names
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise UnreadableError(path, "not a file")
         with Image.open(path) as image:
-            thumbnail = image.format == "TIFF" and image.tag_v2.get(254, 0) & 1
-            if path.suffix.lower() in RAW or thumbnail:
+            tags = image.tag_v2 if image.format == "TIFF" else {}
+            if path.suffix.lower() in RAW or tags.get(254, 0) & 1:  # 1: a thumbnail
                 raise UnreadableError(path, "a camera's raw file: save it as JPEG or PNG")
+            is_alpha = {1, 2} & {*(tags.get(338) or ())}  # else the band is, e.g., infrared
+            image.info["drop"] = tags.get(262) == 2 and tags.get(277, 3) > 3 and not is_alpha
             yield image
-    except UnidentifiedImageError as error:
-        problem = "not a picture that Pillow knows: save it as JPEG or PNG"
-        raise UnreadableError(path, problem) from error
     except (UserError, *NO_MEMORY):
         raise
     except Exception as error:  # Pillow knows many kinds of damage
         problem = getattr(error, "strerror", "") or f"damaged ({error})"
+        if isinstance(error, UnidentifiedImageError):
+            problem = "not a picture that Pillow knows: save it as JPEG or PNG"
         raise UnreadableError(path, problem) from error
 
 
@@ -1391,7 +1380,7 @@ def read_header(path):
         deep, is_gray_16 = ";16" in str(image.tile), image.mode[0] == "I"
         remarks = [(pages, "only the first page is used")]
         remarks += [(deep and not is_gray_16, "of 16 bits a channel only the upper 8 are used")]
-        remarks += [(has_fourth_band(image), "the fourth band, not marked as alpha, is dropped")]
+        remarks += [(image.info["drop"], "the fourth band, not marked as alpha, is dropped")]
         problems = [(image.format not in {"JPEG", "MPO", "PNG"}, "not JPEG or PNG inside")]
         problems += [(turn in range(2, 9), "turned by EXIF"), (is_gray_16, "16 bits of gray")]
         problems += [(image.has_transparency_data, "transparent")]
@@ -1400,35 +1389,20 @@ def read_header(path):
     return size, *(next((text for true, text in d if true), "") for d in (remarks, problems))
 
 
-def has_fourth_band(image):
-    """Returns whether a TIFF has RGB and a band that it does not call alpha, such as infrared."""
-    tags = image.tag_v2 if image.format == "TIFF" else {}
-    return tags.get(262) == 2 and tags.get(277, 3) > 3 and not {1, 2} & {*(tags.get(338) or ())}
-
-
 def check_headers(flag, paths):
     """Refuses ready-made pairs that training would misread, by headers alone; warns of odd ones."""
-
-    def read(path):
-        try:
-            return read_header(path)
-        except UnreadableError as error:
-            return (2, 1), "", error.problem
-
-    left_out, problems, narrow = LeftOut(), [], []
-    for path, ((width, height), remark, problem) in zip(paths, in_threads(read, paths)):
+    problems, odd = [], LeftOut()
+    for path, header in zip(paths, in_threads(read_header, paths)):
+        failed = isinstance(header, UnreadableError)
+        (width, height), remark, problem = ((2, 1), "", header.problem) if failed else header
         if problem:
             problems.append(f"{path} ({problem})")
-        elif remark:
-            left_out.remark(path, remark)
-        if width < 1.2 * height:
-            narrow.append(f"{path} ({width}x{height})")
+        if remark or width < 1.2 * height:
+            odd.remark(path, remark or "no likely pairs, cut in half")
     if problems:
         raise UserError(f"{flag}: {listed(problems)}; {CURE}")
-    if narrow:
-        warn(
-            f"{len(narrow)} of {len(paths)} are no likely pairs, cut in half: {listed(narrow[:2])}"
-        )
+    for remark, found in odd.items():
+        warn(f"{remark} ({len(found)} of {len(paths)}): {listed(sorted(found))}")
 
 
 def kept_size(size, training_size=IMAGE_SIZE):
@@ -1441,18 +1415,13 @@ def kept_size(size, training_size=IMAGE_SIZE):
 def read_picture(path, size=None, span=None):
     """Reads a picture of any format, upright, on white: (height, width, 3) uint8.
 
-    Args:
-        size: (width, height) to bring it to.
-        span: (low, high) that become 0 and 255, where pixels have more than 8 bits; without it,
-            all that 16 bits can hold, or else the picture's own range.
+    `size` is the (width, height) to bring it to. `span`, (low, high), becomes 0 and 255 where
+    pixels have more than 8 bits; without it, all that 16 bits can hold, or the picture's range.
     """
     with opening(path) as image:
         if size:
             image.draft(None, (max(size), max(size)))  # libjpeg decodes an eighth, or more
-        image.load()
-        fourth_band = has_fourth_band(image)  # the copy that is turned does not say so
-        upright = ImageOps.exif_transpose(image)
-        picture = to_rgb(upright.convert("RGB") if fourth_band else upright, span)
+        picture = to_rgb(ImageOps.exif_transpose(image), span)
         if size and picture.size != tuple(size):
             picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
         return to_tensor(picture)
@@ -1465,7 +1434,7 @@ def to_rgb(image, span=None):
         scale = 255.0 / ((high - low) or 1.0)
         image = image.convert("F").point(lambda value: value * scale + (0.5 - low * scale))
         return image.convert("L").convert("RGB")
-    if image.has_transparency_data:
+    if image.has_transparency_data and not image.info["drop"]:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
@@ -1480,15 +1449,11 @@ def to_tensor(image):
 def read_label_map(path, size=None, numbers=False):
     """Reads a label map: class numbers (gray), or colours (RGB, or a palette of its own).
 
-    Args:
-        size: (width, height) to bring it to; pixels are picked, never mixed.
-        numbers: whether a palette file's numbers count, and not its colours.
-
-    Returns:
-        (height, width) int32 class numbers, or colours as 0xrrggbb; and whether it is colours.
+    `size` is the (width, height) to bring it to; pixels are picked, never mixed. With `numbers`,
+    a palette file's numbers count, and not its colours. Returns (height, width) int32 class
+    numbers, or colours as 0xrrggbb; and whether it is colours.
     """
     with opening(path) as image:
-        image.load()
         labels = ImageOps.exif_transpose(image)
         palette = labels.getpalette("RGB") if labels.mode == "P" else None
         if labels.mode[0] in "IF" or labels.mode in {"1", "L", "LA"}:
@@ -1512,16 +1477,20 @@ def paint(codes, classes=None, colours=None):
 
 
 def in_threads(function, items):
-    """Returns [function(item), ...] in order, with a bar on a terminal if that takes a while."""
-    bar, started, results = keras.utils.Progbar(len(items), unit_name="file"), time.time(), []
-    with ThreadPoolExecutor() as pool:
+    """Returns [function(item), ...] in order, or UnreadableErrors, with a bar on a terminal."""
+
+    def attempt(item):
         try:
-            for result in pool.map(function, items):
-                results.append(result)
-                if sys.stdout.isatty() and time.time() > started + 1.0:
-                    bar.update(len(results))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C waits for those under way only
+            return function(item)
+        except UnreadableError as error:
+            return error
+
+    bar = keras.utils.Progbar(len(items), unit_name="file", verbose=int(sys.stdout.isatty()))
+    with ThreadPoolExecutor() as pool, contextlib.closing(pool.map(attempt, items)) as found:
+        results = []
+        for result in found:  # closing it cancels, at Ctrl-C, what has not begun
+            results.append(result)
+            bar.update(len(results))
     return results
 
 

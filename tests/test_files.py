@@ -10,13 +10,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-RED, BLUE = (200, 30, 30), (20, 40, 220)
-
 
 def pair(size=(16, 8), mode="RGB"):
     """A red and a blue half."""
-    image = Image.new("RGB", size, RED)
-    image.paste(BLUE, (size[0] // 2, 0, *size))
+    image = Image.new("RGB", size, (200, 30, 30))
+    image.paste((20, 40, 220), (size[0] // 2, 0, *size))
     return image.convert(mode)
 
 
@@ -36,45 +34,36 @@ def turned(orientation):
     return {"exif": exif}
 
 
-# === Datasets ================================================================
-
-
 @pytest.mark.parametrize("split, kind", [("validation", "val"), ("VAL", "val"), ("test2", "test")])
 def test_splits_are_known_by_their_beginning(split, kind, tmp_path):
     """Broken if given splits of other names are not found, or val is not preferred to test."""
-    for n, name in enumerate(["Training/a.png", "Training/b.JPG", f"{split}/c.jpeg"]):
-        save(pair((16, 8 + n)), tmp_path / name)
-    paths = {
-        name: [path.rpartition("/")[2] for path in found]
-        for name, found in common.find_pairs(tmp_path).items()
-    }
-    assert paths == {"train": ["a.png", "b.JPG"], "val": ["c.jpeg"]}
-    save(pair(), tmp_path / "valid" / "d.png")
+    for name in ("Training/a.png", "Training/b.JPG", f"{split}/c.jpeg"):
+        save(pair(), tmp_path / name)
+    found = common.find_pairs(tmp_path)
+    names = {name: [path.rpartition("/")[2] for path in found[name]] for name in found}
+    assert names == {"train": ["a.png", "b.JPG"], "val": ["c.jpeg"]}
+    path = save(pair(), tmp_path / "valid" / "d.png")
     found = common.find_pairs(tmp_path)
     assert [*found] == (["train", "val"] if kind == "val" else ["train", "val", "test"])
-    assert str(tmp_path / "valid" / "d.png") in found["val"]
+    assert str(path) in found["val"]
 
 
 def test_every_file_that_is_not_used_is_counted(tmp_path):
     """Broken if a file is dropped without a word, or pictures of one side are cut in half."""
-    names = {"train/a.png": "", "val/b.jpe": "", "labels.csv": "", "dataset.json": ""}
-    names |= {
-        "train/c.bmp": "not called .jpg or .png",
-        "train/notes.txt": "not called .jpg or .png",
-    }
-    names |= {"train/deep/d.png": "in a folder of train/", "train/.DS_Store": "hidden"}
-    names |= {"trainB/e.png": "in none of train/, val/ and test/", "valley/f.png": "in none of"}
+    names = dict.fromkeys(["train/a.png", "val/b.jpe", "labels.csv", "dataset.json"], "")
+    names |= dict.fromkeys(["train/c.bmp", "train/notes.txt"], "not called .jpg or .png")
+    deep = ["train/deep/d.png", "trainB/e.png", "valley/f.png", "g.png"]
+    names |= dict.fromkeys(deep, "not directly in train/, val/ or test/")
+    names["train/.DS_Store"] = "hidden"
     for name in names:
         save(pair(), tmp_path / name, format="PNG")
+    (tmp_path / "train" / "loop").symlink_to(tmp_path)  # or the search goes round for ever
     left_out = common.LeftOut()
     found = common.find_pairs(tmp_path, left_out)
-    assert {split: len(paths) for split, paths in found.items()} == {
-        "train": 1, "val": 1
-    }  # fmt: skip
-    reasons = {path: reason for reason, paths in left_out.paths.items() for path in paths}
-    assert len(reasons) == sum(bool(reason) for reason in names.values())
-    for name, reason in names.items():
-        assert reasons.get(str(tmp_path / name), "").startswith(reason), name
+    assert {split: len(paths) for split, paths in found.items()} == {"train": 1, "val": 1}
+    reasons = {path: text for text, paths in left_out.items() for path in paths}
+    wanted = {str(tmp_path / name): f"left out, {text}" for name, text in names.items() if text}
+    assert reasons == wanted
 
 
 def test_what_is_left_out_is_told(capsys):
@@ -86,30 +75,21 @@ def test_what_is_left_out_is_told(capsys):
     left_out.tell("5 pairs made")
     out, err = capsys.readouterr()
     assert out == "5 pairs made, 30 files left out (named above).\n"
-    assert (
-        "left out, not called .jpg or .png (30): 00.bmp, 01.bmp" in err
-        and "09.bmp and 20 more" in err
-    )
+    assert "left out, not called .jpg or .png (30): 00.bmp, 01.bmp" in err
+    assert "09.bmp and 20 more" in err
     assert "Warning: only the first page is used (1): x.tif" in err
 
 
 def test_a_dataset_without_a_split_names_the_cure(tmp_path):
     """Broken if a folder of two sides, or of one split, is trained on or refused without a cure."""
     save(pair(), tmp_path / "trainA" / "a.png")
-    with pytest.raises(common.UserError, match="no train in .*in none of train.*07_get_pairs.py"):
+    with pytest.raises(common.UserError, match="no train in .*07_get_pairs.py"):
         common.find_pairs(tmp_path)
     save(pair(), tmp_path / "train" / "a.png")
     with pytest.raises(common.UserError, match="no val or test in"):
         common.find_pairs(tmp_path)
     with pytest.raises(common.UserError, match="--dataset nowhere: no such folder"):
         common.find_pairs("nowhere")
-
-
-def test_links_to_folders_above(tmp_path):
-    """Broken if a link that leads back ends the search, or has it go round for ever."""
-    save(pair(), tmp_path / "train" / "a.png")
-    (tmp_path / "train" / "loop").symlink_to(tmp_path)
-    assert [path.name for path in common.walk(tmp_path, common.LeftOut())] == ["a.png"]
 
 
 def test_datasets_describe_themselves(tmp_path, monkeypatch):
@@ -127,24 +107,19 @@ def test_datasets_describe_themselves(tmp_path, monkeypatch):
     assert common.describe_dataset("emoji") == {"direction": "AtoB"}, "a path goes before a name"
 
 
-WRONG = {
-    "direction": {"direction": "left"},
-    "condition": {"condition": "map"},
-    "no #rrggbb": {"colours": [["red", ""]]},
-    "a name that is a number": {"colours": [["#ff0000", 1]]},
-    "no names": {"colours": ["#ff0000"]},
-    "more classes than colours": {"colours": [["#ff0000", ""]], "classes": [1, 2]},
-    "classes in words": {"colours": [["#ff0000", ""]], "classes": ["one"]},
-    "a range upside down": {"ranges": {"left": [9, 1]}},
-    "a range of no side": {"ranges": {"middle": [0, 1]}},
-    "a list": [],
-}
+WRONG = [
+    {"direction": "left"},
+    {"condition": "map"},
+    {"colours": [["red", ""]]},
+    {"ranges": {"left": [9, 1]}},
+    [],
+]
 
 
-@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("wrong", WRONG, ids=json.dumps)
 def test_a_wrong_dataset_json_is_named(wrong, tmp_path):
     """Broken if what a dataset says of itself is believed though it cannot be."""
-    (tmp_path / "dataset.json").write_text(json.dumps(WRONG[wrong]))
+    (tmp_path / "dataset.json").write_text(json.dumps(wrong))
     with pytest.raises(common.UserError, match="dataset.json: cannot be used"):
         common.describe_dataset(tmp_path)
 
@@ -155,13 +130,9 @@ def test_some_paths_spread_over_all():
     assert common.spread([0, 1, 2], 6) == [0, 1, 2]
 
 
-# === Headers =================================================================
-
 UNFIT = {
     "transparent": (pair(mode="RGBA"), "a.png", {}),
-    "transparent, by one colour": (pair(mode="L"), "a.png", {"transparency": 60}),
     "turned by EXIF": (pair(), "a.jpg", turned(6)),
-    "turned by EXIF, mirrored": (pair(), "a.png", turned(2)),
     "not JPEG or PNG inside": (pair(), "a.png", {"format": "WEBP"}),
     "16 bits of gray": (Image.new("I;16", (16, 8)), "a.png", {}),
     "less than 2 pixels wide": (Image.new("L", (1, 8)), "a.png", {}),
@@ -175,7 +146,7 @@ def test_pairs_that_training_would_misread(problem, tmp_path):
     path = save(image, tmp_path / name, **options)
     with pytest.raises(common.UserError) as error:
         common.check_headers("--dataset mine", [str(path)])
-    assert f"--dataset mine: {path} ({problem.partition(',')[0]})" in str(error.value)
+    assert f"--dataset mine: {path} ({problem})" in str(error.value)
     assert "07_get_pairs.py --pair" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -187,10 +158,13 @@ def test_pairs_that_are_taken(tmp_path, capsys):
     paths += [str(save(pair(mode="CMYK"), tmp_path / "print.jpg"))]
     common.check_headers("--dataset mine", paths)
     assert capsys.readouterr().err == ""
-    common.check_headers(
-        "--dataset mine", [*paths, str(save(pair((8, 8)), tmp_path / "photo.png"))]
-    )
-    assert f"1 of {len(paths) + 1} are no likely pairs, cut in half" in capsys.readouterr().err
+    pages = {"save_all": True, "append_images": [pair()]}
+    paths += [str(save(pair((8, 8)), tmp_path / "photo.png"))]
+    paths += [str(save(pair(), tmp_path / "moving.png", **pages))]
+    common.check_headers("--dataset mine", paths)
+    warnings = capsys.readouterr().err
+    assert f"no likely pairs, cut in half (1 of {len(paths)}): {paths[-2]}" in warnings
+    assert f"only the first page is used (1 of {len(paths)}): {paths[-1]}" in warnings
 
 
 def test_headers_alone_are_read(tmp_path):
@@ -202,16 +176,11 @@ def test_headers_alone_are_read(tmp_path):
     assert time.monotonic() - started < 5.0
 
 
-# === Pictures ================================================================
-
 KINDS = {
-    "RGB": (Image.new("RGB", (4, 2), (10, 200, 30)), {}, [10, 200, 30]),
     "gray": (Image.new("L", (4, 2), 60), {}, [60, 60, 60]),
-    "1 bit": (Image.new("1", (4, 2), 1), {}, [255, 255, 255]),
     "16 bits": (Image.new("I;16", (4, 2), 257 * 60), {}, [60, 60, 60]),
     "transparent": (Image.new("RGBA", (4, 2), (0, 0, 0, 0)), {}, [255, 255, 255]),
     "half transparent": (Image.new("RGBA", (4, 2), (0, 100, 0, 128)), {}, [127, 177, 127]),
-    "palette": (Image.new("RGB", (4, 2), (10, 200, 30)).quantize(), {}, [10, 200, 30]),
     "one transparent gray": (Image.new("L", (4, 2), 60), {"transparency": 60}, [255, 255, 255]),
 }
 
@@ -223,21 +192,6 @@ def test_pictures_by_hand(kind, tmp_path):
     picture = common.read_picture(save(image, tmp_path / "picture.png", **options))
     assert picture.dtype == tf.uint8 and picture.shape == (2, 4, 3)
     assert values(picture, 1, 3) == pytest.approx(colour, abs=1)
-
-
-@pytest.mark.parametrize(
-    "mode, low, high", [("I;16", 0, 4095), ("I", -1024, 3071), ("F", -0.5, 0.5)]
-)
-def test_a_range_by_hand(mode, low, high, tmp_path):
-    """Broken if 12 bits are nearly black, negative values black, or a file has its own range."""
-    image = Image.new(mode, (3, 1))
-    for x, value in enumerate((low, (low + high) / 2, high)):
-        image.putpixel((x, 0), value if mode == "F" else round(value))
-    path = save(image, tmp_path / "a.tif")
-    picture = common.read_picture(path, span=(low, high))
-    assert values(picture, 0, slice(None), 0) == pytest.approx([0, 127.5, 255], abs=1)
-    half = common.read_picture(path, span=(low, 2 * high - low))
-    assert values(half, 0, 2, slice(None)) == pytest.approx([127.5] * 3, abs=1)
 
 
 @pytest.mark.parametrize("turn, corner", [(1, (0, 0)), (3, (-1, -1)), (6, (0, -1)), (8, (-1, 0))])
@@ -256,40 +210,35 @@ def test_photographs_are_read_upright(turn, corner, ending, tmp_path):
 
 
 def test_remarks(tmp_path):
-    """Broken if further pages, the lower bits or a fourth band are dropped without a word."""
-    pages = [Image.new("L", (4, 4), n) for n in range(3)]
-    path = save(pages[0], tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    """Broken if further pages are dropped without a word, or of a telephone's two views told."""
+    more = {"save_all": True, "append_images": [Image.new("L", (4, 4), 9)]}
+    path = save(Image.new("L", (4, 4)), tmp_path / "stack.tif", **more)
     assert common.read_header(path)[1] == "only the first page is used"
     assert values(common.read_picture(path), 0, 0) == [0, 0, 0]
-    path = save(
-        pages[0], tmp_path / "phone.jpg", format="MPO", save_all=True, append_images=pages[1:]
-    )
-    assert common.read_header(path)[1:] == ("", ""), "phones keep another view behind the picture"
-    bands = Image.new("RGBA", (4, 4), (10, 20, 30, 40))
-    dropped = "the fourth band, not marked as alpha, is dropped"
-    alpha = struct.pack("<HHIH", 338, 3, 1, 2)  # ExtraSamples: 2 is alpha, 0 unspecified
-    unspecified, none = struct.pack("<HHIH", 338, 3, 1, 0), struct.pack("<HHIH", 65000, 3, 1, 2)
-    for tag, remark, colour in (
-        (alpha, "", [217, 218, 220]),
-        (unspecified, dropped, [10, 20, 30]),
-        (none, dropped, [10, 20, 30]),
-    ):
-        path = save(bands, tmp_path / "bands.tif")
-        path.write_bytes(path.read_bytes().replace(alpha, tag))
-        assert common.read_header(path)[1] == remark
-        assert values(common.read_picture(path), 0, 0) == pytest.approx(colour, abs=1)
+    path = save(Image.new("L", (4, 4)), tmp_path / "phone.jpg", format="MPO", **more)
+    assert common.read_header(path)[1:] == ("", "")
 
 
+@pytest.mark.parametrize("tag, kind", [(338, 2), (338, 0), (65000, 2)])  # 338, 2: it is alpha
+def test_a_fourth_band(tag, kind, tmp_path):
+    """Broken if infrared is taken for transparency, or dropped without a word."""
+    path = save(Image.new("RGBA", (4, 4), (10, 20, 30, 40)), tmp_path / "bands.tif")
+    alpha, other = (struct.pack("<HHIH", *entry) for entry in ((338, 3, 1, 2), (tag, 3, 1, kind)))
+    path.write_bytes(path.read_bytes().replace(alpha, other))
+    is_alpha = (tag, kind) == (338, 2)
+    remark = "" if is_alpha else "the fourth band, not marked as alpha, is dropped"
+    assert common.read_header(path)[1] == remark
+    colour = [217, 218, 220] if is_alpha else [10, 20, 30]
+    assert values(common.read_picture(path), 0, 0) == pytest.approx(colour, abs=1)
+
+
+RAW = {"tiffinfo": {254: 1}, "format": "TIFF"}  # 1: a thumbnail
 BROKEN = {
     "No such file": lambda path: None,
-    "not a picture that Pillow knows: save it": lambda path: path.write_bytes(
-        b"\0\0\0\x18ftypheic"
-    ),
+    "not a picture that Pillow knows: save it": lambda path: path.write_bytes(b"ftypheic"),
     "damaged": lambda path: path.write_bytes(save(pair(), path).read_bytes()[:60]),
     "not a file": lambda path: path.mkdir(),
-    "a camera's raw file": lambda path: save(
-        pair(), path.with_suffix(".tif"), tiffinfo={254: 1}
-    ).rename(path),
+    "a camera's raw file": lambda path: save(pair(), path, **RAW),
 }
 
 
@@ -301,15 +250,10 @@ def test_files_that_are_no_pictures(problem, tmp_path):
         common.read_picture(tmp_path / "a.png")
 
 
-def test_no_memory_is_no_damage(tmp_path, monkeypatch):
+def test_no_memory_is_no_damage(tmp_path):
     """Broken if a sound picture is called damaged because memory was short while it was read."""
-
-    def read(image):
+    with pytest.raises(MemoryError), common.opening(save(pair(), tmp_path / "a.png")):
         raise MemoryError
-
-    monkeypatch.setattr(common, "to_tensor", read)
-    with pytest.raises(MemoryError):
-        common.read_picture(save(pair(), tmp_path / "a.png"))
 
 
 def test_large_pictures_are_reduced_without_moire(tmp_path):
@@ -325,28 +269,17 @@ def test_kept_sizes():
     """Broken if what training would see is thrown away: twice the 286 pixels that 256 takes."""
     assert common.kept_size((3000, 2400)) == (750, 600)
     assert common.kept_size((3000, 2400), (512, 512)) == (1500, 1200)
-    assert common.kept_size((3000, 1200), (256, 512)) == (1500, 600)
-    assert common.kept_size((572 * 3, 572 * 3 - 1)) == (858, 857)
     assert common.kept_size((100, 50)) == (100, 50)
 
 
-# === Label maps ==============================================================
-
-
-def palette_image(*colours):
-    image = Image.new("P", (4, 2), 1)
-    image.putpalette([channel for colour in colours for channel in colour])
-    return image
-
-
+COLOURED, GRAY = (Image.new("RGB", (4, 2), rgb).quantize() for rgb in [(200, 100, 50), (9, 9, 9)])
 MAPS = {
     "gray": (Image.new("L", (4, 2), 7), False, 7, False),
     "16 bits": (Image.new("I;16", (4, 2), 26001), False, 26001, False),
-    "1 bit": (Image.new("1", (4, 2), 1), False, 255, False),
     "three equal channels": (Image.new("RGB", (4, 2), (3, 3, 3)), False, 3, False),
-    "palette": (palette_image((0, 0, 0), (200, 100, 50)), False, 0xC86432, True),
-    "palette, numbers wanted": (palette_image((0, 0, 0), (200, 100, 50)), True, 1, False),
-    "a palette of grays": (palette_image((0, 0, 0), (9, 9, 9)), False, 1, False),
+    "palette": (COLOURED, False, 0xC86432, True),
+    "palette, numbers wanted": (COLOURED, True, 0, False),
+    "a palette of grays": (GRAY, False, 0, False),
     "RGB": (Image.new("RGB", (4, 2), (1, 2, 3)), False, 0x010203, True),
 }
 
@@ -360,21 +293,10 @@ def test_label_maps_are_numbers_or_colours(kind, tmp_path):
     assert {int(n) for n in tf.reshape(codes, [-1])} == {code}
 
 
-def test_label_maps_are_resized_by_picking(tmp_path):
-    """Broken if two classes' numbers are averaged to a third one's."""
-    stripes = Image.new("L", (60, 60))
-    for x in range(0, 60, 2):
-        stripes.paste(200, (x, 0, x + 1, 60))
-    for size in ((25, 25), (90, 70)):
-        codes, _ = common.read_label_map(save(stripes, tmp_path / "map.png"), size)
-        assert codes.shape == size[::-1] and {int(n) for n in tf.reshape(codes, [-1])} <= {0, 200}
-
-
 def test_classes_are_painted_by_hand():
     """Broken if a class gets another one's colour, as when their numbers are not in order."""
     codes = tf.constant([[7, 0], [255, 7]])
     painted = common.paint(codes, [255, 0, 7], ["#010203", "#ff0000", "#00ff80"])
-    assert painted.dtype == tf.uint8 and painted.shape == (2, 2, 3)
     assert values(painted, 0, 0) == values(painted, 1, 1) == [0, 255, 128]
     assert values(painted, 0, 1) == [255, 0, 0] and values(painted, 1, 0) == [1, 2, 3]
     assert values(common.paint(tf.constant([[0x0A141E]])), 0, 0) == [10, 20, 30]
@@ -382,15 +304,17 @@ def test_classes_are_painted_by_hand():
 
 def test_threads():
     """Broken if what threads find out is told of another file, or an error waits for them all."""
-    assert common.in_threads(lambda n: n * n, list(range(100))) == [n * n for n in range(100)]
     done = []
 
     def work(n):
-        if n == 0:
-            raise KeyboardInterrupt
         time.sleep(0.01)
         done.append(n)
+        if n == 2:
+            raise common.UnreadableError("a.png", "damaged")
+        return 10 // n
 
-    with pytest.raises(KeyboardInterrupt):
-        common.in_threads(work, list(range(1000)))
+    found = common.in_threads(work, [1, 2, 5])
+    assert [*map(str, found)] == ["10", "a.png: damaged", "2"]
+    with pytest.raises(ZeroDivisionError):
+        common.in_threads(work, [0] * 1000)
     assert len(done) < 200

@@ -45,6 +45,11 @@ def values(picture, *place):
     return [int(value) for value in picture[place]]
 
 
+def colours_of(picture):
+    codes = tf.cast(picture, tf.int32) @ [[65536], [256], [1]]
+    return {int(code) for code in tf.unique(tf.reshape(codes, [-1])).y}
+
+
 @pytest.fixture
 def get(call_main, tmp_path):
     """Runs stage 7; returns what it said and the dataset's {split: {name: (left, right)}}."""
@@ -52,11 +57,9 @@ def get(call_main, tmp_path):
     def get(*flags):
         done = call_main(GET, *flags, "--out", "mine")
         assert done.returncode == 0, done.stderr
-        pairs = {
-            split.name: {path.stem: common.decode_pair(str(path)) for path in split.glob("*.png")}
-            for split in (tmp_path / "mine").iterdir()
-            if split.is_dir()
-        }
+        pairs = {}
+        for path in (tmp_path / "mine").glob("*/*.png"):
+            pairs.setdefault(path.parent.name, {})[path.stem] = common.decode_pair(str(path))
         return done, pairs
 
     return get
@@ -66,11 +69,11 @@ def get(call_main, tmp_path):
 def refused(call_main, tmp_path):
     """Runs stage 7; it has to end in one line with the words, and leave nothing."""
 
-    def refused(*flags, words, lines=1):
+    def refused(*flags, words):
         before = sorted(tmp_path.rglob("*"))
         done = call_main(GET, *flags)
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-        assert len([line for line in done.stderr.splitlines() if "Warning" not in line]) == lines
+        assert len([line for line in done.stderr.splitlines() if "Warning" not in line]) == 1
         for word in words:
             assert word in done.stderr.splitlines()[-1]
         assert sorted(tmp_path.rglob("*")) == before
@@ -78,8 +81,6 @@ def refused(call_main, tmp_path):
 
     return refused
 
-
-# === Names and splits ========================================================
 
 LAYOUTS = {  # files of the left and of the right side, what --pair gets
     "case": ("l/IMG_{}.png", "r/img_{}.JPG", "l r"),
@@ -107,28 +108,15 @@ def test_layouts(layout, get, tmp_path):
     for name, halves in (pairs["train"] | pairs["val"]).items():
         n = next(int(digit) for digit in name if digit.isdigit())
         for half, seed in zip(halves, (n, n + 50)):
-            wanted = photo(seed).getpixel((63, 63))
-            assert values(half, 63, 63) == pytest.approx([*wanted], abs=8), name
+            assert values(half, 63, 63) == pytest.approx(photo(seed).getpixel((63, 63)), abs=8)
 
 
-SPLITS = {
-    "training, validation": (
-        "l/training/{}.png l/validation/{}.png",
-        "r/train/{}.png r/val/{}.png",
-        "l r",
-    ),
-    "trainA, testA": (
-        "c/trainA/{}.png c/testA/{}.png",
-        "c/trainB/{}.png c/testB/{}.png",
-        "c/*A c/*B",
-    ),
-    "train/A": (
-        "c/Train/A/{}.png c/Valid/A/{}.png",
-        "c/Train/B/{}.png c/Valid/B/{}.png",
-        "c/*/A c/*/B",
-    ),
-    "years": ("l/train2017/{}.png l/val2017/{}.png", "r/train2017/{}.png r/val2017/{}.png", "l r"),
-    "in the names": ("l/train_{}.png l/val_{}.png", "r/train_{}.png r/val_{}.png", "l r"),
+SPLITS = {  # of the left and of the right side, what --pair gets
+    "training": ("l/training/ l/validation/", "r/train/ r/val/", "l r"),
+    "trainA": ("c/trainA/ c/testA/", "c/trainB/ c/testB/", "c/*A c/*B"),
+    "train/A": ("c/Train/A/ c/Valid/A/", "c/Train/B/ c/Valid/B/", "c/*/A c/*/B"),
+    "years": ("l/train2017/ l/val2017/", "r/train2017/ r/val2017/", "l r"),
+    "in the names": ("l/train_ l/val_", "r/train_ r/val_", "l r"),
 }
 
 
@@ -139,7 +127,7 @@ def test_given_splits_are_kept(layout, get, refused, tmp_path):
     for k, side in enumerate(sides):
         for split, count in zip(side.split(), (3, 2)):
             for n in range(count):
-                save(photo(n + 10 * k), tmp_path / split.format(n))
+                save(photo(n + 10 * k), tmp_path / f"{split}{n}.png")
     other = "test" if "test" in sides[0] else "val"
     refused("--pair", *patterns.split(), "--seed", 1, "--out", "x", words=["--val-share, --seed: "])
     _, pairs = get("--pair", *patterns.split())
@@ -152,9 +140,7 @@ def test_three_splits_and_what_lies_outside(get, tmp_path):
         for side in "lr":
             save(photo(), tmp_path / side / f"{name}.png")
     done, pairs = get("--pair", "l", "r")
-    assert {split: [*files] for split, files in pairs.items()} == {
-        "train": ["a"], "val": ["b"], "test": ["c"]
-    }  # fmt: skip
+    assert {split: "".join(pairs[split]) for split in pairs} == dict(train="a", val="b", test="c")
     assert "in none of train, val and test, where others are (2)" in done.stderr
     assert "3 pairs made, 2 files left out" in done.stdout
 
@@ -164,15 +150,11 @@ def test_the_share_of_validation_pairs(call_main, tmp_path):
     for n in range(10):
         save(photo(n), tmp_path / "p" / f"{n}.png")
     chosen = []
-    for n, (flags, count) in enumerate(
-        [([], 2), (["--seed", 1], 2), (["--val-share", 0.5], 5), ([], 2)]
-    ):
-        assert call_main(GET, "--edges", "p", "--out", f"m{n}", *flags).returncode == 0
-        train, val = (
-            {p.stem for p in (tmp_path / f"m{n}" / split).iterdir()} for split in ("train", "val")
-        )
-        assert len(val) == count and len(train | val) == 10 and not train & val
-        chosen.append(val)
+    for n, (flags, count) in enumerate((("", 2), ("--seed 1", 2), ("--val-share 0.5", 5), ("", 2))):
+        assert call_main(GET, "--edges", "p", "--out", f"m{n}", *flags.split()).returncode == 0
+        train, val = ({*(tmp_path / f"m{n}" / split).iterdir()} for split in ("train", "val"))
+        assert (len(train), len(val)) == (10 - count, count)
+        chosen.append({path.name for path in val})
     assert chosen[0] == chosen[3] != chosen[1]
     done = call_main(GET, "--edges", "p", "--out", "x", "--val-share", 0.01)
     assert done.returncode == 2 and "--val-share 0.01: 0 of 10 pairs would be in val" in done.stderr
@@ -188,20 +170,16 @@ def test_names_that_do_not_fit(refused, tmp_path):
     refused("--pair", "l", "r", "--out", "x", words=words)
     refused("--pair", "l/*_seg.*", "o", "--out", "x", words=["stars are equal", "0x0, 1x1"])
     refused("--pair", "r", "r", "--out", "x", words=["would be its own partner; give patterns"])
-    refused("--pair", "r", "r/*", "--out", "x", words=["would be its own partner"])
     save(photo(), tmp_path / "r" / "S_0000.png")
-    refused(
-        "--pair", "l/*_seg.*", "r", "--out", "x", words=["S_0000.jpg", "S_0000.png have one name"]
-    )
+    refused("--pair", "l/*_seg.*", "r", "--out", "x", words=["S_0000.png have one name"])
 
 
 def test_unusable_files_are_named(get, tmp_path):
     """Broken if a file is dropped without a word, or one bad file ends it all."""
     korean = unicodedata.normalize("NFD", "한글 사진")
-    for name in ("a", "b", "c", korean, "wide", "lone", "long" * 70):
-        if len(name) < 200:
-            save(photo(), tmp_path / "l" / f"{unicodedata.normalize('NFC', name)}.png")
-        if name not in {"lone", "wide"} and len(name) < 200:
+    for name in ("a", "b", "c", korean, "wide", "lone"):
+        save(photo(), tmp_path / "l" / f"{unicodedata.normalize('NFC', name)}.png")
+        if name not in {"lone", "wide"}:
             save(photo(), tmp_path / "r" / f"{name}.webp", lossless=True)
     save(photo(size=(96, 64)), tmp_path / "r" / "wide.png")
     for side in "lr":
@@ -217,13 +195,8 @@ def test_unusable_files_are_named(get, tmp_path):
         "of other proportions than its partner (64x64, 96x64)": "wide.png",
         "the name is too long": "_eee",
     }.items():
-        assert [line for line in done.stderr.splitlines() if reason in line and name in line], (
-            reason
-        )
+        assert any(reason in line and name in line for line in done.stderr.splitlines()), reason
     assert "4 pairs made, 7 files left out (named above)." in done.stdout
-
-
-# === Sizes, ranges, bands, levels ============================================
 
 
 def test_the_smaller_half_is_enlarged(get, tmp_path):
@@ -235,36 +208,22 @@ def test_the_smaller_half_is_enlarged(get, tmp_path):
     pairs = pairs["train"] | pairs["val"]
     assert pairs["1"][0].shape == pairs["1"][1].shape == (64, 64, 3)
     assert pairs["0"][1].shape == (600, 600, 3), "a third: training at 256 cannot see more"
-    for left, _ in pairs.values():
-        assert (
-            len(tf.unique(tf.reshape(tf.cast(left, tf.int32) @ [[65536], [256], [1]], [-1])).y) == 4
-        )
+    assert all(len(colours_of(left)) == 4 for left, _ in pairs.values())
 
 
 def test_one_range_for_all_files_of_a_side(get, tmp_path):
-    """Broken if 12 bits are nearly black, negative values black, or each file has its own range."""
+    """Broken if 12 bits are nearly black, or negative values, or all for one value of infinity."""
     for n in range(4):
         save(Image.new("I;16", (8, 8), 1000 * n + 95), tmp_path / "l" / f"{n}.png")
-        save(Image.new("I", (8, 8), 512 * n - 1024), tmp_path / "r" / f"{n}.tif")
+        save(Image.new("F", (8, 8), 512.0 * n - 1024), tmp_path / "r" / f"{n}.tif")
+    save(Image.new("F", (8, 8), float("inf")), tmp_path / "r" / "9.tif")
     done, pairs = get("--pair", "l", "r")
+    assert "holds NaN or infinity: replace them (1): r/9.tif" in done.stderr
     assert "Range of the conditions: 95 to 3095 becomes 0 to 255 in all files" in done.stdout
-    about = common.describe_dataset("mine")
-    assert about["ranges"] == {"left": [95, 3095], "right": [-1024, 512]}
+    assert common.describe_dataset("mine")["ranges"] == {"left": [95, 3095], "right": [-1024, 512]}
     for name, halves in (pairs["train"] | pairs["val"]).items():
         for half in halves:
             assert values(half, 4, 4) == pytest.approx([85 * int(name)] * 3, abs=1)
-
-
-def test_values_that_are_no_numbers(get, tmp_path):
-    """Broken if infinity, as depth maps have it, makes all else black."""
-    for n in range(4):
-        save(Image.new("F", (8, 8), 2.0**n if n else float("inf")), tmp_path / "l" / f"{n}.tif")
-        save(photo(n, (8, 8)), tmp_path / "r" / f"{n}.png")
-    done, _ = get("--pair", "l", "r")
-    assert (
-        "holds NaN or infinity: replace them (1): " in done.stderr
-        and "2 to 8 becomes" in done.stdout
-    )
 
 
 @pytest.mark.parametrize("levels, warned", [((0, 1, 2, 3), True), ((0, 255), False)])
@@ -291,9 +250,6 @@ def test_ready_pairs_of_any_kind(get, tmp_path):
     assert "no likely pair, and cut in half (4)" in done.stderr
 
 
-# === Label maps ==============================================================
-
-
 def test_class_numbers_get_colours(get, tmp_path):
     """Broken if a class changes its colour from map to map, 255 is lost, or names get mixed up."""
     for n in range(4):
@@ -304,48 +260,31 @@ def test_class_numbers_get_colours(get, tmp_path):
     assert "not in the palette, and given other colours: 255" in done.stderr
     about = common.describe_dataset("mine")
     assert about["classes"] == [0, 7, 255] and about["condition"] == "labels"
-    assert about["colours"][:2] == [["#000000", ""], ["#00ff00", "tree"]]
+    assert about["colours"] == [["#000000", ""], ["#00ff00", "tree"], ["#800000", ""]]
     left, _ = (pairs["train"] | pairs["val"])["0"]
     assert values(left, 9, 9) == [0, 255, 0] and values(left, 9, 60) == [0, 0, 0]
     with (tmp_path / "mine" / "labels.csv").open() as file:
         assert [row["pictures"] for row in csv.DictReader(file)] == ["4", "4", "3"]
 
 
-@pytest.mark.parametrize("soft", [True, False])
-def test_a_palette_mends_jpeg_and_soft_edges(soft, get, refused, tmp_path):
+def test_a_palette_mends_jpeg_and_soft_edges(get, refused, tmp_path):
     """Broken if maps saved as JPEG are all left out, or their pixels changed without a number."""
     colours = [(220, 20, 60), (0, 0, 142), (70, 130, 180)]
     for n in range(4):
         image = Image.new("RGB", (256, 256))
         for k, colour in enumerate(colours * 4):
-            ImageDraw.Draw(image).ellipse(
-                [k * 20, n * 20 + k * 9, k * 20 + 70, n * 20 + k * 9 + 70], colour
-            )
-        form = {} if soft else {"quality": 75}
-        image = image.resize(
-            (64, 64), Image.Resampling.LANCZOS if soft else Image.Resampling.NEAREST
-        )
-        save(image, tmp_path / "l" / f"{n}.{'png' if soft else 'jpg'}", **form)
+            x, y = k * 20, n * 20 + k * 9
+            ImageDraw.Draw(image).ellipse([x, y, x + 70, y + 70], colour)
+        save(image.resize((64, 64)), tmp_path / "l" / f"{n}.jpg", quality=75)
         save(photo(n), tmp_path / "r" / f"{n}.png")
-    done = refused(
-        "--pair", "l", "r", "--labels", "--out", "x", words=["0 classes in 0 label maps"]
-    )
+    done = refused("--pair", "l", "r", "--labels", "--out", "x", words=["0 classes; 1 to 256"])
     assert "give --labels a palette (CSV)" in done.stderr
     rows = ["class,colour,name", "0,#000000,void", "1,#dc143c,a", "2,#00008e,b", "3,#4682b4,c"]
     (tmp_path / "p.csv").write_text("\n".join(rows))
     done, pairs = get("--pair", "l", "r", "--labels", "p.csv")
-    assert (
-        "% of the label maps' pixels had other colours and get the nearest"
-        in done.stdout + done.stderr
-    )
+    assert "% of the label maps' pixels had other colours and get the nearest" in done.stdout
     for left, _ in (pairs["train"] | pairs["val"]).values():
-        codes = tf.cast(left, tf.int32) @ [[65536], [256], [1]]
-        assert {int(code) for code in tf.unique(tf.reshape(codes, [-1])).y} <= {
-            0,
-            0xDC143C,
-            0x8E,
-            0x4682B4,
-        }
+        assert colours_of(left) <= {0, 0xDC143C, 0x8E, 0x4682B4}
 
 
 def test_kinds_of_label_maps_are_not_mixed(get, refused, tmp_path):
@@ -358,25 +297,17 @@ def test_kinds_of_label_maps_are_not_mixed(get, refused, tmp_path):
     _, pairs = get("--pair", "l", "r", "--labels")
     assert common.describe_dataset("mine")["colours"] == [["#000000", ""], ["#c80000", ""]]
     save(label_map(), tmp_path / "l" / "0.png")
-    words = ["0.png has class numbers", "has colours: make them of one kind"]
+    words = ["0.png has class numbers, where others have colours: make them of one kind"]
     refused("--pair", "l", "r", "--labels", "--out", "x", words=words)
-
-
-def test_colours_of_new_classes(stage7):
-    """Broken if a class gets the colour of another: black, dark red, dark green first."""
-    colours = [*stage7.voc_colours({"#800000"})]
-    assert colours[:2] == ["#000000", "#008000"] and len({*colours}) == len(colours) == 511
 
 
 def test_cityscapes(get, tmp_path):
     """Broken if the folders of Cityscapes are not found, or a road is called otherwise."""
-    for split, colours in (
-        ("train", ((128, 64, 128), (0, 0, 142))),
-        ("val", ((128, 64, 128), (70, 130, 180))),
-    ):
+    road, car, sky = (128, 64, 128), (0, 0, 142), (70, 130, 180)
+    for split, colour in (("train", car), ("val", sky)):
+        image = Image.new("RGB", (64, 32), road)
+        image.paste(colour, (32, 0, 64, 32))
         for kind, end in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_color")):
-            image = Image.new("RGB", (64, 32), colours[0])
-            image.paste(colours[1], (32, 0, 64, 32))
             save(image, tmp_path / "licensed" / kind / split / "ulm" / f"ulm_{split}_{end}.png")
     _, pairs = get("--import-cityscapes", "licensed")
     assert [*pairs["train"], *pairs["val"]] == ["ulm_ulm_train", "ulm_ulm_val"]
@@ -385,14 +316,8 @@ def test_cityscapes(get, tmp_path):
     assert colours == [["#00008e", "car"], ["#4682b4", "sky"], ["#804080", "road"]]
 
 
-# === Edges, the dataset's folder, mistakes ===================================
-
-
 def test_edges_by_hand(stage7):
-    """Broken if a step of brightness is not drawn in black, or plain ground is not white.
-
-    A step in the middle, blurred twice: the strongest edge is ink 1.5 - 0.5 = 1, black.
-    """
+    """Broken if a step of brightness is not drawn in black, or plain ground is not white."""
     step = tf.repeat(tf.where(tf.range(40) < 20, 50, 200)[tf.newaxis, :, tf.newaxis], 30, axis=0)
     sketch = stage7.draw_edges(tf.cast(tf.repeat(step, 3, axis=-1), tf.uint8))
     assert sketch.shape == (30, 40, 3) and sketch.dtype == tf.uint8
@@ -409,8 +334,7 @@ def test_the_next_commands(get, call_main, tmp_path):
     assert common.describe_dataset("mine")["condition"] == "sketch"
     look, train = (shlex.split(line) for line in done.stdout.splitlines()[-2:])
     assert train[1:6] == ["05_pix2pix_train.py", "--dataset", "mine", "--size", "256x512"]
-    done = call_main(*look[1:])
-    assert done.returncode == 0, done.stderr
+    assert call_main(*look[1:]).returncode == 0
 
 
 def test_a_dataset_appears_when_it_is_complete(stage7, tmp_path):
@@ -425,23 +349,17 @@ def test_a_dataset_appears_when_it_is_complete(stage7, tmp_path):
         (folder / "train").mkdir()
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     assert {path.name for path in out.iterdir()} == {"train", "dataset.json"}
-    with pytest.raises(common.UserError, match="already exists"), stage7.new_dataset(out, {}):
-        pass
 
 
 MISTAKES = {
     "--pair l gone --out x": "--pair gone: no such folder",
     "--pair l r r --out x": "--pair: takes one or two; put patterns in quotes",
     "--pair l r": "--out: name the folder of the new dataset",
-    "--pair l r --out taken": "taken: already exists",
+    "--pair l r --out l": "l: already exists",
     "--pair l r --labels bad.csv --out x": "bad.csv: needs class,colour,name (colour red",
     "--pair l r --labels empty.csv --out x": "empty.csv: needs class,colour,name (no class",
-    "--pair l r --labels none.csv --out x": "none.csv: No such file",
     "--pair l --labels --out x": "--labels: goes with two folders of --pair",
-    "--edges l --labels --out x": "--labels: goes with two folders of --pair",
-    "--edges empty --out x": "--edges empty: no picture that can be read",
     "--edges l --url http://x --out x": "--url: goes with --download only",
-    "--download facades --size 512 --out x": "--size: not with --download",
     "--download facades --seed 1 --out x": "--val-share, --seed: go with --pair and --edges",
     "--import-cityscapes l --out x": "no such folder (l/gtFine)",
     "--download facades --url none.tgz --out x": "none.tgz: no such file",
@@ -455,8 +373,6 @@ def test_mistakes(flags, refused, tmp_path):
     for n in range(3):
         save(label_map(), tmp_path / "l" / f"{n}.png")
         save(photo(n), tmp_path / "r" / f"{n}.png")
-    (tmp_path / "taken").mkdir()
-    (tmp_path / "empty").mkdir()
     (tmp_path / "bad.csv").write_text("class,colour\n1,red\n")
     (tmp_path / "empty.csv").write_text("")
     refused(*flags.split(), words=[MISTAKES[flags]])
@@ -465,8 +381,8 @@ def test_mistakes(flags, refused, tmp_path):
 # === Downloads ===============================================================
 
 
-def archive(extra=(), count=3):
-    """A .tar.gz of facades/ as the paper's server has it; `extra` are members of other kinds."""
+def archive(*extra, count=3):
+    """A .tar.gz of facades/ as the paper's server has it; `extra`: (name, target) of links."""
     file, dice = io.BytesIO(), random.Random(0)
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
         members = {"facades/README": dice.randbytes(20_000)}
@@ -478,7 +394,9 @@ def archive(extra=(), count=3):
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
-        for member in extra:
+        for name, target in extra:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE if target else tarfile.REGTYPE, target
             tar.addfile(member)
     return file.getvalue()
 
@@ -511,11 +429,9 @@ def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.plan, server.asked, server.ranges, server.data = [], [], True, archive()
         server.url = f"http://127.0.0.1:{server.server_port}/facades.tar.gz"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         yield server
         server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -532,7 +448,7 @@ def test_a_broken_download_is_continued(ranges, server, call_main, tmp_path):
     done = call_main(*command)
     assert done.returncode == 0, done.stderr
     assert server.asked == [None, *["bytes=10000-"] * 3]
-    assert "facades has 3 pairs in train, but is known to have 400" in done.stderr
+    assert "data/f: 3 in train, 3 in val" in done.stdout
     assert {p.name for p in (tmp_path / "data" / "f").iterdir()} >= {"train", "val", "dataset.json"}
     assert not part.exists() and common.describe_dataset("data/f")["direction"] == "BtoA"
     done = call_main(*command)
@@ -545,23 +461,16 @@ def test_parts_of_earlier_tries(server, call_main, tmp_path):
     part = tmp_path / ".f.tar.gz.part"
     for data, tries in ((bytes(len(server.data) + 9), 2), (bytes(9), 2), (server.data, 1)):
         part.write_bytes(data)
-        codes = [call_main(*command).returncode for _ in range(tries)]
-        assert codes == [2, 0][-tries:]
+        assert [call_main(*command).returncode for _ in range(tries)] == [2, 0][-tries:]
         (tmp_path / "f").rename(tmp_path / f"f{len(data)}")
 
 
 TRAPS = {
     "cut": lambda: archive()[:-3000],
-    "a link": lambda: archive([link("facades/train/x.png", "/etc/passwd")]),
-    "a path that leads outside": lambda: archive([tarfile.TarInfo("../../x.png")]),
+    "a link": lambda: archive(("facades/train/x.png", "/etc/passwd")),
+    "a path that leads outside": lambda: archive(("../../x.png", "")),
     "no pictures": lambda: archive(count=0),
 }
-
-
-def link(name, target):
-    member = tarfile.TarInfo(name)
-    member.type, member.linkname = tarfile.SYMTYPE, target
-    return member
 
 
 @pytest.mark.parametrize("trap", TRAPS)

@@ -155,7 +155,7 @@ def read(stage6):
         args = argparse.Namespace(whole=whole, clean=clean, invert=invert)
         left_out = common.LeftOut()
         sheet, size = stage6.read_condition(path, usual | conditions, args, left_out)
-        return sheet, size, " ".join(left_out.remarks)
+        return sheet, size, " ".join(left_out)
 
     return read
 
