@@ -158,9 +158,7 @@ def main(argv=None):
     add("--out", type=common.out_folder, default=out, metavar="DIR", help=help_text)
     help_text = "pairs to show (those the first run was trained with)"
     add("--dataset", metavar="NAME|DIR", help=help_text)
-    add(
-        "--split", default="val", choices=["train", "val", "test"], help="which split to show (val)"
-    )
+    add("--split", default="val", choices=["train", "val", "test"], help="which split (val)")
     add("--best", action="store_true", help="take the epoch of the lowest L1, not the last")
     add("--animate", action="store_true", help="write samples.png, the first run's samples moving")
     args = parser.parse_args(argv)
@@ -176,7 +174,6 @@ def main(argv=None):
     paths, title = pairs[args.split], f"{dataset}, {args.split}"
     form = {"size": tuple(flags["--size"]), "labels": condition["kind"] == "labels"}
 
-    shutil.rmtree(args.out / "pictures", ignore_errors=True)  # of an earlier page
     args.out.mkdir(parents=True, exist_ok=True)
     files = [Path(path).name for path in paths]
     loaded = validation_pairs(paths, flags["--direction"], **form)
