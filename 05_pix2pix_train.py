@@ -14,7 +14,7 @@ Writes under runs/05_pix2pix: result.png (sketch | generated | real, pairs never
 losses.csv, losses.png, metrics.csv (validation L1, PSNR, SSIM), samples/ after each epoch,
 validation/ (all validation pictures), the weights of the last and of the best epoch, and in
 saved/ 1.4 GB of checkpoints (2.1 GB while it writes one). Run again, it continues where it
-stopped. Ten epochs of the 213 pairs take 15 to 30 minutes on 2 cores.
+stopped. Ten epochs of the 215 pairs take 15 to 25 minutes on 2 cores.
 """
 
 import contextlib

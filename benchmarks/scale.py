@@ -6,7 +6,7 @@ For each --size and --batch-size, float32: the median seconds of a step and the 
 in a process of its own. Then stage 5's own command on folders of 1,000, 10,000 and 50,000 pairs
 (the embedded ones repeated): the seconds until its first step is done.
 
-Prints a table and draws it as docs/scale.png. Linux only (/proc). A quarter of an hour on 2
+Prints a table and draws it as runs/scale.png. Linux only (/proc). A quarter of an hour on 2
 cores, and 3 GB of disk for a while; --quick: the smallest of each, a minute, and no figure.
 """
 
@@ -71,7 +71,7 @@ def seconds_to_start(count):
 
 
 def draw(steps, starts):
-    """Draws docs/scale.png."""
+    """Draws runs/scale.png."""
     common = importlib.import_module("common")
     figure = common.Figure((12, 3.8), layout="constrained")
     of_step, of_memory, of_start = figure.subplots(1, 3)
@@ -90,7 +90,8 @@ def draw(steps, starts):
     of_step.set(title="seconds a step", xlabel="--batch-size")
     of_memory.set(title="GB of memory, the peak", xlabel="--batch-size")
     of_start.set(title="seconds to the first step", xlabel="pairs")
-    common.save_figure(figure, HERE / "docs" / "scale.png")
+    (HERE / "runs").mkdir(exist_ok=True)
+    common.save_figure(figure, HERE / "runs" / "scale.png")
 
 
 def main(quick):

@@ -35,7 +35,7 @@ from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle  # noqa: E402
 WIDTH, DPI = 7.0, 200  # inches, pixels an inch
 FONT = "NanumGothic"
 FONT_FILES = {FONT, f"{FONT}Bold", f"{FONT}-Regular", f"{FONT}-Bold"}  # Debian's, Google's
-SHOWN = "1f469-200d-1f373"  # the pair that figures show, where the dataset has it: a cook
+SHOWN = "1f640"  # the validation pair that figures show, where the dataset has it: a cat's head
 DIGIT, WRONG_DIGIT = 7, 2  # of the cGAN's figure
 DIGIT_STEPS, PIX2PIX_STEPS, PIX2PIX_FILTERS = 4680, 600, 16  # of the networks trained here
 # Okabe and Ito's colours, which the colour-blind can tell apart.
@@ -385,7 +385,7 @@ def draw_gan(say, args, conditional=False):
     return sheet
 
 
-def draw_generator_losses(say, args):
+def draw_log_losses(say, args):
     """log(1 - D) and -log D over the logit, and their slopes."""
     sheet, logits = Sheet(3.1), tf.linspace(-6.0, 6.0, 241)
     places = zip((0.5, 3.95), ("loss_title", "slope_title"))
@@ -658,7 +658,7 @@ def draw_patchgan(say, args):
     return sheet
 
 
-def draw_train_step(say, args):
+def draw_step(say, args):
     """One train step of Pix2Pix: what is computed, two tapes, two ways back."""
     sheet = Sheet(5.5)
     condition, real, fake, real_logits, fake_logits = judged(args.dataset, args.run)
@@ -754,12 +754,12 @@ def draw_losses(sheet, say, args):
 FIGURES = {
     "gan": draw_gan,
     "cgan": functools.partial(draw_gan, conditional=True),
-    "generator_losses": draw_generator_losses,
+    "log_losses": draw_log_losses,
     "maxout": draw_maxout,
     "pair": draw_pair,
     "networks": draw_networks,
     "patchgan": draw_patchgan,
-    "train_step": draw_train_step,
+    "step": draw_step,
     "l1": draw_l1,
 }
 

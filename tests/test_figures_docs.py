@@ -48,7 +48,7 @@ def test_figures_are_drawn(language, tmp_path):
     """Broken if a figure is not written, or a letter is missing in its font."""
     if language == "ko" and not figures.font_files():
         pytest.skip("no Korean font here")
-    for name in ("generator_losses", "l1"):
+    for name in ("log_losses", "l1"):
         path = figures.draw(name, language, SimpleNamespace(out=tmp_path, losses=None))
         assert path.stat().st_size > 10_000
 
