@@ -3,6 +3,7 @@
     python docs/figures.py
     python docs/figures.py --only maxout --language ko
     python docs/figures.py --run runs/05_pix2pix --losses runs/l1 runs/cgan runs/05_pix2pix
+    python docs/figures.py --drawings runs/long      # drawings.png: twelve drawings, coloured
 
 Writes docs/course/NAME.png and docs/course/ko/NAME.png, 1400 pixels wide, to be shown at 700.
 What a figure shows of the data or of a network is computed by the scripts themselves. The digits
@@ -15,6 +16,7 @@ elsewhere: Nanum Gothic at fonts.google.com. Without it: --language en.
 
 import functools
 import importlib
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +33,7 @@ import tensorflow as tf  # noqa: E402
 from matplotlib import colors, font_manager  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle  # noqa: E402
+from PIL import Image, ImageDraw  # noqa: E402
 
 WIDTH, DPI = 7.0, 200  # inches, pixels an inch
 FONT = "NanumGothic"
@@ -767,6 +770,31 @@ FIGURES = {
 # === Command line ===========================================================
 
 
+def render(strokes, size, pen):
+    """Draws strokes as the pad's pen does; returns (1, size, size, 3) in [-1, 1]."""
+    fine = 4  # times finer, for soft edges
+    sheet = Image.new("L", (fine * size, fine * size), 255)
+    draw, radius = ImageDraw.Draw(sheet), fine * pen / 2
+    for stroke in strokes:
+        points = [(fine * x, fine * y) for x, y in stroke]
+        draw.line(points, fill=0, width=round(2 * radius), joint="curve")
+        for x, y in (points[0], points[-1]):
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=0)
+    pixels = tf.io.decode_raw(sheet.reduce(fine).convert("RGB").tobytes(), tf.uint8)
+    return tf.cast(tf.reshape(pixels, (1, size, size, 3)), tf.float32) / 127.5 - 1.0
+
+
+def draw_drawings(run, out):
+    """Writes drawings.png: the drawings of tests/drawings.json, coloured by a run; four a row."""
+    sheet = json.loads((HERE.parent / "tests" / "drawings.json").read_text(encoding="utf-8"))
+    generator, tiles = common.load_generator(run)[0], []
+    for drawing in sheet["drawings"]:
+        condition = render(drawing["strokes"], sheet["size"], sheet["pen"])
+        tiles += [condition[0], generate(generator, condition)[0]]
+    common.save_grid(out / "drawings.png", [tiles[n : n + 8] for n in (0, 8, 16)], scale=0.6)
+    return out / "drawings.png"
+
+
 def font_files():
     """Returns the Korean font's files, regular and bold; none if it is not installed."""
     return [path for path in font_manager.findSystemFonts() if Path(path).stem in FONT_FILES]
@@ -804,12 +832,17 @@ def parse_flags(argv):
     add("--run", type=path, metavar="RUN", help="a run of stage 5, with its saved/")
     help_text = "for the figure l1: runs of stage 5 with --loss l1, cgan and l1+cgan"
     add("--losses", type=path, nargs=3, metavar="RUN", help=help_text)
+    help_text = "draw only drawings.png, tests/drawings.json coloured by this run"
+    add("--drawings", type=path, metavar="RUN", help=help_text)
     add("--out", type=path, default=HERE / "course", metavar="DIR", help="folder (docs/course)")
     return parser.parse_args(argv)
 
 
 def main(argv=None):
     args = parse_flags(argv)
+    if args.drawings:
+        print(draw_drawings(args.drawings, args.out))
+        return
     languages = [args.language] if args.language else ["en", "ko"]
     for language in languages:
         fonts(language)  # says what is missing before anything is drawn
