@@ -83,7 +83,7 @@ test: $(READY)
 	$(PY) -m pytest -m "not slow" -n 2 --dist loadfile
 
 slow: $(READY)
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -m slow -n 2 --dist loadfile
 
 torture: $(READY)
 	STOPS=20 $(PY) -m pytest -m slow tests/robustness/test_torture.py
