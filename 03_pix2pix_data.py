@@ -166,7 +166,7 @@ def draw_histograms(path, pairs):
     for axis, half, title in zip(axes, halves, ("condition", "target")):
         for shares, name in zip(half, ("red", "green", "blue")):
             axis.stairs(shares, edges, color=f"tab:{name}", label=name[0].upper())
-        axis.set(title=f"values of the {title}", xlabel="-1 to 1", ylabel="share", yscale="log")
+        axis.set(title=f"values of the {title}", xlabel="in [-1, 1]", ylabel="share", yscale="log")
         axis.legend()
     last.hist([100 * pair.ink for pair in pairs], bins=30, color="0.3")
     last.set(title="ink", xlabel="% of the condition darker than middle gray", ylabel="pairs")

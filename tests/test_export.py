@@ -19,26 +19,16 @@ def run(make_run, tmp_path):
     return make_run(tmp_path / "run", common.UNet(4))
 
 
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
 @pytest.mark.filterwarnings("ignore:(?s).*tf.lite.Interpreter is deprecated")
 def test_same_picture(call_main, run):
-    """Broken if a file draws another picture than Keras, a batch's pictures change each other, its
-    graph has not Keras' own layers, or the docstring's lines do not run the files.
-    """
+    """Broken if a file draws another picture, a batch mixes, or a docstring's lines do not run."""
     done = call_main(SCRIPT, "--run", run)
     assert done.returncode == 0, done.stderr
     out = Path("runs/08_export")  # where the docstring has them
-    assert done.stdout.splitlines()[-2:] == [f"{out}/generator.tflite", f"{out}/saved_model"]
-    assert names(out.parent) == ["08_export"] and names(out) == ["generator.tflite", "saved_model"]
+    assert done.stdout.endswith(f"{out}/generator.tflite\n{out}/saved_model\n")
     generator, _ = common.load_generator(run)
     scope = {}
     exec(textwrap.dedent(stage8.__doc__[stage8.__doc__.index("    import tensorflow") :]), scope)
-    white = tf.ones((1, 256, 256, 3))
-    for picture in scope["pictures"]:
-        assert float(tf.reduce_max(tf.abs(picture - common.generate(generator, white)))) < 1e-3
     conditions = tf.random.stateless_uniform((3, 256, 256, 3), (0, 0), -1, 1)
     pictures = tf.concat([common.generate(generator, c[tf.newaxis]) for c in conditions], axis=0)
     batch = scope["saved_model"](condition=conditions)["picture"]
@@ -60,24 +50,18 @@ def test_overwriting(call_main, run, tmp_path, monkeypatch):
         (tmp_path / folder / "generator.tflite").write_text("earlier")
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
 
-    def refused(words, run=run, out="old", force=("--force",)):
-        done = call_main(SCRIPT, "--run", run, "--out", out, *force)
-        assert done.returncode == 2 and words in done.stderr, done.stderr
-        assert len(done.stderr.splitlines()) == 1 and names(tmp_path) == ["mine", "old", "run"]
-        assert names(tmp_path / "old") == ["generator.tflite"]
+    def refused(words, *flags):
+        before = sorted(tmp_path.rglob("*"))
+        done = call_main(SCRIPT, "--run", run, "--out", *flags)
+        assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
+        assert sorted(tmp_path.rglob("*")) == before
         assert (tmp_path / "old" / "generator.tflite").read_text() == "earlier"
 
-    refused("old: exists already; add --force", force=())
-    refused("mine: holds other things", out="mine")
-    refused("none: no trained run here", run="none")
+    refused("old: exists already; add --force", "old")
+    refused("mine: holds other things", "mine", "--force")
     with monkeypatch.context() as patch:
         patch.setitem(stage8.ALLOWED, "float32", (-1.0, -1.0))
-        refused("draws another picture")
-    with monkeypatch.context() as patch:
-        full = OSError(28, "No space left on device")
-        patch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(full))
-        refused("the disk is full")
+        refused("draws another picture", "old", "--force")
     (tmp_path / "link").symlink_to("old")
     done = call_main(SCRIPT, "--run", run, "--out", "link", "--force")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "old" / "generator.tflite").stat().st_size > 1e4
+    assert done.returncode == 0 and (tmp_path / "old" / "generator.tflite").stat().st_size > 1e4
