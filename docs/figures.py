@@ -2,7 +2,7 @@
 
     python docs/figures.py
     python docs/figures.py --only maxout --language ko
-    python docs/figures.py --run runs/05_pix2pix --losses runs/l1 runs/cgan runs/05_pix2pix
+    python docs/figures.py --run runs/05_pix2pix --losses runs/l1 runs/05_pix2pix
     python docs/figures.py --drawings runs/long      # drawings.png: twelve drawings, coloured
 
 Writes docs/course/NAME.png and docs/course/ko/NAME.png, 1400 pixels wide, to be shown at 700.
@@ -38,7 +38,7 @@ from PIL import Image, ImageDraw  # noqa: E402
 WIDTH, DPI = 7.0, 200  # inches, pixels an inch
 FONT = "NanumGothic"
 FONT_FILES = {FONT, f"{FONT}Bold", f"{FONT}-Regular", f"{FONT}-Bold"}  # Debian's, Google's
-SHOWN = "1f640"  # the validation pair that figures show, where the dataset has it: a cat's head
+SHOWN = "1f614"  # the validation pair that figures show, where the dataset has it: a sad face
 DIGIT, WRONG_DIGIT = 7, 2  # of the cGAN's figure
 DIGIT_STEPS, PIX2PIX_STEPS, PIX2PIX_FILTERS = 4680, 600, 16  # of the networks trained here
 # Okabe and Ito's colours, which the colour-blind can tell apart.
@@ -126,8 +126,8 @@ WORDS = {  # name: (English, Korean)
     "median": ("median", "중앙값"),
     "always": ("mean L1 if the answer is always ...", "늘 이 색으로 답할 때 L1의 평균"),
     "safest": ("L1's choice", "L1의 선택"),
-    "same_sketch": ("What the three losses made of a sketch not seen in training",
-                    "학습 때 보지 못한 스케치를 세 가지 손실로 색칠한 결과"),
+    "same_sketch": ("What the losses made of a sketch not seen in training",
+                    "학습 때 보지 못한 스케치를 손실마다 채색한 결과"),
     "unit": ("unit", "유닛"),
     "logits_of": ("30 × 30 logits\nfor ", "로짓 30 × 30개\n"),
     "mean": ("30 × 30, mean", "30 × 30, 평균"),
@@ -715,7 +715,7 @@ def draw_shirt(sheet, x, y, size, colour):
 
 
 def draw_l1(say, args):
-    """L1's compromise: the median of three right colours; what three losses made of a sketch."""
+    """L1's compromise: the median of three right colours; what two losses made of a sketch."""
     more = 1.85 if args.losses else 0.0
     sheet = Sheet(1.85 + more)
     shirts = tf.constant(SHIRTS, tf.float32)
@@ -741,7 +741,7 @@ def draw_l1(say, args):
 
 
 def draw_losses(sheet, say, args):
-    """Draws what the generators of three runs made of the sketch that is shown."""
+    """Draws what the generators of some runs made of the sketch that is shown."""
     condition, real = read_pair(args.dataset)
     drawn = {say("sketch"): condition[0]}
     for run in args.losses:
@@ -830,8 +830,8 @@ def parse_flags(argv):
     add("--language", choices=["en", "ko"], help="only this one's words")
     add("--dataset", default="emoji", metavar="NAME|DIR", help="pairs to show (emoji)")
     add("--run", type=path, metavar="RUN", help="a run of stage 5, with its saved/")
-    help_text = "for the figure l1: runs of stage 5 with --loss l1, cgan and l1+cgan"
-    add("--losses", type=path, nargs=3, metavar="RUN", help=help_text)
+    help_text = "for the figure l1: runs of stage 5 with --loss l1, l1+cgan, or cgan"
+    add("--losses", type=path, nargs="+", metavar="RUN", help=help_text)
     help_text = "draw only drawings.png, tests/drawings.json coloured by this run"
     add("--drawings", type=path, metavar="RUN", help=help_text)
     add("--out", type=path, default=HERE / "course", metavar="DIR", help="folder (docs/course)")

@@ -63,7 +63,8 @@ def test_train_in_a_notebook(few_pairs, tmp_path, monkeypatch, capfd):
     pictures = [Path(path).name for path in common.find_pairs(few_pairs)["val"]]
     kinds = ["condition", "generated", "real"]
     assert files(run) == {
-        *figures, "generator.weights.h5", "discriminator.weights.h5", "best.weights.h5", "options.json", "losses.csv",
+        *figures, "generator.weights.h5", "discriminator.weights.h5", "best.weights.h5",
+        "options.json", "losses.csv",
         "metrics.csv", ".lock", "samples", "saved", "validation",
         *(f"saved/step_0000000{step}" for step in (2, 4)),
         *(f"saved/step_0000000{n}/state.{part}" for n in (2, 4)
