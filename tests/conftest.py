@@ -29,26 +29,11 @@ gc.freeze()  # imported modules stay, so no collection needs to look through the
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=2, help="how often a training is killed (2)")
-    parser.addoption("--stages", default="01_gan_mnist.py", help="scripts to kill, with commas")
-
-
 def pytest_collection_modifyitems(items):
     """Skips, on other systems, the tests that need a file name, signal or folder of Linux."""
     for item in items:
         if sys.platform != "linux" and item.get_closest_marker("linux"):
             item.add_marker(pytest.mark.skip(reason="needs Linux"))
-
-
-@pytest.fixture
-def kills(request):
-    return request.config.getoption("--kills")
-
-
-@pytest.fixture
-def torture_stages(request):
-    return request.config.getoption("--stages").split(",")
 
 
 def stage(name):
