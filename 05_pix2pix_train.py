@@ -163,7 +163,8 @@ def naming_damaged(dataset, paths):
         bad = []
         for path in paths:
             try:
-                common.decode_pair(path)
+                with common.filtering_logs():
+                    common.decode_pair(path)
             except tf.errors.InvalidArgumentError:
                 bad.append(f"{path} (damaged)")
         if not bad:
