@@ -41,7 +41,8 @@ os.environ.setdefault("HDF5_USE_FILE_LOCKING", "BEST_EFFORT")  # not every file 
 INSTALL = "python -m pip install -r requirements.txt"
 NOTES = re.compile(
     r"\s*$|\s+\[\[\{\{node|WARNING: All log messages before|INFO: Created|.*cuInit.*\(303\)|"
-    r".*jpeg_mem|(\S+ \S+: )?(I(\d{4})? |W(\d{4})? .*(op_kernel|rendezvous|slice_reader|tf_tfl|_placer))"
+    r"(\S+ \S+: )?([IE](\d{4})? .*jpeg_mem|I(\d{4})? |W(\d{4})? "
+    r".*(op_kernel|rendezvous|slice_reader|tf_tfl|_placer))"
 )
 
 
