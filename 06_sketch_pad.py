@@ -10,12 +10,11 @@ draw stays in it. The generator runs as at test time, with the statistics of the
     python 06_sketch_pad.py --colour drawing.jpg photos/  # no page: files and folders
     python 06_sketch_pad.py --colour photo.jpg --whole    # in its own size, not squashed
 
-Needs a trained run, --run. Writes runs/06_sketch_pad/pad.html: 8, 20 or 68 MB for 16, 32 or 64
-filters, with int8 weights. --precision float16 is exact, twice as large and half as fast or less.
+Needs a trained run, --run. Writes runs/06_sketch_pad/pad.html: 9, 21 or 69 MB for 16, 32 or 64
+filters, weights rounded to 8 bits. --precision float16 rounds less, and is nearly twice as large.
 
---colour treats a file as training treated its conditions: it squashes the file to the size of
-training (the result has the file's proportions) and mixes no colours of label maps. --whole keeps
-the size; things should then be as large, in pixels, as in training. --clean turns the photograph
+--colour squashes a file to the size of training (the result has the file's proportions). --whole
+keeps the size; things should then be as large, in pixels, as in training. --clean turns the photo
 of a drawing black on white, --invert turns light on dark around. 5 s to start, 0.15 s a picture.
 """
 
@@ -50,10 +49,9 @@ ALLOWED = {"int8": (1.0, 16.0), "float16": (1.0, 1.0)}  # shades of 255 from Ker
 def describe(run):
     """Returns what a run was trained on.
 
-    Returns:
-        Its conditions: a dict of "kind", "size", "line_width" (in pixels of the size), "colours"
-        (of label maps), "run" and more, measured on validation pairs or read in options.json.
-        The pairs, (condition, real), EXAMPLES at most: none if the dataset is gone.
+    Returns a dict of its conditions' "kind", "size", "line_width" (in pixels of the size),
+    "colours" (of label maps), "run" and more, measured or read in options.json; and validation
+    pairs, (condition, real), EXAMPLES at most: none if the dataset is gone.
     """
     options, _ = common.read_run(run)
     flags, conditions = options["flags"], options["data"]["condition"]
@@ -112,18 +110,11 @@ def to_image(picture):
 
 
 def read_condition(path, conditions, args, left_out):
-    """Reads a picture file as training read the conditions of a run.
+    """Reads a picture file as training read a run's conditions, which `describe` returns.
 
-    Args:
-        conditions: as `describe` returns them.
-        args: the flags: whether to `clean` or `invert` it, or to keep the `whole` of its size.
-        left_out: a LeftOut, which gets remarks.
-
-    Returns:
-        (1, height, width, 3) in [-1, 1] of the run's size, or its own; its own (width, height).
-
-    Raises:
-        UnreadableError: it is no picture, or has classes that the run does not know.
+    `args` has the flags: whether to `clean` or `invert` it, or to keep the `whole` of its size.
+    Returns (1, height, width, 3) in [-1, 1] of the run's size, or its own; its own (width,
+    height). Raises UnreadableError if it is no picture, or has classes unknown to the run.
     """
     size, remark, _ = common.read_header(path)
     kept = size if args.whole else common.kept_size(size, conditions["size"])
@@ -233,13 +224,9 @@ def colour(forward, sheet):
 def clean_photograph(picture, size, pen):
     """Turns paper, gray or unevenly lit, to white, ink to black, and widens thin lines.
 
-    Args:
-        picture: (height, width, 3) in [0, 1].
-        size: (height, width) to which it is squashed next.
-        pen: width of the run's lines, in pixels of that size.
-
-    Returns:
-        (height, width, 3) in [0, 1], no larger than it need be; all white where there is no ink.
+    Takes and returns (height, width, 3) in [0, 1], no larger than need be and all white where
+    there is no ink. `size` is the (height, width) to which it is squashed next, and `pen` the
+    width of the run's lines in pixels of that size.
     """
     scale = min(1.0, 2 * max(size) / max(picture.shape))
     sides = [max(1, round(scale * side)) for side in picture.shape[:2]]
@@ -273,18 +260,32 @@ def to_url(picture, kind):
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
+def round_kernels(network):
+    """Rounds kernels to 8 bits: a whole number from -127 to 127 times the kernel's power of two.
+
+    A float16 file holds these exactly, and gzip makes a byte of each. TFLite's own int8 rounds
+    each layer's input, too, where a last bit of another processor's makes shades of difference.
+    """
+    for kernel in network.trainable_variables:
+        if kernel.shape.rank == 4:
+            largest = float(tf.reduce_max(tf.abs(kernel)))
+            step = 2.0 ** math.ceil(math.log2(max(largest, 1e-6) / 127))
+            kernel.assign(tf.round(kernel / step) * step)
+
+
 def to_network(run, examples, args):
     """Returns a run's generator as TFLite that draws Keras' pictures: float16 if int8 does not."""
-    generator, flags = common.load_generator(run, args.best)
-    conditions = [condition for condition, _ in examples] or [tf.ones((1, *flags["--size"], 3))]
-    pictures = [generate(generator, condition) for condition in conditions]
-    module = common.to_module(generator, flags["--size"])
     for kind in dict.fromkeys((args.precision, "float16")):
-        data = common.to_tflite(module, kind)
+        generator, flags = common.load_generator(run, args.best)
+        conditions = [drawn for drawn, _ in examples] or [tf.ones((1, *flags["--size"], 3))]
+        pictures = [generate(generator, condition) for condition in conditions]
+        if kind == "int8":
+            round_kernels(generator)
+        data = common.to_tflite(common.to_module(generator, flags["--size"]), "float16")
         mean, most = common.difference(common.run_tflite(data), conditions, pictures)
         print(f"{run}: {kind} weights, {mean:.2f} shades of 255 from Keras, {most:.1f} at most")
         if mean <= ALLOWED[kind][0] and most <= ALLOWED[kind][1]:
-            return data
+            return data[0::2] + data[1::2]  # bytes of a kind together: gzip gains a tenth
     raise common.UserError(f"--run {run}: its TFLite file draws another picture")
 
 
