@@ -91,7 +91,10 @@ def download_dataset(name, source, out):
             fetch(source, part)
         try:
             unpack(archive, folder)
-            common.check_headers("the archive", sum(common.find_pairs(folder).values(), []))
+            paths = sum(common.find_pairs(folder).values(), [])
+            common.check_headers("the archive", paths)
+            for error in filter(None, common.in_threads(lambda p: read_picture(p) is None, paths)):
+                raise error
         except UserError as error:
             part.unlink(missing_ok=True)  # the next try has to start over
             raise UserError(f"{source}: {error}") from error

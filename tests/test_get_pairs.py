@@ -381,7 +381,7 @@ def test_mistakes(flags, refused, tmp_path):
 # === Downloads ===============================================================
 
 
-def archive(*extra, count=3):
+def archive(*extra, count=3, cut=None):
     """A .tar.gz of facades/ as the paper's server has it; `extra`: (name, target) of links."""
     file, dice = io.BytesIO(), random.Random(0)
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
@@ -389,7 +389,7 @@ def archive(*extra, count=3):
         for n in range(2 * count):
             picture = io.BytesIO()
             photo(n, (32, 16)).save(picture, "PNG")
-            members[f"facades/{'train' if n < count else 'val'}/{n}.png"] = picture.getvalue()
+            members[f"facades/{'train' if n < count else 'val'}/{n}.png"] = picture.getvalue()[:cut]
         for name, data in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
@@ -470,6 +470,7 @@ TRAPS = {
     "a link": lambda: archive(("facades/train/x.png", "/etc/passwd")),
     "a path that leads outside": lambda: archive(("../../x.png", "")),
     "no pictures": lambda: archive(count=0),
+    "a picture cut short": lambda: archive(cut=60),
 }
 
 
