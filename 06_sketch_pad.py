@@ -112,18 +112,11 @@ def to_image(picture):
 
 
 def read_condition(path, conditions, args, left_out):
-    """Reads a picture file as training read the conditions of a run.
+    """Reads a picture file as training read a run's `conditions`, which `describe` returns.
 
-    Args:
-        conditions: as `describe` returns them.
-        args: the flags: whether to `clean` or `invert` it, or to keep the `whole` of its size.
-        left_out: a LeftOut, which gets remarks.
-
-    Returns:
-        (1, height, width, 3) in [-1, 1] of the run's size, or its own; its own (width, height).
-
-    Raises:
-        UnreadableError: it is no picture, or has classes that the run does not know.
+    Returns (1, height, width, 3) in [-1, 1] of the run's size, or with `args.whole` its own; its
+    own (width, height). `left_out`, a LeftOut, gets remarks. Raises UnreadableError if it is no
+    picture, or has classes that the run does not know.
     """
     size, remark, _ = common.read_header(path)
     kept = size if args.whole else common.kept_size(size, conditions["size"])
@@ -142,6 +135,8 @@ def read_condition(path, conditions, args, left_out):
         picture = clean_photograph(picture, to, conditions["line_width"])
     elif conditions["kind"] == "sketch" and float(tf.reduce_mean(picture)) < 0.5:
         left_out.remark(path, "dark paper; the run knows dark lines on white: give --invert")
+    if bool(tf.reduce_all(picture == 1.0)):
+        left_out.remark(path, "blank: all white, as what is transparent becomes")
     return resize(picture, to)[tf.newaxis] * 2.0 - 1.0, size
 
 
@@ -196,8 +191,9 @@ def colour_files(args):
     """Does what --colour asks for."""
     left_out, done = common.LeftOut(), 0
     plan = plan_results(args.colour, args.out, args.force, left_out)
-    generator, _ = common.load_generator(args.run[0], args.best)
+    generator, flags = common.load_generator(args.run[0], args.best)
     conditions, _ = describe(args.run[0])
+    pairs = {Path(place, flags["--dataset"]).resolve() for place in (".", common.HERE / "data")}
     forward = tf.function(lambda sheet: generate(generator, sheet), reduce_retracing=True)
     for result, path in plan.items():
         try:
@@ -205,6 +201,8 @@ def colour_files(args):
         except common.UnreadableError as error:
             left_out.add(path, error.problem)
             continue
+        if pairs & {*path.resolve().parents}:
+            left_out.remark(path, "a pair of the run's data, both halves as one: cut out one half")
         image = to_image(colour(forward, sheet))
         scales = image.width / size[0], image.height / size[1]
         scale = min(max(scales), 16 * min(scales))  # one side grows, to the file's proportions
