@@ -8,7 +8,6 @@ draw stays in it. The generator runs as at test time, with the statistics of the
     python 06_sketch_pad.py                               # writes the page, and opens it
     python 06_sketch_pad.py --run runs/l1 runs/cgan       # several runs on one drawing
     python 06_sketch_pad.py --colour drawing.jpg photos/  # no page: files and folders
-    python 06_sketch_pad.py --colour photo.jpg --whole    # in its own size, not squashed
 
 Needs a trained run, --run. Writes runs/06_sketch_pad/pad.html: 9, 21 or 69 MB for 16, 32 or 64
 filters, weights rounded to 8 bits. --precision float16 rounds less, and is nearly twice as large.
@@ -41,9 +40,6 @@ RUNTIME = "litert_wasm_compat_internal"  # without relaxed SIMD, which Safari la
 PARTS = ("litert.js", "worker.js"), (f"{RUNTIME}.js",), (f"{RUNTIME}.wasm",)  # see `make web`
 EXAMPLES = 6  # validation pairs that travel in the page
 ALLOWED = {"int8": (1.0, 16.0), "float16": (1.0, 1.0)}  # shades of 255 from Keras: mean, most
-
-
-# === What a run was trained on ===============================================
 
 
 def describe(run):
@@ -110,11 +106,11 @@ def to_image(picture):
 
 
 def read_condition(path, conditions, args, left_out):
-    """Reads a picture file as training read a run's conditions, which `describe` returns.
+    """Reads a picture file as training read a run's `conditions`, which `describe` returns.
 
-    `args` has the flags: whether to `clean` or `invert` it, or to keep the `whole` of its size.
-    Returns (1, height, width, 3) in [-1, 1] of the run's size, or its own; its own (width,
-    height). Raises UnreadableError if it is no picture, or has classes unknown to the run.
+    Returns (1, height, width, 3) in [-1, 1] of the run's size, or with `args.whole` its own; its
+    own (width, height). `left_out`, a LeftOut, gets remarks. Raises UnreadableError if it is no
+    picture, or has classes that the run does not know.
     """
     size, remark, _ = common.read_header(path)
     kept = size if args.whole else common.kept_size(size, conditions["size"])
@@ -133,6 +129,8 @@ def read_condition(path, conditions, args, left_out):
         picture = clean_photograph(picture, to, conditions["line_width"])
     elif conditions["kind"] == "sketch" and float(tf.reduce_mean(picture)) < 0.5:
         left_out.remark(path, "dark paper; the run knows dark lines on white: give --invert")
+    if bool(tf.reduce_all(picture == 1.0)):
+        left_out.remark(path, "blank: all white, as what is transparent becomes")
     return resize(picture, to)[tf.newaxis] * 2.0 - 1.0, size
 
 
@@ -187,8 +185,9 @@ def colour_files(args):
     """Does what --colour asks for."""
     left_out, done = common.LeftOut(), 0
     plan = plan_results(args.colour, args.out, args.force, left_out)
-    generator, _ = common.load_generator(args.run[0], args.best)
+    generator, flags = common.load_generator(args.run[0], args.best)
     conditions, _ = describe(args.run[0])
+    pairs = {Path(place, flags["--dataset"]).resolve() for place in (".", common.HERE / "data")}
     forward = tf.function(lambda sheet: generate(generator, sheet), reduce_retracing=True)
     for result, path in plan.items():
         try:
@@ -196,6 +195,8 @@ def colour_files(args):
         except common.UnreadableError as error:
             left_out.add(path, error.problem)
             continue
+        if pairs & {*path.resolve().parents}:
+            left_out.remark(path, "a pair of the run's data, both halves as one: cut out one half")
         image = to_image(colour(forward, sheet))
         scales = image.width / size[0], image.height / size[1]
         scale = min(max(scales), 16 * min(scales))  # one side grows, to the file's proportions
@@ -302,8 +303,7 @@ def write_page(args):
     parts = [base64.b64encode(gzip.compress(part, mtime=0)).decode() for part in parts]
     packed = "\n".join(f'<script type="text/plain">{part}</script>' for part in parts)  # not run
     about["runs"] = [conditions["run"] for conditions, _ in described]
-    urls = [(to_url(drawn, "png"), to_url(real, "jpeg")) for drawn, real in examples]
-    about["examples"] = [{"condition": drawn, "real": real} for drawn, real in urls]
+    about["examples"] = [(to_url(drawn, "png"), to_url(real, "jpeg")) for drawn, real in examples]
     about["megabytes"] = round(len(packed) / 1e6)
     page = (WEB / "pad.html").read_text(encoding="utf-8").replace("PARTS", packed, 1)
     page = page.replace("ABOUT", json.dumps(about).replace("<", "\\u003c"), 1)
@@ -339,8 +339,7 @@ def main(argv=None):
     if args.colour and len(args.run) > 1:
         parser.error("--colour takes one --run")
     if args.colour:
-        colour_files(args)
-        return
+        return colour_files(args)
     page = write_page(args)
     screen = sys.platform in {"darwin", "win32"} or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
     if screen and not args.no_browser:

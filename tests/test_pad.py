@@ -76,7 +76,7 @@ def test_page(make_pad, few_pairs):
     about = json.loads(re.search("const about = (.*); //", page.read_text(encoding="utf-8"))[1])
     assert [run["name"] for run in about["runs"]] == ["l1", "cgan"] and about["size"] == [256, 256]
     assert len(about["examples"]) == 2  # as many as the dataset has
-    condition = base64.b64decode(about["examples"][0]["condition"].partition(",")[2])
+    condition = base64.b64decode(about["examples"][0][0].partition(",")[2])
     sketch, _ = common.decode_pair(common.find_pairs(few_pairs)["val"][0])
     assert bool(tf.reduce_all(tf.io.decode_png(condition) == sketch))
 
