@@ -291,7 +291,7 @@ def to_network(run, examples, args):
 
 
 def write_page(args):
-    """Writes the page, web/pad.html with networks, what runs them, and examples; returns where."""
+    """Writes the page, web/pad.html with networks, what runs them, and examples, and opens it."""
     described = [describe(run) for run in args.run]
     about, examples = described[0]
     for run, (other, _) in zip(args.run, described):
@@ -312,7 +312,9 @@ def write_page(args):
     with common.replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in any browser, or send it")
-    return path
+    screen = sys.platform in {"darwin", "win32"} or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
+    if screen and not args.no_browser:
+        webbrowser.open(path.resolve().as_uri())
 
 
 def main(argv=None):
@@ -338,12 +340,7 @@ def main(argv=None):
             parser.error(f"{flag}: goes with --colour only")
     if args.colour and len(args.run) > 1:
         parser.error("--colour takes one --run")
-    if args.colour:
-        return colour_files(args)
-    page = write_page(args)
-    screen = sys.platform in {"darwin", "win32"} or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
-    if screen and not args.no_browser:
-        webbrowser.open(page.resolve().as_uri())
+    (colour_files if args.colour else write_page)(args)
 
 
 if __name__ == "__main__":
