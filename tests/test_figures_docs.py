@@ -36,8 +36,10 @@ def test_every_figure_uses_the_words(few_pairs, monkeypatch):
     }
     for name, stub in stubs.items():
         monkeypatch.setattr(figures, name, stub)
-    monkeypatch.setattr(common, "load_generator", lambda run: (None, {"--loss": "l1"}))
-    args = SimpleNamespace(dataset=str(few_pairs), run=None, losses=["run"])
+    flags = {"--loss": "l1", "--generator": "unet"}
+    monkeypatch.setattr(common, "load_generator", lambda run: (None, flags))
+    runs = {"losses": ["run"], "architectures": ["run"]}
+    args = SimpleNamespace(dataset=str(few_pairs), run=None, **runs)
     for draw in figures.FIGURES.values():
         draw(lambda name: used.add(name) or figures.word("ko", name), args)
     assert used == set(figures.WORDS)
