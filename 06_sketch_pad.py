@@ -135,8 +135,8 @@ def read_condition(path, conditions, args, left_out):
         picture = clean_photograph(picture, to, conditions["line_width"])
     elif conditions["kind"] == "sketch" and float(tf.reduce_mean(picture)) < 0.5:
         left_out.remark(path, "dark paper; the run knows dark lines on white: give --invert")
-    if bool(tf.reduce_all(picture == 1.0)):
-        left_out.remark(path, "blank: all white, as what is transparent becomes")
+    if float(tf.reduce_max(picture)) < 16 / 255 or float(tf.reduce_min(picture)) == 1.0:
+        left_out.remark(path, "blank: class numbers, or white on transparent, which becomes white?")
     return resize(picture, to)[tf.newaxis] * 2.0 - 1.0, size
 
 
