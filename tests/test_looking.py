@@ -240,6 +240,17 @@ def test_label_maps_take_the_colours_of_the_run(read, tmp_path):
         read(save(Image.new("L", (64, 64), 9), tmp_path / "nine.png"), "labels", **labels)
 
 
+def test_label_maps_saved_as_jpeg(read, tmp_path):
+    """Broken if a map's soft edges stay, where stage 7 gave each pixel the nearest colour."""
+    image = Image.new("RGB", (256, 256), "red")
+    ImageDraw.Draw(image).ellipse((50, 50, 200, 200), "blue")
+    path = save(image, tmp_path / "map.jpg", quality=90)
+    labels = {"colours": [["#ff0000", ""], ["#0000ff", ""]]}
+    for exact in (True, False):
+        pixels = tf.reshape(read(path, "labels", exact=exact, **labels)[0], [-1])
+        assert (len(tf.unique(pixels).y) == 2) == exact
+
+
 @pytest.fixture
 def run(make_run, tmp_path):
     """An untrained run of narrow networks, on photographs."""
