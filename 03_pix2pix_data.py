@@ -94,7 +94,7 @@ def print_table(looks, bad, labels=False):
             numbers = "".join(f"{number:9.3f}" for number in numbers)
             print(f"{split:7}{half:10}{numbers}{rich[split][n]:9.0f}{'' if n else ink}")
     condition, target = rich["train"]
-    found = f"The condition has {condition:.0f} colours and the target {target:.0f}"
+    found = f"Colours: condition {condition:.0f}, target {target:.0f}"
     if target < 1.5 or condition < 1.5 and not labels:  # numbers below 16 count as one
         common.warn(f"{found}: is a half blank, or of class numbers? See --labels of stage 7")
     elif condition > 2 * target and not labels:

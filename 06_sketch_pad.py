@@ -53,7 +53,8 @@ def describe(run):
     flags, conditions = options["flags"], options["data"]["condition"]
     size, kind = tuple(flags["--size"]), conditions["kind"]
     brush = BRUSH * math.sqrt(size[0] * size[1]) / 256
-    conditions = {"size": size, "line_width": brush, "colours": []} | conditions
+    exact = {"exact": "colours" in conditions}  # no guess
+    conditions = {"size": size, "line_width": brush, "colours": []} | exact | conditions
     conditions["run"] = {"name": run.name, "loss": flags["--loss"]}
     try:
         paths = common.spread(common.find_pairs(flags["--dataset"])["val"], EXAMPLES)
@@ -129,8 +130,8 @@ def read_condition(path, conditions, args, left_out):
         picture = clean_photograph(picture, to, conditions["line_width"])
     elif conditions["kind"] == "sketch" and float(tf.reduce_mean(picture)) < 0.5:
         left_out.remark(path, "dark paper; the run knows dark lines on white: give --invert")
-    if bool(tf.reduce_all(picture == 1.0)):
-        left_out.remark(path, "blank: all white, as what is transparent becomes")
+    if float(tf.reduce_max(picture)) < 16 / 255 or float(tf.reduce_min(picture)) == 1.0:
+        left_out.remark(path, "blank: class numbers, or white on transparent, which becomes white?")
     return resize(picture, to)[tf.newaxis] * 2.0 - 1.0, size
 
 
@@ -145,13 +146,14 @@ def read_labels(path, conditions, size, left_out):
             raise common.UnreadableError(path, problem)
         return common.paint(codes, classes, colours)
     picture = common.paint(codes if is_colours else codes * 0x010101)
-    far = tf.fill(picture.shape[:2], 255)  # from the nearest colour, in the farthest channel
-    for colour in colours:
-        apart = tf.abs(tf.cast(picture, tf.int32) - [*bytes.fromhex(colour[1:])])
-        far = tf.minimum(far, tf.reduce_max(apart, axis=-1))
-    if float(tf.reduce_mean(tf.cast(far > 48, tf.float32))) > 0.01:
+    near, far = picture, tf.fill(picture.shape[:2], 3 * 255**2)  # squared distance of the nearest
+    for rgb in [[*bytes.fromhex(colour[1:])] for colour in colours]:
+        apart = tf.reduce_sum((tf.cast(picture, tf.int32) - rgb) ** 2, axis=-1)
+        near = tf.where((apart < far)[..., tf.newaxis], tf.constant(rgb, tf.uint8), near)
+        far = tf.minimum(far, apart)
+    if float(tf.reduce_mean(tf.cast(far > 48**2, tf.float32))) > 0.01:
         left_out.remark(path, "over 1% of it has no colour of the run's label maps")
-    return picture
+    return near if conditions.get("exact") else picture  # as a palette did in stage 7
 
 
 def plan_results(sources, out, force, left_out):
