@@ -9,7 +9,7 @@ draw stays in it. The generator runs as at test time, with the statistics of the
     python 06_sketch_pad.py --run runs/l1 runs/cgan       # several runs on one drawing
     python 06_sketch_pad.py --colour drawing.jpg photos/  # no page: files and folders
 
-Needs a trained run, --run. Writes runs/06_sketch_pad/pad.html: 9, 21 or 69 MB for 16, 32 or 64
+Needs a trained run, --run. Writes runs/06_sketch_pad/pad.html: 8, 20 or 69 MB for 16, 32 or 64
 filters, weights rounded to 8 bits. --precision float16 rounds less, and is nearly twice as large.
 
 --colour squashes a file to the size of training (the result has the file's proportions). --whole
@@ -18,13 +18,13 @@ of a drawing black on white, --invert turns light on dark around. 5 s to start, 
 """
 
 import base64
-import gzip
 import io
 import json
 import math
 import os
 import sys
 import webbrowser
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -101,9 +101,6 @@ def to_image(picture):
     """Returns (1, height, width, 3) in [-1, 1] as a Pillow image."""
     pixels = common.to_uint8(picture)
     return Image.frombytes("RGB", tuple(pixels.shape[1::-1]), memoryview(pixels))
-
-
-# === Files: read and coloured ================================================
 
 
 def read_condition(path, conditions, args, left_out):
@@ -253,9 +250,6 @@ def clean_photograph(picture, size, pen):
     return tf.image.grayscale_to_rgb(1.0 - ink[0])
 
 
-# === The page ================================================================
-
-
 def to_url(picture, kind):
     """Returns (1, height, width, 3) in [-1, 1] as a data: URL of a "png" or "jpeg" file."""
     file = io.BytesIO()
@@ -263,11 +257,18 @@ def to_url(picture, kind):
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
+def to_script(data, strategy=zlib.Z_DEFAULT_STRATEGY):
+    """Returns data as gzip packs it, in an element of the page that no browser runs."""
+    packer = zlib.compressobj(9, wbits=31, strategy=strategy)  # 31: of gzip
+    text = base64.b64encode(packer.compress(data) + packer.flush()).decode()
+    return f'<script type="text/plain">{text}</script>'
+
+
 def round_kernels(network):
     """Rounds kernels to 8 bits: a whole number from -127 to 127 times the kernel's power of two.
 
-    A float16 file holds these exactly, and gzip makes a byte of each. TFLite's own int8 rounds
-    each layer's input, too, where a last bit of another processor's makes shades of difference.
+    A float16 file holds these exactly, and gzip makes less than a byte of each. TFLite's own int8
+    rounds each layer's input, too: a last bit of another processor's then makes 8 shades and more.
     """
     for kernel in network.trainable_variables:
         if kernel.shape.rank == 4:
@@ -288,7 +289,7 @@ def to_network(run, examples, args):
         mean, most = common.difference(common.run_tflite(data), conditions, pictures)
         print(f"{run}: {kind} weights, {mean:.2f} shades of 255 from Keras, {most:.1f} at most")
         if mean <= ALLOWED[kind][0] and most <= ALLOWED[kind][1]:
-            return data[0::2] + data[1::2]  # bytes of a kind together: gzip gains a tenth
+            return data[0::2] + data[1::2]  # bytes of a kind together, for `to_script`
     raise common.UserError(f"--run {run}: its TFLite file draws another picture")
 
 
@@ -301,13 +302,13 @@ def write_page(args):
             if other[name] != about[name]:
                 raise common.UserError(f"--run {run}: its {name} differs from {args.run[0]}'s")
     parts = [b"\n".join((WEB / name).read_bytes() for name in names) for names in PARTS]
-    parts += [to_network(run, examples, args) for run in args.run]
-    parts = [base64.b64encode(gzip.compress(part, mtime=0)).decode() for part in parts]
-    packed = "\n".join(f'<script type="text/plain">{part}</script>' for part in parts)  # not run
+    scripts = [to_script(part) for part in parts]
+    networks = [to_network(run, examples, args) for run in args.run]
+    scripts += [to_script(network, zlib.Z_HUFFMAN_ONLY) for network in networks]  # no repeats
     about["runs"] = [conditions["run"] for conditions, _ in described]
     about["examples"] = [(to_url(drawn, "png"), to_url(real, "jpeg")) for drawn, real in examples]
-    about["megabytes"] = round(len(packed) / 1e6)
-    page = (WEB / "pad.html").read_text(encoding="utf-8").replace("PARTS", packed, 1)
+    about["megabytes"] = round(sum(map(len, scripts)) / 1e6)
+    page = (WEB / "pad.html").read_text(encoding="utf-8").replace("PARTS", "\n".join(scripts), 1)
     page = page.replace("ABOUT", json.dumps(about).replace("<", "\\u003c"), 1)
     path = args.out if args.out.suffix == ".html" else args.out / "pad.html"
     path.parent.mkdir(parents=True, exist_ok=True)
