@@ -4,7 +4,7 @@
     python docs/figures.py --only maxout --language ko
     python docs/figures.py --run runs/05_pix2pix --losses runs/l1 runs/05_pix2pix
     python docs/figures.py --only architectures --architectures runs/ed_l1 runs/ed runs/l1 runs/05
-    python docs/figures.py --drawings runs/long      # drawings.png: twelve drawings, coloured
+    python docs/figures.py --drawings runs/long      # drawings.png, more_drawings.png: coloured
 
 Writes docs/course/NAME.png and docs/course/ko/NAME.png, 1400 pixels wide, to be shown at 700.
 What a figure shows of the data or of a network is computed by the scripts themselves. The digits
@@ -820,14 +820,15 @@ def render(strokes, size, pen):
 
 
 def draw_drawings(run, out):
-    """Writes drawings.png: the drawings of tests/drawings.json, coloured by a run; four a row."""
+    """Colours tests/drawings.json by a run's best epoch: twelve in a figure, four in a row."""
     sheet = json.loads((HERE.parent / "tests" / "drawings.json").read_text(encoding="utf-8"))
-    generator, tiles = common.load_generator(run)[0], []
+    generator, tiles = common.load_generator(run, best=True)[0], []
     for drawing in sheet["drawings"]:
         condition = render(drawing["strokes"], sheet["size"], sheet["pen"])
         tiles += [condition[0], generate(generator, condition)[0]]
-    common.save_grid(out / "drawings.png", [tiles[n : n + 8] for n in (0, 8, 16)], scale=0.6)
-    return out / "drawings.png"
+    rows = [tiles[n : n + 8] for n in range(0, len(tiles), 8)]
+    common.save_grid(out / "drawings.png", rows[:3], scale=0.6)
+    common.save_grid(out / "more_drawings.png", rows[3:], scale=0.6)
 
 
 def font_files():
@@ -869,7 +870,7 @@ def parse_flags(argv):
     add("--losses", type=path, nargs="+", metavar="RUN", help=help_text)
     help_text = "for the figure architectures: runs of both generators, with L1 and L1 + cGAN"
     add("--architectures", type=path, nargs="+", metavar="RUN", help=help_text)
-    help_text = "draw only drawings.png, tests/drawings.json coloured by this run"
+    help_text = "draw only tests/drawings.json, coloured by the best epoch of this run"
     add("--drawings", type=path, metavar="RUN", help=help_text)
     add("--out", type=path, default=HERE / "course", metavar="DIR", help="folder (docs/course)")
     return parser.parse_args(argv)
@@ -878,7 +879,7 @@ def parse_flags(argv):
 def main(argv=None):
     args = parse_flags(argv)
     if args.drawings:
-        print(draw_drawings(args.drawings, args.out))
+        draw_drawings(args.drawings, args.out)
         return
     languages = [args.language] if args.language else ["en", "ko"]
     for language in languages:

@@ -66,7 +66,7 @@ def test_a_missing_font_is_named(monkeypatch):
 def test_drawings_are_as_of_the_pad():
     """Broken if a drawing leaves the sheet, is empty or a blot, or the pen has another width."""
     sheet = json.loads((FILE.parent.parent / "tests" / "drawings.json").read_text(encoding="utf-8"))
-    assert len(sheet["drawings"]) == 12 and sheet["size"] == 256
+    assert len(sheet["drawings"]) == 24 and sheet["size"] == 256
     for drawing in sheet["drawings"]:
         for x, y in sum(drawing["strokes"], []):
             assert 0 <= x <= 256 and 0 <= y <= 256, drawing["name"]
