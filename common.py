@@ -407,9 +407,14 @@ def train(
     checkpoints = Checkpoints(run, model.state())
     losses_table, metrics_table = checkpoints.tables
     step, last_step = checkpoints.restore(), args.epochs * steps_per_epoch
-    announce(run, step, last_step, steps_per_epoch)
-    if step >= last_step and is_chief():  # complete already: write its results once more
-        finish_run(run, model, *checkpoints.tables)
+    if 0 < step < last_step:
+        print(f"{run} continues after step {step} ({step / steps_per_epoch:.2f} epochs).")
+    elif step:
+        epochs = step // steps_per_epoch
+        cure = f"Pass --epochs {epochs + 1} or more to continue."
+        print(f"{run} is complete ({epochs} epochs). {cure}")
+        if is_chief():  # write its results once more
+            finish_run(run, model, *checkpoints.tables)
     take_steps = make_train_function(model, batches(first_step=step, last_step=last_step))
     validate = tf.function(model.test_step)
     row_every = max(10, steps_at_once)
@@ -417,7 +422,8 @@ def train(
     with deferring_signals() as signals:
         for epoch in range(step // steps_per_epoch + 1, args.epochs + 1):
             start, end = (epoch - 1) * steps_per_epoch, epoch * steps_per_epoch
-            bar = epoch_bar(epoch, args.epochs, steps_per_epoch)
+            print(f"Epoch {epoch}/{args.epochs}", flush=True)
+            bar = keras.utils.Progbar(steps_per_epoch, verbose=1 if sys.stdout.isatty() else 2)
             bar.update(step - start, finalize=False)  # the steps before an interruption
             while step < end:
                 count = min(steps_at_once, end - step)
@@ -990,6 +996,8 @@ def set_devices(args):
         raise UserError(f"--batch-size {args.batch_size}: not a multiple of the {replicas} devices")
     if replicas > 1 and args.precision == "mixed_float16":
         raise UserError("--precision mixed_float16: one device only; use mixed_bfloat16")
+    if not is_chief():  # who alone is heard
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     print(f"on {args.devices} GPU" if gpus else f"on {os.cpu_count()} CPU cores", flush=True)
 
 
@@ -1005,7 +1013,7 @@ def leave_unless_chief():
         one = tf.function(lambda: strategy.run(lambda: tf.ones(())))
         strategy.reduce("SUM", one(), axis=None)
     if not is_chief():
-        print("Worker finished; results are on the chief.")
+        print("Worker finished; results are on the chief.", file=sys.stderr)
         sys.exit()
 
 
@@ -1595,24 +1603,6 @@ def leave_if_asked(signals, step):
             sys.stdout.flush()
             os._exit(128 + signals[0])  # TensorFlow would wait for the workers, a minute or more
         sys.exit(128 + signals[0])
-
-
-def announce(run, step, last_step, steps_per_epoch):
-    """Says where an earlier run goes on, or that it is complete."""
-    epochs = step // steps_per_epoch
-    if is_chief() and step >= last_step:
-        cure = f"Pass --epochs {epochs + 1} or more to continue."
-        print(f"{run} is complete ({epochs} epochs). {cure}")
-    elif is_chief() and step:
-        print(f"{run} continues after step {step} ({step / steps_per_epoch:.2f} epochs).")
-
-
-def epoch_bar(epoch, epochs, steps):
-    """Returns an epoch's progress bar: moving on a terminal, else one line per epoch."""
-    if is_chief():
-        print(f"Epoch {epoch}/{epochs}", flush=True)
-    verbose = (1 if sys.stdout.isatty() else 2) if is_chief() else 0
-    return keras.utils.Progbar(steps, verbose=verbose)
 
 
 def number(low, high, kind=float):
