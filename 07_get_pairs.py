@@ -8,7 +8,6 @@ A dataset is a folder with train/ and val/, full of side-by-side pictures (see s
     python 07_get_pairs.py --pair "all/*_A.png" "all/*_B.png" --out data/mine
     python 07_get_pairs.py --pair maps photos --labels palette.csv --out data/mine
     python 07_get_pairs.py --edges photos --out data/mine
-    python 07_get_pairs.py --import-cityscapes DIR
 
 --download fetches a dataset of Isola et al. 2017 (appendix 6.2); run again, it continues. --pair
 joins conditions (first) and targets of equal names: the path in a folder without the extension,
@@ -171,10 +170,11 @@ def find_pictures(flag, pattern, left_out):
     for path, (size, remark, extent) in sift(scan, fitting, left_out).items():
         if remark:
             left_out.remark(path, remark)
-        key, name = to_names("/".join(filter(None, matches[path].groups())))
+        stars = "/".join(filter(None, matches[path].groups()))  # may say a split: trainannot/x
+        split, (key, name) = split_of((places[path].parent / stars).parts[:-1]), to_names(stars)
         if key in found:
             raise UserError(f"{flag}: {found[key].path} and {path} have one name; give a pattern")
-        found[key] = Picture(path, name, split_of(places[path].parts[:-1]), size, extent)
+        found[key] = Picture(path, name, split, size, extent)
     if not found:
         problem = "no picture that can be read" if fitting else "fits no file"
         raise UserError(f"{flag} {pattern}: {problem} (of {len(places)} in {root})")

@@ -115,6 +115,7 @@ SPLITS = {  # of the left and of the right side, what --pair gets
     "training": ("l/training/ l/validation/", "r/train/ r/val/", "l r"),
     "trainA": ("c/trainA/ c/testA/", "c/trainB/ c/testB/", "c/*A c/*B"),
     "train/A": ("c/Train/A/ c/Valid/A/", "c/Train/B/ c/Valid/B/", "c/*/A c/*/B"),
+    "trainannot": ("c/trainannot/ c/valannot/", "c/train/ c/val/", "c/*annot/*.png c/*/*.png"),
     "years": ("l/train2017/ l/val2017/", "r/train2017/ r/val2017/", "l r"),
     "in the names": ("l/train_ l/val_", "r/train_ r/val_", "l r"),
 }
