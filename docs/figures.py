@@ -784,7 +784,8 @@ def draw_architectures(say, args):
             x = left + (width + 0.03) * (1 if flags["--loss"] == "l1" else 2)
             place = x, heights[flags["--generator"]], width
             sheet.picture(*place, generate(generator, condition)[0])
-            sheet.text(x + width / 2, 2 * width + 0.4, loss_name(flags))
+            if flags["--generator"] == "encoder-decoder":  # the upper row
+                sheet.text(x + width / 2, 2 * width + 0.4, loss_name(flags))
     return sheet
 
 
