@@ -152,10 +152,10 @@ def draw_augmentations(path, file, direction, seed, *, size=common.IMAGE_SIZE, l
     """Draws one pair under each augmentation, several times: a row for each."""
     stack, rows = read_stack(file, direction), []
     seeds = [tf.constant([seed, draw], tf.int64) for draw in range(DRAWS_SHOWN)]
-    line = tf.zeros((size[0], size[1] // 40, 3))  # gray: a crop may end in the midst of a shape
+    line, gap = tf.zeros((size[0], 2, 3)), tf.ones((size[0], size[1] // 8, 3))  # of [-1, 1]
     for augment in AUGMENTATIONS.values():
         halves = [split_stack(augment(stack, seed, size, labels)) for seed in seeds]
-        rows.append([tf.concat([condition, line, target], axis=1) for condition, target in halves])
+        rows.append([tf.concat([drawn, line, real, gap], axis=1) for drawn, real in halves])
     common.save_grid(path, rows, row_titles=list(AUGMENTATIONS), scale=0.6)
 
 

@@ -23,7 +23,7 @@ import common
 from common import generate, scores, validation_pairs
 
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageDraw
 
 SETTINGS = ["--loss", "--lambda-l1", "--generator", "--filters", "--norm", "--augment", "--seed"]
 FRAME_MS = 400  # of the animation; its last frame stays five times as long
@@ -140,13 +140,14 @@ def write_page(path, named, files, table, *, options, where):
 
 
 def animate(folder, path):
-    """Writes the sample pictures of a run as an animated PNG."""
-    frames = [Image.open(file).convert("RGB") for file in sorted(folder.glob("epoch_*.png"))]
-    if not frames:
+    """Writes the sample pictures of a run as an animated PNG, each with its epoch."""
+    if not (files := sorted(folder.glob("epoch_*.png"))):
         raise common.UserError(f"--animate: no sample pictures in {folder}")
+    frames = [Image.open(file).convert("RGB") for file in files]
+    for file, frame in zip(files, frames):
+        ImageDraw.Draw(frame).text((8, 4), f"epoch {int(file.stem[6:])}", "black", font_size=20)
     times = [FRAME_MS] * (len(frames) - 1) + [5 * FRAME_MS]
-    more = {"save_all": True, "append_images": frames[1:], "duration": times, "loop": 0}
-    frames[0].save(path, "PNG", **more)
+    frames[0].save(path, "PNG", save_all=True, append_images=frames[1:], duration=times, loop=0)
 
 
 def main(argv=None):

@@ -39,6 +39,7 @@ from PIL import Image, ImageDraw  # noqa: E402
 WIDTH, DPI = 7.0, 200  # inches, pixels an inch
 FONT = "NanumGothic"
 FONT_FILES = {FONT, f"{FONT}Bold", f"{FONT}-Regular", f"{FONT}-Bold"}  # Debian's, Google's
+TRAINED = "1f44d"  # the training pair that is augmented: a thumb
 SHOWN = "1f614"  # the validation pair that figures show, where the dataset has it: a sad face
 DIGIT, WRONG_DIGIT = 7, 2  # of the cGAN's figure
 DIGIT_STEPS, PIX2PIX_STEPS, PIX2PIX_FILTERS = 4680, 600, 16  # of the networks trained here
@@ -71,10 +72,10 @@ WORDS = {  # name: (English, Korean)
     "slope_title": ("its slope", "손실의 기울기"),
     "logit": ("logit of a generated picture; below it D", "생성된 이미지의 로짓, 아래는 D"),
     "sure": ("D is sure:\nfake", "D가 가짜라고\n확신하는 곳"),
-    "no_slope": ("no slope:\nG learns nothing", "기울기가 거의 0:\nG가 배우지 못해요"),
+    "no_slope": ("hardly a slope:\nG learns little", "기울기가 거의 0:\nG가 거의 못 배워요"),
     "full_slope": ("full slope", "기울기가 커요"),
     "maxout_title": ("one input, one unit, four pieces", "입력 하나, 유닛 하나, 조각 넷"),
-    "piece": ("a linear piece", "선형 조각"),
+    "piece": ("four linear pieces", "선형 조각 넷"),
     "maximum": ("the largest: Maxout", "가장 큰 값: Maxout"),
     "input": ("input x", "입력 x"),
     "output": ("output", "출력"),
@@ -229,10 +230,10 @@ class Sheet:
 # === What the figures show, computed ========================================
 
 
-def shown_pair(dataset):
-    """Returns the file of the pair that is shown."""
-    paths = common.find_pairs(dataset)["val"]
-    return next((path for path in paths if Path(path).stem == SHOWN), paths[len(paths) // 2])
+def shown_pair(dataset, split="val", name=SHOWN):
+    """Returns the file of the pair that is shown, or one in the middle where it is not there."""
+    paths = common.find_pairs(dataset)[split]
+    return next((path for path in paths if Path(path).stem == name), paths[len(paths) // 2])
 
 
 def read_pair(dataset):
@@ -480,7 +481,7 @@ def jitter_steps(stack):
 
 def draw_pair(say, args):
     """A pair's way from its file to the networks: real pictures, by common.py's functions."""
-    sheet, path = Sheet(4.55), shown_pair(args.dataset)
+    sheet, path = Sheet(4.55), shown_pair(args.dataset, "train", TRAINED)
     left, right = (tf.cast(half, tf.float32) / 127.5 - 1.0 for half in decode_pair(path))
     stack = read_stack(path, common.describe_dataset(args.dataset)["direction"])
     sheet.text(0.1, 4.4, say("file"), ha="left")
@@ -763,29 +764,28 @@ def draw_losses(sheet, say, args):
 
 def draw_architectures(say, args):
     """The paper's figure 5 on our pairs: both generators with two losses, of two sketches each."""
-    rows, width = {"encoder-decoder": say("no_skips"), "unet": say("skips")}, 1.03
+    names, width = {"encoder-decoder": say("no_skips"), "unet": say("skips")}, 0.8
     paths = common.find_pairs(args.dataset)["val"]
     # The pair of all figures, and one with round eyes and a hand.
     shown = [shown_pair(args.dataset), common.spread(paths, 6)[-3:][0]]
     pairs = [split_stack(resize(read_stack(path, "AtoB"))[tf.newaxis]) for path in shown]
-    sheet = Sheet(2 * width + 0.5)
-    heights = dict(zip(rows, (width + 0.28, 0.22)))
-    for kind, name in rows.items():
+    step = width + 0.03
+    sheet = Sheet(2 * step + 0.32)
+    heights = {"encoder-decoder": step + 0.08, "unet": 0.08}
+    for kind, name in names.items():
         style = {"rotation": "vertical", "weight": "bold", "linespacing": 1.4}
-        sheet.text(0.2, heights[kind] + width / 2, name, **style)
+        sheet.text(0.18, heights[kind] + width / 2, name, 7, **style)
     for number, (condition, real) in enumerate(pairs):
-        left = 0.42 + 3.36 * number
-        sheet.picture(left, heights["encoder-decoder"], width, condition[0])
-        sheet.picture(left, heights["unet"], width, real[0])
-        sheet.text(left + width / 2, 2 * width + 0.4, say("sketch"))
-        sheet.text(left + width / 2, 0.11, say("target"))
+        left, middle = 0.36 + 3.33 * number, 0.08 + step / 2
+        drawn = [(0, middle, say("sketch"), condition), (3, middle, say("target"), real)]
         for run in args.architectures:
             generator, flags = common.load_generator(run)
-            x = left + (width + 0.03) * (1 if flags["--loss"] == "l1" else 2)
-            place = x, heights[flags["--generator"]], width
-            sheet.picture(*place, generate(generator, condition)[0])
-            if flags["--generator"] == "encoder-decoder":  # the upper row
-                sheet.text(x + width / 2, 2 * width + 0.4, loss_name(flags))
+            place = 1 if flags["--loss"] == "l1" else 2, heights[flags["--generator"]]
+            name = loss_name(flags) if flags["--generator"] == "encoder-decoder" else ""
+            drawn.append((*place, name, generate(generator, condition)))
+        for column, y, name, picture in drawn:
+            sheet.picture(left + column * step, y, width, picture[0])
+            sheet.text(left + column * step + width / 2, 2 * step + 0.2, name, 7.5)
     return sheet
 
 
