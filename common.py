@@ -851,10 +851,9 @@ class Checkpoints:
     def __init__(self, run, variables):
         self.run, self.folder, self.variables = run, run / "saved", variables
         self.saved_at = time.monotonic()
-        self.step = tf.Variable(0, dtype=tf.int64)
         self.tables = Table(run / "losses.csv"), Table(run / "metrics.csv")
         tables = {"losses": self.tables[0], "metrics": self.tables[1]}
-        self.checkpoint = tf.train.Checkpoint(step=self.step, variables=variables, **tables)
+        self.checkpoint = tf.train.Checkpoint(variables=variables, **tables)
 
     def names(self):
         """Returns the folders' names, the oldest first."""
@@ -870,7 +869,6 @@ class Checkpoints:
         refuse_not_finite({"a weight": 0.0 if finite else math.nan}, step, self)
         temporary, folder = self.folder / "unfinished", self.folder / f"step_{step:08d}"
         shutil.rmtree(temporary, ignore_errors=True)  # a killed process may have left it
-        self.step.assign(step)
         try:
             with filtering_logs():
                 self.checkpoint.write(str(temporary / "state"))
@@ -901,7 +899,7 @@ class Checkpoints:
                 continue
             for table in self.tables if is_chief() else ():
                 table.write()
-            return int(self.step.read_value())
+            return int(name[5:])
         if self.names() or (self.run / "losses.csv").exists():
             raise UserError(f"{self.folder}: no whole checkpoint. Add --fresh to start over")
         self.save(0)  # from here on, a run without a checkpoint is damaged
