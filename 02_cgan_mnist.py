@@ -155,12 +155,9 @@ def draw_digits(path, generator, digits, seed):
 
 def draw_one_digit(args):
     """Draws digits of one label with the weights of a finished run."""
-    weights = args.out / "generator.weights.h5"
-    if not weights.exists():
-        raise common.UserError(f"{args.out}: no finished run here; train one without --digit")
     common.read_options(args.out, "cgan")
     model = ConditionalGAN()
-    common.load_weights(model.generator, weights)
+    common.load_weights(model.generator, args.out / "generator.weights.h5")
     path = args.out / f"digit_{args.digit}.png"
     draw_digits(path, model.generator, [args.digit], args.seed)
     print(path)

@@ -103,7 +103,7 @@ def load_networks(run, args):
     """
     if run.resolve() == args.out.resolve():
         raise common.UserError(f"--start-from {run}: give the new run another --out")
-    flags = common.read_run(run)[0]["flags"]
+    flags = common.read_options(run)["flags"]
     for name in ("filters", "norm", "generator"):
         if flags[f"--{name}"] != vars(args)[name]:
             cure = f"give --{name} {flags[f'--{name}']}"

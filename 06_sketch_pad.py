@@ -55,7 +55,7 @@ def describe(run):
         (of label maps), "run" and more, measured on validation pairs or read in options.json.
         The pairs, (condition, real), EXAMPLES at most: none if the dataset is gone.
     """
-    options, _ = common.read_run(run)
+    options = common.read_options(run)
     flags, conditions = options["flags"], options["data"]["condition"]
     size, kind = tuple(flags["--size"]), conditions["kind"]
     brush = BRUSH * math.sqrt(size[0] * size[1]) / 256

@@ -162,7 +162,7 @@ def main(argv=None):
     add("--best", action="store_true", help="take the epoch of the lowest L1, not the last")
     add("--animate", action="store_true", help="write samples.png, the first run's samples moving")
     args = parser.parse_args(argv)
-    runs, options = args.runs, [common.read_run(run)[0] for run in args.runs]
+    runs, options = args.runs, [common.read_options(run) for run in args.runs]
     refuse_other_data(runs, options, args.dataset)
     named = {f"run_{n}": name for n, name in enumerate(name_runs(runs, options), start=1)}
     generators = {key: common.load_generator(run, args.best)[0] for key, run in zip(named, runs)}

@@ -917,14 +917,14 @@ def save_weights(network, path):
 
 
 def load_weights(network, path):
-    """Reads what `save_weights` wrote; raises UserError if it is damaged or does not fit."""
+    """Reads what `save_weights` wrote; raises UserError if there is none, or it does not fit."""
     try:
         network.load_weights(path)
     except NO_MEMORY:
         raise  # the file itself may be sound
     except Exception as error:  # HDF5 and Keras report damage in many ways
-        cure = "Rerun the training command to write it again"
-        raise UserError(f"{path}: damaged, or of another architecture. {cure}") from error
+        cure = "Rerun the training command, which writes it after each epoch"
+        raise UserError(f"{path}: missing, damaged or of another network. {cure}") from error
 
 
 def refuse_not_finite(losses, step, checkpoints):
@@ -1041,6 +1041,7 @@ def tune_processor():
 # === 10. The run's folder, and exports ======================================
 
 FORMAT = 3  # of a run's folder
+TRAINERS = {"gan": "01_gan_mnist.py", "cgan": "02_cgan_mnist.py", "pix2pix": "05_pix2pix_train.py"}
 FREE_FLAGS = {"--out", "--fresh", "--devices", "--epochs"}  # these may change when a run goes on
 
 
@@ -1123,11 +1124,11 @@ def lock(folder):
     return file
 
 
-def read_options(run, stage):
+def read_options(run, stage="pix2pix"):
     """Returns a run's options.json; raises UserError if it is missing, damaged or another's."""
     file = run / "options.json"
     if not file.exists():
-        command = f"python 05_pix2pix_train.py --epochs 10 --out {run}"
+        command = f"python {TRAINERS[stage]} --epochs 10 --out {run}"
         raise UserError(f"{run}: no trained run here. Train one: {command}")
     try:
         options = json.loads(file.read_text(encoding="utf-8"))
@@ -1140,39 +1141,18 @@ def read_options(run, stage):
     return options
 
 
-def read_run(run):
-    """Returns what a run of stage 5 has written: options.json, and the rows of metrics.csv.
-
-    Raises UserError as `read_options` does, or if metrics.csv is damaged.
-    """
-    options, metrics = read_options(run, "pix2pix"), Table(run / "metrics.csv")
-    try:
-        metrics.text = metrics.path.read_text(encoding="utf-8") if metrics.path.exists() else ""
-        rows = metrics.rows()
-        if rows and not {"epoch", "val_l1", "val_psnr", "val_ssim"} <= rows[0].keys():
-            raise ValueError("columns are missing")
-    except ValueError as error:
-        cure = "Rerun the training command to repair it"
-        raise UserError(f"{metrics.path}: damaged. {cure}") from error
-    return options, rows
-
-
 def load_generator(run, best=False):
     """Loads the generator of a run of stage 5; warns if the run is not finished.
 
     With `best`, the weights are those of the epoch of the lowest validation L1, not the last.
-    Returns the generator, and the run's flags as a dict. Raises UserError as `read_run` does, or
-    if the first epoch is not finished.
+    Returns the generator, and the run's flags as a dict. Raises UserError as `read_options` and
+    `load_weights` do.
     """
-    options, metrics = read_run(run)
-    flags, weights = options["flags"], run / f"{'best' if best else 'generator'}.weights.h5"
-    if not weights.exists():
-        raise UserError(f"{run} has not finished its first epoch; rerun its training command")
-    network = GENERATORS[flags["--generator"]]
-    generator = network(flags["--filters"], flags["--norm"], name="generator")
+    flags = read_options(run)["flags"]
+    generator = GENERATORS[flags["--generator"]](flags["--filters"], flags["--norm"])
     generator(tf.zeros((1, *IMAGE_SIZE, 3)), training=False)  # the first call creates the weights
-    load_weights(generator, weights)
-    done = int(metrics[-1]["epoch"]) if metrics else 0
+    load_weights(generator, run / f"{'best' if best else 'generator'}.weights.h5")
+    done = len((run / "metrics.csv").read_bytes().splitlines()) - 1
     if done < flags["--epochs"]:
         warn(f"{run} is not finished: {done} of {flags['--epochs']} epochs")
     return generator, flags

@@ -277,7 +277,7 @@ def trained(dataset, run):
     """Returns the Pix2Pix of a run of stage 5; without one, a small one trained here."""
     stage5 = importlib.import_module("05_pix2pix_train")
     if run:
-        flags = common.read_run(run)[0]["flags"]
+        flags = common.read_options(run)["flags"]
         names = {name: flags[f"--{name}"] for name in ("filters", "norm", "generator")}
         weights = stage5.load_networks(run, SimpleNamespace(out=Path(), **names))
         if "discriminator" not in weights:
