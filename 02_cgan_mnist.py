@@ -164,14 +164,12 @@ def draw_one_digit(args):
 
 
 def main(argv=None):
-    parser = common.trainer_arguments(__doc__, epochs=10, batch_size=128, out="02_cgan_mnist")
+    parser = common.parser_of(__doc__, common.TRAINER, out="runs/02_cgan_mnist", batch_size=128)
     add = parser.add_argument
     help_text = "no training: draw this digit"
     add("--digit", type=common.number(0, 9, int), metavar="0..9", help=help_text)
-    help_text = "learning rate of both optimisers (5e-4)"
-    add("--learning-rate", type=common.number(0, 1), default=5e-4, help=help_text)
-    help_text = "beta_1 of both optimisers (0.5)"
-    add("--beta-1", type=common.number(0, 0.999), default=0.5, help=help_text)
+    add("--learning-rate", type=common.number(0, 1), default=5e-4, help="of both Adams (5e-4)")
+    add("--beta-1", type=common.number(0, 0.999), default=0.5, help="of both Adams (0.5)")
     help_text = "show the discriminator real digits under wrong labels (yes)"
     yes_or_no = argparse.BooleanOptionalAction
     add("--wrong-labels", action=yes_or_no, default=True, help=help_text)

@@ -117,9 +117,8 @@ def load_networks(run, args):
 
 def parse_flags(argv):
     """Returns the parsed flags."""
-    parser = common.trainer_arguments(__doc__, epochs=10, batch_size=1, out="05_pix2pix")
-    common.pair_arguments(parser)
-    common.add_filters(parser)
+    flags = f"{common.TRAINER} --dataset --direction --size --filters"
+    parser = common.parser_of(__doc__, flags, out="runs/05_pix2pix", batch_size=1)
     add = parser.add_argument
     help_text = "the generator's loss (l1+cgan)"
     add("--loss", choices=["l1+cgan", "cgan", "l1"], default="l1+cgan", help=help_text)

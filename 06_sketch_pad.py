@@ -315,12 +315,11 @@ def write_page(args):
 
 
 def main(argv=None):
-    parser, out = common.parser_of(__doc__), Path("runs/06_sketch_pad")
+    parser, out = common.parser_of(__doc__, "--best"), Path("runs/06_sketch_pad")
     add, run = parser.add_argument, Path("runs/05_pix2pix")
     add("--run", type=Path, nargs="+", default=[run], metavar="DIR", help=f"trained runs ({run})")
     add("--out", type=common.out_folder, default=out, metavar="DIR|HTML", help=f"to write ({out})")
     add("--precision", choices=[*ALLOWED], default="int8", help="of the page's weights (int8)")
-    add("--best", action="store_true", help="take the epoch of the lowest L1, not the last")
     add("--no-browser", action="store_true", help="write the page, and open nothing")
     add("--colour", type=Path, nargs="+", metavar="FILE", help="files and folders to colour")
     only = {

@@ -104,12 +104,9 @@ def export(generator, size, precision, folder):
 
 
 def main(argv=None):
-    parser, run, out = common.parser_of(__doc__), Path("runs/05_pix2pix"), Path("runs/08_export")
-    add = parser.add_argument
+    parser = common.parser_of(__doc__, "--out --best", out="runs/08_export")
+    add, run = parser.add_argument, Path("runs/05_pix2pix")
     add("--run", type=Path, default=run, metavar="DIR", help=f"a trained run ({run})")
-    add("--best", action="store_true", help="take the epoch of the lowest L1, not the last")
-    help_text = f"folder to write ({out})"
-    add("--out", type=common.out_folder, default=out, metavar="DIR", help=help_text)
     help_text = "of the TFLite file's weights (float32)"
     add("--precision", choices=list(ALLOWED), default="float32", help=help_text)
     add("--force", action="store_true", help="replace an earlier export in the folder")

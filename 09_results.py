@@ -150,16 +150,13 @@ def animate(folder, path):
 
 
 def main(argv=None):
-    parser, out = common.parser_of(__doc__), Path("runs", "09_results")
+    parser = common.parser_of(__doc__, "--out --best", out="runs/09_results")
     add, run = parser.add_argument, Path("runs", "05_pix2pix")
     help_text = f"trained runs of stage 5 ({run})"
     add("runs", type=Path, nargs="*", default=[run], metavar="RUN", help=help_text)
-    help_text = f"folder of the page ({out})"
-    add("--out", type=common.out_folder, default=out, metavar="DIR", help=help_text)
     help_text = "pairs to show (those the first run was trained with)"
     add("--dataset", metavar="NAME|DIR", help=help_text)
     add("--split", default="val", choices=["train", "val", "test"], help="which split (val)")
-    add("--best", action="store_true", help="take the epoch of the lowest L1, not the last")
     add("--animate", action="store_true", help="write samples.png, the first run's samples moving")
     args = parser.parse_args(argv)
     runs, options = args.runs, [common.read_options(run) for run in args.runs]

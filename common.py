@@ -1607,52 +1607,45 @@ def image_size(text):
     return sides[0], sides[-1]
 
 
-def parser_of(docstring):
-    """Returns an argument parser whose help is a script's docstring, as it stands there."""
+TRAINER = "--out --epochs --fresh --batch-size --steps-per-epoch --seed --precision --devices"
+
+
+def parser_of(docstring, flags="", **defaults):
+    """Returns a parser whose help is a script's docstring, with `flags` out of those below.
+
+    `flags` are their names, in one text; `defaults` are as argparse's `set_defaults` takes them.
+    """
     style = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(description=docstring, formatter_class=style)
+    parser = argparse.ArgumentParser(description=docstring, formatter_class=style)
+    whole, seeds = number(1, 10**6, int), number(0, 2**31 - 1, int)
 
+    def add(flag, **options):
+        if flag in flags.split():
+            parser.add_argument(flag, **options)
 
-def trainer_arguments(docstring, *, epochs, batch_size, out):
-    """Returns a parser with the flags that all trainers share."""
-    parser, folder, whole = parser_of(docstring), Path("runs", out), number(1, 10**6, int)
-    add = parser.add_argument
-    add("--epochs", type=whole, default=epochs, help=f"total number of epochs ({epochs})")
-    help_text = f"folder of the run ({folder})"
-    add("--out", type=out_folder, default=folder, metavar="DIR", help=help_text)
+    add("--out", type=out_folder, metavar="DIR", help="folder to write (%(default)s)")
+    add("--epochs", type=whole, default=10, help="total number of epochs (10)")
     add("--fresh", action="store_true", help="start over; an earlier run in DIR is renamed")
-    add("--batch-size", type=whole, default=batch_size, help=f"examples in a batch ({batch_size})")
+    add("--batch-size", type=whole, help="examples in a batch (%(default)s)")
     add("--steps-per-epoch", type=whole, metavar="N", help="cap, for a quick look")
-    add("--seed", type=number(0, 2**31 - 1, int), default=0, help="random seed (0)")
+    add("--seed", type=seeds, default=0, help="random seed (0)")
     precisions = ["float32", "mixed_bfloat16", "mixed_float16"]
     help_text = "arithmetic (float32); mixed pays on a GPU, or a processor with AVX512-BF16 or AMX"
     add("--precision", choices=precisions, default="float32", help=help_text)
     help_text = "number of GPUs to train on, or of parts of the processor (1)"
     add("--devices", type=whole, default=1, metavar="N", help=help_text)
-    return parser
-
-
-def pair_arguments(parser):
-    """Adds the flags that name the paired data and say which half is the condition."""
-    add = parser.add_argument
     help_text = "folder with train/ and val/ (emoji)"
     add("--dataset", default="emoji", metavar="NAME|DIR", help=help_text)
     help_text = "AtoB: left half to right half (the dataset's own)"
     add("--direction", choices=["AtoB", "BtoA"], help=help_text)
-    add_size(parser, "size that halves are resized to, in multiples of 256 (256x256)")
-
-
-def add_size(parser, help_text):
-    """Adds --size, (height, width)."""
-    options = {"type": image_size, "default": IMAGE_SIZE, "metavar": "HEIGHTxWIDTH|N"}
-    parser.add_argument("--size", help=help_text, **options)
-
-
-def add_filters(parser):
-    """Adds --filters."""
-    help_text = f"channels of the first layer; the others scale: 16, 32, 96, ... ({FILTERS})"
+    help_text = "size of training, in multiples of 256 (256x256)"
+    add("--size", type=image_size, default=IMAGE_SIZE, metavar="HEIGHTxWIDTH|N", help=help_text)
     filters = number(1, 256, int)  # 256: 870 million weights
-    parser.add_argument("--filters", type=filters, default=FILTERS, metavar="N", help=help_text)
+    help_text = f"channels of the first layer; the others scale: 16, 32, 96, ... ({FILTERS})"
+    add("--filters", type=filters, default=FILTERS, metavar="N", help=help_text)
+    add("--best", action="store_true", help="take the epoch of the lowest L1, not the last")
+    parser.set_defaults(**defaults)
+    return parser
 
 
 def epoch_steps(args, examples):
