@@ -1660,9 +1660,9 @@ def epoch_steps(args, examples):
 
 
 def save_figure(figure, path):
-    """Writes a Matplotlib figure as PNG, 100 pixels an inch."""
+    """Writes a Matplotlib figure as PNG, 100 pixels an inch, with room for all its words."""
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+        figure.savefig(temporary, format="png", dpi=100, bbox_inches="tight")
 
 
 def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
@@ -1676,11 +1676,8 @@ def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
     tiles = [[tf.pad(picture, border, constant_values=0.6) for picture in row] for row in rows]
     page = tf.concat([tf.concat(row, axis=1) for row in tiles], axis=0)
     height, width = page.shape[:2]
-    lines = [line for title in row_titles for line in str(title).split("\n")]
-    titles_width = 0.3 + 0.09 * max(map(len, lines), default=0)  # inches
-    size = (scale * width / 100 + titles_width, scale * height / 100 + 0.4)
-    figure = Figure(size, layout="constrained")
-    axis = figure.subplots()
+    figure = Figure((scale * width / 100, scale * height / 100))
+    axis = figure.add_axes((0, 0, 1, 1))
     axis.imshow(tf.clip_by_value(page * 0.5 + 0.5, 0.0, 1.0), cmap="gray", vmin=0, vmax=1)
     tile_height, tile_width = tiles[0][0].shape[:2]
     axis.set_xticks([(n + 0.5) * tile_width for n in range(len(titles))], titles)
@@ -1702,19 +1699,16 @@ def write_picture(path, picture):
 
 def draw_curves(path, losses, metrics):
     """Draws the rows of losses.csv and metrics.csv, L1 and each score in a panel of its own."""
-    names = [name for name in (losses or [{}])[0] if name not in {"epoch", "step"}]
-    adversarial = [name for name in names if name != "g_l1"]
-    panels = []  # title, rows, column of the x axis, columns of the curves, level to compare with
+    names, panels = losses[0].keys() - {"epoch", "step"}, []
+    # A second kind of fake, as in stage 2, changes what "cannot tell" means.
+    level = None if "d_wrong" in names else ("log 2: cannot tell", math.log(2))
     if "g_l1" in names:
-        panels.append(("L1, training", losses, "step", ["g_l1"], ()))
-    if adversarial:
-        # A second kind of fake, as in stage 2, changes what "cannot tell" means.
-        level = () if "d_wrong" in names else ("log 2: cannot tell", math.log(2))
+        panels.append(("L1, training", losses, "step", ["g_l1"], None))
+    if adversarial := sorted(names - {"g_l1"}):
         panels.append(("adversarial losses, training", losses, "step", adversarial, level))
-    for name in [name for name in (metrics or [{}])[0] if name.startswith("val_")]:
-        score = name.removeprefix("val_")
-        level = ("the condition itself", metrics[0].get(f"condition_{score}", math.nan))
-        panels.append((f"{score.upper()}, validation", metrics, "epoch", [name], level))
+    for score in ("l1", "psnr", "ssim") if metrics else ():
+        level = "the condition itself", metrics[0][f"condition_{score}"]
+        panels.append((f"{score.upper()}, validation", metrics, "epoch", [f"val_{score}"], level))
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure((4.2 * columns, 3.4 * rows), layout="constrained")
