@@ -107,8 +107,7 @@ def main(argv=None):
     parser = common.parser_of(__doc__, "--out --best", out="runs/08_export")
     add, run = parser.add_argument, Path("runs/05_pix2pix")
     add("--run", type=Path, default=run, metavar="DIR", help=f"a trained run ({run})")
-    help_text = "of the TFLite file's weights (float32)"
-    add("--precision", choices=list(ALLOWED), default="float32", help=help_text)
+    add("--precision", choices=[*ALLOWED], default="float32", help="of the TFLite file (float32)")
     add("--force", action="store_true", help="replace an earlier export in the folder")
     args = parser.parse_args(argv)
 
