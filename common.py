@@ -12,7 +12,6 @@ The lesson:                                         The machinery, not needed to
 import argparse
 import contextlib
 import ctypes
-import errno
 import hashlib
 import json
 import math
@@ -77,8 +76,6 @@ try:
         tf.config.list_physical_devices()  # looks for a GPU, and writes notes about it
 except ModuleNotFoundError as error:
     sys.exit(f"{error.name} is not installed. Run: {INSTALL}")
-if keras.backend.backend() != "tensorflow":  # a notebook may have imported Keras before
-    sys.exit(f"Keras runs on {keras.backend.backend()}; restart Python to use TensorFlow")
 keras.config.set_image_data_format("channels_last")  # whatever ~/.keras/keras.json says
 keras.config.set_floatx("float32")
 
@@ -473,18 +470,16 @@ def make_train_function(model, batches):
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     data = iter(strategy.experimental_distribute_dataset(batches.with_options(options)))
 
-    def take_step(batch):
+    @tf.function
+    def one_step(batch):
         losses = strategy.run(model.train_step, [batch])
         return {name: strategy.reduce("MEAN", losses[name], axis=None) for name in sorted(losses)}
 
-    one_step = tf.function(take_step)  # its own function: to trace two steps takes seconds
-
     @tf.function
     def several_steps(count):
-        losses = take_step(next(data))
         for _ in tf.range(count - 1):
-            losses = take_step(next(data))
-        return losses
+            one_step(next(data))
+        return one_step(next(data))
 
     def take_steps(count):  # a batch that cannot be made fails here, before the step draws noise
         losses = one_step(next(data)) if count == 1 else several_steps(tf.constant(count))
@@ -903,7 +898,7 @@ class Checkpoints:
 def save_weights(network, path):
     """Writes a network's weights; an earlier file is replaced once the new one is complete."""
     if shutil.disk_usage(path.parent).free < 5 * network.count_params():
-        raise OSError(errno.ENOSPC, "No space left on device")  # HDF5 would crash
+        raise OSError("No space left on device")  # HDF5 would crash
     with replacing(path) as temporary:
         network.save_weights(temporary)
 
@@ -943,9 +938,6 @@ def replacing(path):
         yield temporary
         flush_to_disk(temporary)
         temporary.replace(path)
-    except OSError as error:
-        error.filename = error.filename and str(path)
-        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -972,8 +964,8 @@ def set_devices(args):
             json.loads(cluster)["cluster"]["worker"]  # without it TensorFlow would train alone
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
-            problem = " ".join(f"{type(error).__name__} {error}".split())
-            raise UserError(f"TF_CONFIG: not a cluster of TensorFlow's ({problem})") from error
+            problem = f"not a cluster of TensorFlow's ({type(error).__name__} {error})"
+            raise UserError(f"TF_CONFIG: {problem}") from error
         signal.signal(signal.SIGTERM, handler)  # TensorFlow has replaced it
     elif args.devices > 1:
         if not gpus:
@@ -1063,15 +1055,13 @@ def open_run(run, fresh, stage, flags, data):
     occupied = run.is_file() or run.is_dir() and any(path.name[0] != "." for path in run.iterdir())
     if occupied and not options_file.exists():
         raise UserError(f"--out {run}: exists and is not the folder of a run; give another one")
-    run.mkdir(parents=True, exist_ok=True)
-    held = lock(run)
     if fresh and options_file.exists():
-        os.close(held)  # Windows renames no folder with an open file in it
+        os.close(lock(run))  # nobody works in it; Windows renames no folder with an open file
         earlier = (Path(f"{run}.{number}") for number in range(1, 10**6))
         earlier = run.rename(next(path for path in earlier if not path.exists()))
         print(f"Starting over. The earlier run is now {earlier}")
-        run.mkdir()
-        lock(run)
+    run.mkdir(parents=True, exist_ok=True)
+    lock(run)
     if options_file.exists():
         refuse_changes(run, stage, flags, data)
     versions = {module.__name__: module.__version__ for module in (tf, keras, matplotlib)}
@@ -1247,14 +1237,11 @@ def describe_dataset(dataset):
         return {"direction": "AtoB"} | PAPER.get(file.parent.resolve().name, {})
     with contextlib.suppress(ValueError, TypeError, AttributeError):
         about = {"direction": "AtoB"} | json.loads(file.read_text(encoding="utf-8"))
-        colours, ranges = about.get("colours", []), about.get("ranges", {})
-        classes = about.get("classes", [0] * len(colours))
-        sound = [about["direction"] in {"AtoB", "BtoA"}, len(classes) == len(colours)]
+        sound = [about["direction"] in {"AtoB", "BtoA"}]
         sound += [about.get("condition", "sketch") in {"sketch", "labels", "picture"}]
-        sound += [re.fullmatch("#[0-9a-f]{6}", c) and name == f"{name}" for c, name in colours]
-        sound += [isinstance(number, int) for number in classes]
-        sound += [low < high for low, high in ranges.values()]
-        if all(sound) and ranges.keys() <= {"left", "right"}:
+        sound += [re.fullmatch("#[0-9a-f]{6}", colour) for colour, _ in about.get("colours", [])]
+        sound += [low < high for low, high in about.get("ranges", {}).values()]
+        if all(sound):
             return about
     raise UserError(f"{file}: cannot be used: not as stage 7 writes it; fix it, or remove it")
 
@@ -1517,13 +1504,13 @@ def explain(error):
     """Returns what the user can do about an error, or None if it is a fault of the code."""
     text = str(error)
     full = "No space left", "Disk quota", "File too large", "not enough space"  # the last: Windows
-    if getattr(error, "errno", None) == errno.ENOSPC or any(words in text for words in full):
+    if any(words in text for words in full):
         return "the disk is full. Make room and run the same command again, without --fresh"
     if isinstance(error, NO_MEMORY):
         return "out of memory. Use a smaller --batch-size, --size or --filters, or close programs"
-    if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename else text
-    if isinstance(error, UserError):
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, (OSError, UserError)):
         return text
     first_line = re.sub(r"\{\{.*?\}\} ?", "", error.message).strip().partition("\n")[0]
     if isinstance(error, LOST) and "TF_CONFIG" in os.environ:
@@ -1554,8 +1541,7 @@ def deferring_signals():
         with contextlib.suppress(OSError):  # the terminal may be gone
             os.write(2, b"\nStopping after this step ...\n")
 
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    numbers = [getattr(signal, name) for name in names]
+    numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT)}
     not_ignored = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]  # nohup ignores one
     handlers = {number: signal.signal(number, note) for number in not_ignored}
     try:
