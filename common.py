@@ -946,7 +946,7 @@ def replacing(path):
 
 
 def set_devices(args):
-    """Sets up the devices of --devices, or the machines of TF_CONFIG, and prints what they are.
+    """Sets up --devices, or the machines of TF_CONFIG, and prints what they are; sets the seed.
 
     Each replica, one a device, takes its share of every batch; gradients are averaged. Batchnorm
     sees the replica's own pictures, and the first replica's moving averages count. Without a
@@ -982,6 +982,9 @@ def set_devices(args):
         raise UserError("--precision mixed_float16: one device only; use mixed_bfloat16")
     if not is_chief():  # who alone is heard
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    tune_processor()
+    keras.config.set_dtype_policy(args.precision)
+    keras.utils.set_random_seed(args.seed)
     print(f"on {args.devices} GPU" if gpus else f"on {os.cpu_count()} CPU cores", flush=True)
 
 
@@ -1030,32 +1033,24 @@ FREE_FLAGS = {"--out", "--fresh", "--devices", "--epochs"}  # these may change w
 
 
 def start_run(args, stage, data, files):
-    """Opens the folder `args.out`, new or to go on with; sets seed and precision.
+    """Opens the folder `args.out`, new or to go on with, locks it, and writes options.json.
 
     The flags, the stage ("gan", "cgan" or "pix2pix") and `data`, a dict of names and counts, are
     kept in it. A run goes on with `files` of the same names. Raises UserError if the folder
     holds anything else, other flags or data, or is in use.
     """
+    run, options_file = args.out, args.out / "options.json"
+    if not is_chief():
+        return run
     names = "\n".join("/".join(Path(file).parts[-2:]) for file in files)
     data["files"] = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
     data["bytes"] = sum(os.stat(file).st_size for file in files)
     flags = {f"--{name.replace('_', '-')}": value for name, value in vars(args).items()}
     flags = json.loads(json.dumps(flags, default=str))  # as options.json will have them
-    tune_processor()
-    if is_chief():
-        open_run(args.out, args.fresh, stage, flags, data)
-    keras.config.set_dtype_policy(args.precision)
-    keras.utils.set_random_seed(args.seed)
-    return args.out
-
-
-def open_run(run, fresh, stage, flags, data):
-    """Creates or opens the run's folder, locks it, and writes options.json."""
-    options_file = run / "options.json"
     occupied = run.is_file() or run.is_dir() and any(path.name[0] != "." for path in run.iterdir())
     if occupied and not options_file.exists():
         raise UserError(f"--out {run}: exists and is not the folder of a run; give another one")
-    if fresh and options_file.exists():
+    if args.fresh and options_file.exists():
         os.close(lock(run))  # nobody works in it; Windows renames no folder with an open file
         earlier = (Path(f"{run}.{number}") for number in range(1, 10**6))
         earlier = run.rename(next(path for path in earlier if not path.exists()))
@@ -1070,6 +1065,7 @@ def open_run(run, fresh, stage, flags, data):
     with replacing(options_file) as path:
         path.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
     (run / "samples").mkdir(exist_ok=True)
+    return run
 
 
 def refuse_changes(run, stage, flags, data):

@@ -279,13 +279,10 @@ def trained(dataset, run):
     if run:
         flags = common.read_options(run)["flags"]
         names = {name: flags[f"--{name}"] for name in ("filters", "norm", "generator")}
-        weights = stage5.load_networks(run, SimpleNamespace(out=Path(), **names))
-        if "discriminator" not in weights:
-            raise common.UserError(f"--run {run}: no trained discriminator in it; give another run")
         model = stage5.Pix2Pix(**names)
-        for name, values in weights.items():
-            for variable, value in zip(getattr(model, name).weights, values):
-                variable.assign(value)
+        loaded = stage5.load_networks(model, run, SimpleNamespace(out=Path(), **names))
+        if "discriminator" not in loaded:
+            raise common.UserError(f"--run {run}: no trained discriminator in it; give another run")
         return model
     keras.utils.set_random_seed(0)
     model = stage5.Pix2Pix(filters=PIX2PIX_FILTERS)
