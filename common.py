@@ -996,9 +996,8 @@ def is_chief():
 def leave_unless_chief():
     """Waits for every process in TF_CONFIG, then exits in all but the chief."""
     strategy = tf.distribute.get_strategy()
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        one = tf.function(lambda: strategy.run(lambda: tf.ones(())))
-        strategy.reduce("SUM", one(), axis=None)
+    one = tf.function(lambda: strategy.run(lambda: tf.ones(())))
+    strategy.reduce("SUM", one(), axis=None)
     if not is_chief():
         print("Worker finished; results are on the chief.", file=sys.stderr)
         sys.exit()
@@ -1691,11 +1690,9 @@ def draw_curves(path, losses, metrics):
     for score in ("l1", "psnr", "ssim") if metrics else ():
         level = "the condition itself", metrics[0][f"condition_{score}"]
         panels.append((f"{score.upper()}, validation", metrics, "epoch", [f"val_{score}"], level))
-    columns = min(3, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    figure = Figure((4.2 * columns, 3.4 * rows), layout="constrained")
+    figure = Figure((12.6, 6.8), layout="constrained")  # `save_figure` cuts off what stays empty
     for place, (title, table, x, curves, level) in enumerate(panels, start=1):
-        axis = figure.add_subplot(rows, columns, place)
+        axis = figure.add_subplot(2, 3, place)
         for name in curves:
             points = [row[x] for row in table], [row[name] for row in table]
             axis.plot(*points, label=name, linewidth=1, marker="." if len(table) < 40 else None)
