@@ -228,7 +228,7 @@ def write_validation(folder, model, paths, pairs):
     for path, (condition, real) in zip(paths, pairs):
         pictures = {"condition": condition, "generated": colour(condition), "real": real}
         for name, picture in pictures.items():
-            common.write_picture(folder / name / f"{Path(path).name}.png", picture)
+            common.to_image(picture).save(folder / name / f"{Path(path).name}.png")
 
 
 def print_results(run, last, kind):

@@ -34,7 +34,6 @@ import common
 from common import generate, resize, validation_pairs
 
 import tensorflow as tf
-from PIL import Image
 
 BRUSH = 7.0  # width of a stroke in pixels of 256, where the run has no lines to measure
 WEB = common.HERE / "web"
@@ -94,18 +93,12 @@ def main_colours(conditions):
     """
     counts, colours = Counter(), []
     for condition in conditions:
-        counts.update({c: n for n, c in to_image(condition).getcolors(2**24)})
+        counts.update({c: n for n, c in common.to_image(condition).getcolors(2**24)})
     for colour, count in counts.most_common(1000):
         far = all(max(abs(a - b) for a, b in zip(colour, other)) >= 48 for other in colours)
         if far and count > 1e-3 * counts.total():
             colours.append(colour)
     return [[f"#{bytes(colour).hex()}", ""] for colour in colours]
-
-
-def to_image(picture):
-    """Returns (1, height, width, 3) in [-1, 1] as a Pillow image."""
-    pixels = common.to_uint8(picture)
-    return Image.frombytes("RGB", tuple(pixels.shape[1::-1]), memoryview(pixels))
 
 
 # === Files: read and coloured ================================================
@@ -205,7 +198,7 @@ def colour_files(args):
         except common.UnreadableError as error:
             left_out.add(path, error.problem)
             continue
-        image = to_image(colour(forward, sheet))
+        image = common.to_image(colour(forward, sheet))
         scales = image.width / size[0], image.height / size[1]
         scale = min(max(scales), 16 * min(scales))  # one side grows, to the file's proportions
         image = image.resize([max(1, round(scale * side)) for side in size])
@@ -269,7 +262,7 @@ def clean_photograph(picture, size, pen):
 def to_url(picture, kind):
     """Returns (1, height, width, 3) in [-1, 1] as a data: URL of a "png" or "jpeg" file."""
     file = io.BytesIO()
-    to_image(picture).save(file, kind, quality=90)  # of a "jpeg"
+    common.to_image(picture).save(file, kind, quality=90)  # of a "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 

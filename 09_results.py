@@ -97,7 +97,7 @@ def colour_pairs(generators, pairs, names, folder):
         drawn = {"condition": condition} | {key: draw(condition) for key, draw in colour.items()}
         for kind, picture in (drawn | {"real": real}).items():
             (folder / kind).mkdir(parents=True, exist_ok=True)
-            common.write_picture(folder / kind / f"{name}.png", picture)
+            common.to_image(picture).save(folder / kind / f"{name}.png")
         scored = {kind: scores(picture, real) for kind, picture in drawn.items()}
         table.append({kind: {k: float(v) for k, v in row.items()} for kind, row in scored.items()})
     return table

@@ -644,21 +644,19 @@ def course_augment(stack, seed, size=IMAGE_SIZE, labels=False):
     pictures are turned. Arguments and result as for `jitter`.
     """
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
-
-    def chance(seed):
-        return tf.random.stateless_uniform((), seed) < 0.5
-
     stack = resize(stack, size, labels)
     border = [[side * 30 // 256] * 2 for side in size] + [[0, 0]]
     white = tf.pad(stack, border, constant_values=1.0)
-    stack = tf.where(chance(seeds[0]), tf.pad(stack, border, "REFLECT"), white)
+    reflected = tf.random.stateless_uniform((), seeds[0]) < 0.5
+    stack = tf.where(reflected, tf.pad(stack, border, "REFLECT"), white)
     stack = tf.image.stateless_random_crop(stack, (*size, stack.shape[-1]), seeds[1])
     stack = tf.image.stateless_random_flip_left_right(stack, seeds[2])
     stack = tf.image.stateless_random_flip_up_down(stack, seeds[3])
     if size[0] != size[1]:
         return stack
     turns = tf.random.stateless_uniform((), seeds[4], minval=1, maxval=4, dtype=tf.int32)
-    return tf.image.rot90(stack, tf.where(chance(seeds[5]), turns, 0))
+    turned = tf.random.stateless_uniform((), seeds[5]) < 0.5
+    return tf.image.rot90(stack, tf.where(turned, turns, 0))
 
 
 AUGMENTATIONS = {
@@ -996,7 +994,7 @@ def is_chief():
 def leave_unless_chief():
     """Waits for every process in TF_CONFIG, then exits in all but the chief."""
     strategy = tf.distribute.get_strategy()
-    one = tf.function(lambda: strategy.run(lambda: tf.ones(())))
+    one = tf.function(lambda: strategy.run(tf.ones, [()]))
     strategy.reduce("SUM", one(), axis=None)
     if not is_chief():
         print("Worker finished; results are on the chief.", file=sys.stderr)
@@ -1462,7 +1460,6 @@ def in_threads(function, items):
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 LOST += (tf.errors.DeadlineExceededError, tf.errors.InternalError)  # another process has gone
 FILE_ERRORS = (tf.errors.NotFoundError, tf.errors.PermissionDeniedError)
-FILE_ERRORS += (tf.errors.FailedPreconditionError,)
 
 
 class UserError(Exception):
@@ -1668,14 +1665,10 @@ def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
     save_figure(figure, path)
 
 
-def to_uint8(picture):
-    """Returns (1, height, width, 3) in [-1, 1] as (height, width, 3) uint8, 0 to 255."""
-    return tf.cast(tf.round((picture[0] + 1.0) * 127.5), tf.uint8)
-
-
-def write_picture(path, picture):
-    """Writes (1, height, width, 3) in [-1, 1] as PNG."""
-    tf.io.write_file(str(path), tf.io.encode_png(to_uint8(picture)))
+def to_image(picture):
+    """Returns (1, height, width, 3) in [-1, 1] as a Pillow image, 0 to 255."""
+    pixels = tf.cast(tf.round((picture[0] + 1.0) * 127.5), tf.uint8)
+    return Image.frombytes("RGB", tuple(pixels.shape[1::-1]), memoryview(pixels))
 
 
 def draw_curves(path, losses, metrics):
