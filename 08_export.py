@@ -29,7 +29,7 @@ import shutil
 from pathlib import Path
 
 import common
-from common import SIGNATURE, difference, generate, run_tflite, to_module, to_tflite
+from common import difference, generate, run_tflite, to_module, to_tflite
 
 import tensorflow as tf
 
@@ -65,10 +65,10 @@ def write_files(generator, size, precision, folder):
     """
     saved, any_number = str(folder / "saved_model"), to_module(generator, size, batch=None)
     with common.filtering_logs():
-        tf.saved_model.save(any_number, saved, signatures={SIGNATURE: any_number.call})
+        tf.saved_model.save(any_number, saved, signatures=any_number.call)
     (folder / "generator.tflite").write_bytes(to_tflite(to_module(generator, size), precision))
     return {
-        "SavedModel": tf.saved_model.load(saved).signatures[SIGNATURE],
+        "SavedModel": tf.saved_model.load(saved).signatures["serving_default"],
         "TFLite": run_tflite((folder / "generator.tflite").read_bytes()),
     }
 

@@ -1133,9 +1133,6 @@ def load_generator(run, best=False):
     return generator, flags
 
 
-SIGNATURE = "serving_default"  # the name that TensorFlow's own servers look for
-
-
 def to_module(generator, size, batch=1):
     """Returns a generator's test-time pass as a tf.Module. Its dropout is fixed from then on.
 
@@ -1176,9 +1173,8 @@ def fixed_dropout(layer, index):
 
 def to_tflite(module, precision):
     """Returns a module for one picture as a TFLite file, weights of float32, float16 or int8."""
-    with filtering_logs(), tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures={SIGNATURE: module.call})
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+    with filtering_logs():
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([module.call], module)
         converter.optimizations = [] if precision == "float32" else [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16] if precision == "float16" else []
         return converter.convert()
@@ -1190,7 +1186,7 @@ def run_tflite(data):
         warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
         interpreter = tf.lite.Interpreter(model_content=data)
         interpreter.allocate_tensors()  # prints its notes now
-    return interpreter.get_signature_runner(SIGNATURE)
+    return interpreter.get_signature_runner()
 
 
 def difference(run, conditions, pictures):
@@ -1610,12 +1606,9 @@ def parser_of(docstring, flags="", **defaults):
     precisions = ["float32", "mixed_bfloat16", "mixed_float16"]
     help_text = "arithmetic (float32); mixed pays on a GPU, or a processor with AVX512-BF16 or AMX"
     add("--precision", choices=precisions, default="float32", help=help_text)
-    help_text = "number of GPUs to train on, or of parts of the processor (1)"
-    add("--devices", type=whole, default=1, metavar="N", help=help_text)
-    help_text = "folder with train/ and val/ (emoji)"
-    add("--dataset", default="emoji", metavar="NAME|DIR", help=help_text)
-    help_text = "AtoB: left half to right half (the dataset's own)"
-    add("--direction", choices=["AtoB", "BtoA"], help=help_text)
+    add("--devices", type=whole, default=1, metavar="N", help="GPUs, or parts of a processor (1)")
+    add("--dataset", default="emoji", metavar="NAME|DIR", help="has train/ and val/ in it (emoji)")
+    add("--direction", choices=["AtoB", "BtoA"], help="AtoB: left to right (the dataset's own)")
     help_text = "size of training, in multiples of 256 (256x256)"
     add("--size", type=image_size, default=IMAGE_SIZE, metavar="HEIGHTxWIDTH|N", help=help_text)
     filters = number(1, 256, int)  # 256: 870 million weights
