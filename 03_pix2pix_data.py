@@ -94,8 +94,10 @@ def print_table(looks, bad, labels=False):
             numbers = "".join(f"{number:9.3f}" for number in numbers)
             print(f"{split:7}{half:10}{numbers}{rich[split][n]:9.0f}{'' if n else ink}")
     condition, target = rich["train"]
-    if condition > 2 * target and not labels:
-        found = f"The condition has more colours ({condition:.0f}) than the target ({target:.0f})"
+    found = f"Colours: condition {condition:.0f}, target {target:.0f}"
+    if target < 1.5 or condition < 1.5 and not labels:  # numbers below 16 count as one
+        common.warn(f"{found}: is a half blank, or of class numbers? See --labels of stage 7")
+    elif condition > 2 * target and not labels:
         print(f"\n{found}: did you mean the other --direction?")
 
 
@@ -189,7 +191,7 @@ def main(argv=None):
         looks[split] = [one for one in found if isinstance(one, Look)]
         bad[split] = [f"{p} ({one})" for p, one in zip(paths, found) if isinstance(one, str)]
         if not looks[split]:
-            raise common.UserError(f"--dataset {args.dataset}: no readable picture in {split}")
+            raise common.UserError(f"all of {split} is unusable: {common.listed(bad[split])}")
     out.mkdir(parents=True, exist_ok=True)
 
     halves = "left half, target = right" if direction == "AtoB" else "right half, target = left"
@@ -200,7 +202,6 @@ def main(argv=None):
     warn_of_copies(looks)
     if not labels:
         warn_of_strangers(common.spread(looks["train"], 20))
-
     train = [pair.path for pair in looks["train"]]
     draw_pairs(out / "pairs.png", train, direction, **form)
     draw_augmentations(out / "augmentation.png", train[0], direction, args.seed, **form)

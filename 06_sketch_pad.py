@@ -8,25 +8,23 @@ draw stays in it. The generator runs as at test time, with the statistics of the
     python 06_sketch_pad.py                               # writes the page, and opens it
     python 06_sketch_pad.py --run runs/l1 runs/cgan       # several runs on one drawing
     python 06_sketch_pad.py --colour drawing.jpg photos/  # no page: files and folders
-    python 06_sketch_pad.py --colour photo.jpg --whole    # in its own size, not squashed
 
-Needs a trained run, --run. Writes runs/06_sketch_pad/pad.html: 8, 20 or 68 MB for 16, 32 or 64
-filters, with int8 weights. --precision float16 is exact, twice as large and half as fast or less.
+Needs a trained run, --run. Writes runs/06_sketch_pad/pad.html: 8, 20 or 69 MB for 16, 32 or 64
+filters, weights rounded to 8 bits. --precision float16 rounds less, and is nearly twice as large.
 
---colour treats a file as training treated its conditions: it squashes the file to the size of
-training (the result has the file's proportions) and mixes no colours of label maps. --whole keeps
-the size; things should then be as large, in pixels, as in training. --clean turns the photograph
+--colour squashes a file to the size of training (the result has the file's proportions). --whole
+keeps the size; things should then be as large, in pixels, as in training. --clean turns the photo
 of a drawing black on white, --invert turns light on dark around. 5 s to start, 0.15 s a picture.
 """
 
 import base64
-import gzip
 import io
 import json
 import math
 import os
 import sys
 import webbrowser
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -43,22 +41,19 @@ EXAMPLES = 6  # validation pairs that travel in the page
 ALLOWED = {"int8": (1.0, 16.0), "float16": (1.0, 1.0)}  # shades of 255 from Keras: mean, most
 
 
-# === What a run was trained on ===============================================
-
-
 def describe(run):
     """Returns what a run was trained on.
 
-    Returns:
-        Its conditions: a dict of "kind", "size", "line_width" (in pixels of the size), "colours"
-        (of label maps), "run" and more, measured on validation pairs or read in options.json.
-        The pairs, (condition, real), EXAMPLES at most: none if the dataset is gone.
+    Returns a dict of its conditions' "kind", "size", "line_width" (in pixels of the size),
+    "colours" (of label maps), "run" and more, measured or read in options.json; and validation
+    pairs, (condition, real), EXAMPLES at most: none if the dataset is gone.
     """
     options = common.read_options(run)
     flags, conditions = options["flags"], options["data"]["condition"]
     size, kind = tuple(flags["--size"]), conditions["kind"]
     brush = BRUSH * math.sqrt(size[0] * size[1]) / 256
-    conditions = {"size": size, "line_width": brush, "colours": []} | conditions
+    exact = {"exact": "colours" in conditions}  # no guess
+    conditions = {"size": size, "line_width": brush, "colours": []} | exact | conditions
     conditions["run"] = {"name": run.name, "loss": flags["--loss"]}
     try:
         paths = common.spread(common.find_pairs(flags["--dataset"])["val"], EXAMPLES)
@@ -101,22 +96,12 @@ def main_colours(conditions):
     return [[f"#{bytes(colour).hex()}", ""] for colour in colours]
 
 
-# === Files: read and coloured ================================================
-
-
 def read_condition(path, conditions, args, left_out):
-    """Reads a picture file as training read the conditions of a run.
+    """Reads a picture file as training read a run's `conditions`, which `describe` returns.
 
-    Args:
-        conditions: as `describe` returns them.
-        args: the flags: whether to `clean` or `invert` it, or to keep the `whole` of its size.
-        left_out: a LeftOut, which gets remarks.
-
-    Returns:
-        (1, height, width, 3) in [-1, 1] of the run's size, or its own; its own (width, height).
-
-    Raises:
-        UnreadableError: it is no picture, or has classes that the run does not know.
+    Returns (1, height, width, 3) in [-1, 1] of the run's size, or with `args.whole` its own; its
+    own (width, height). `left_out`, a LeftOut, gets remarks. Raises UnreadableError if it is no
+    picture, or has classes that the run does not know.
     """
     size, remark, _ = common.read_header(path)
     kept = size if args.whole else common.kept_size(size, conditions["size"])
@@ -135,6 +120,8 @@ def read_condition(path, conditions, args, left_out):
         picture = clean_photograph(picture, to, conditions["line_width"])
     elif conditions["kind"] == "sketch" and float(tf.reduce_mean(picture)) < 0.5:
         left_out.remark(path, "dark paper; the run knows dark lines on white: give --invert")
+    if float(tf.reduce_max(picture)) < 16 / 255 or float(tf.reduce_min(picture)) == 1.0:
+        left_out.remark(path, "blank: class numbers, or white on transparent, which becomes white?")
     return resize(picture, to)[tf.newaxis] * 2.0 - 1.0, size
 
 
@@ -149,13 +136,14 @@ def read_labels(path, conditions, size, left_out):
             raise common.UnreadableError(path, problem)
         return common.paint(codes, classes, colours)
     picture = common.paint(codes if is_colours else codes * 0x010101)
-    far = tf.fill(picture.shape[:2], 255)  # from the nearest colour, in the farthest channel
-    for colour in colours:
-        apart = tf.abs(tf.cast(picture, tf.int32) - [*bytes.fromhex(colour[1:])])
-        far = tf.minimum(far, tf.reduce_max(apart, axis=-1))
-    if float(tf.reduce_mean(tf.cast(far > 48, tf.float32))) > 0.01:
+    near, far = picture, tf.fill(picture.shape[:2], 3 * 255**2)  # squared distance of the nearest
+    for rgb in [[*bytes.fromhex(colour[1:])] for colour in colours]:
+        apart = tf.reduce_sum((tf.cast(picture, tf.int32) - rgb) ** 2, axis=-1)
+        near = tf.where((apart < far)[..., tf.newaxis], tf.constant(rgb, tf.uint8), near)
+        far = tf.minimum(far, apart)
+    if float(tf.reduce_mean(tf.cast(far > 48**2, tf.float32))) > 0.01:
         left_out.remark(path, "over 1% of it has no colour of the run's label maps")
-    return picture
+    return near if conditions.get("exact") else picture  # as a palette did in stage 7
 
 
 def plan_results(sources, out, force, left_out):
@@ -189,8 +177,9 @@ def colour_files(args):
     """Does what --colour asks for."""
     left_out, done = common.LeftOut(), 0
     plan = plan_results(args.colour, args.out, args.force, left_out)
-    generator, _ = common.load_generator(args.run[0], args.best)
+    generator, flags = common.load_generator(args.run[0], args.best)
     conditions, _ = describe(args.run[0])
+    pairs = {Path(place, flags["--dataset"]).resolve() for place in (".", common.HERE / "data")}
     forward = tf.function(lambda sheet: generate(generator, sheet), reduce_retracing=True)
     for result, path in plan.items():
         try:
@@ -198,6 +187,8 @@ def colour_files(args):
         except common.UnreadableError as error:
             left_out.add(path, error.problem)
             continue
+        if pairs & {*path.resolve().parents}:
+            left_out.remark(path, "a pair of the run's data, both halves as one: cut out one half")
         image = common.to_image(colour(forward, sheet))
         scales = image.width / size[0], image.height / size[1]
         scale = min(max(scales), 16 * min(scales))  # one side grows, to the file's proportions
@@ -226,13 +217,9 @@ def colour(forward, sheet):
 def clean_photograph(picture, size, pen):
     """Turns paper, gray or unevenly lit, to white, ink to black, and widens thin lines.
 
-    Args:
-        picture: (height, width, 3) in [0, 1].
-        size: (height, width) to which it is squashed next.
-        pen: width of the run's lines, in pixels of that size.
-
-    Returns:
-        (height, width, 3) in [0, 1], no larger than it need be; all white where there is no ink.
+    Takes and returns (height, width, 3) in [0, 1], no larger than need be and all white where
+    there is no ink. `size` is the (height, width) to which it is squashed next, and `pen` the
+    width of the run's lines in pixels of that size.
     """
     scale = min(1.0, 2 * max(size) / max(picture.shape))
     sides = [max(1, round(scale * side)) for side in picture.shape[:2]]
@@ -256,9 +243,6 @@ def clean_photograph(picture, size, pen):
     return tf.image.grayscale_to_rgb(1.0 - ink[0])
 
 
-# === The page ================================================================
-
-
 def to_url(picture, kind):
     """Returns (1, height, width, 3) in [-1, 1] as a data: URL of a "png" or "jpeg" file."""
     file = io.BytesIO()
@@ -266,23 +250,44 @@ def to_url(picture, kind):
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
+def to_script(data, strategy=zlib.Z_DEFAULT_STRATEGY):
+    """Returns data as gzip packs it, in an element of the page that no browser runs."""
+    packer = zlib.compressobj(9, wbits=31, strategy=strategy)  # 31: of gzip
+    text = base64.b64encode(packer.compress(data) + packer.flush()).decode()
+    return f'<script type="text/plain">{text}</script>'
+
+
+def round_kernels(network):
+    """Rounds kernels to 8 bits: a whole number from -127 to 127 times the kernel's power of two.
+
+    A float16 file holds these exactly, and gzip makes less than a byte of each. TFLite's own int8
+    rounds each layer's input, too: a last bit of another processor's then makes 8 shades and more.
+    """
+    for kernel in network.trainable_variables:
+        if kernel.shape.rank == 4:
+            largest = float(tf.reduce_max(tf.abs(kernel)))
+            step = 2.0 ** math.ceil(math.log2(max(largest, 1e-6) / 127))
+            kernel.assign(tf.round(kernel / step) * step)
+
+
 def to_network(run, examples, args):
     """Returns a run's generator as TFLite that draws Keras' pictures: float16 if int8 does not."""
-    generator, flags = common.load_generator(run, args.best)
-    conditions = [condition for condition, _ in examples] or [tf.ones((1, *flags["--size"], 3))]
-    pictures = [generate(generator, condition) for condition in conditions]
-    module = common.to_module(generator, flags["--size"])
     for kind in dict.fromkeys((args.precision, "float16")):
-        data = common.to_tflite(module, kind)
+        generator, flags = common.load_generator(run, args.best)
+        conditions = [drawn for drawn, _ in examples] or [tf.ones((1, *flags["--size"], 3))]
+        pictures = [generate(generator, condition) for condition in conditions]
+        if kind == "int8":
+            round_kernels(generator)
+        data = common.to_tflite(common.to_module(generator, flags["--size"]), "float16")
         mean, most = common.difference(common.run_tflite(data), conditions, pictures)
         print(f"{run}: {kind} weights, {mean:.2f} shades of 255 from Keras, {most:.1f} at most")
         if mean <= ALLOWED[kind][0] and most <= ALLOWED[kind][1]:
-            return data
+            return data[0::2] + data[1::2]  # bytes of a kind together, for `to_script`
     raise common.UserError(f"--run {run}: its TFLite file draws another picture")
 
 
 def write_page(args):
-    """Writes the page, web/pad.html with networks, what runs them, and examples; returns where."""
+    """Writes the page, web/pad.html with networks, what runs them, and examples, and opens it."""
     described = [describe(run) for run in args.run]
     about, examples = described[0]
     for run, (other, _) in zip(args.run, described):
@@ -290,21 +295,22 @@ def write_page(args):
             if other[name] != about[name]:
                 raise common.UserError(f"--run {run}: its {name} differs from {args.run[0]}'s")
     parts = [b"\n".join((WEB / name).read_bytes() for name in names) for names in PARTS]
-    parts += [to_network(run, examples, args) for run in args.run]
-    parts = [base64.b64encode(gzip.compress(part, mtime=0)).decode() for part in parts]
-    packed = "\n".join(f'<script type="text/plain">{part}</script>' for part in parts)  # not run
+    scripts = [to_script(part) for part in parts]
+    networks = [to_network(run, examples, args) for run in args.run]
+    scripts += [to_script(network, zlib.Z_HUFFMAN_ONLY) for network in networks]  # no repeats
     about["runs"] = [conditions["run"] for conditions, _ in described]
-    urls = [(to_url(drawn, "png"), to_url(real, "jpeg")) for drawn, real in examples]
-    about["examples"] = [{"condition": drawn, "real": real} for drawn, real in urls]
-    about["megabytes"] = round(len(packed) / 1e6)
-    page = (WEB / "pad.html").read_text(encoding="utf-8").replace("PARTS", packed, 1)
+    about["examples"] = [(to_url(drawn, "png"), to_url(real, "jpeg")) for drawn, real in examples]
+    about["megabytes"] = round(sum(map(len, scripts)) / 1e6)
+    page = (WEB / "pad.html").read_text(encoding="utf-8").replace("PARTS", "\n".join(scripts), 1)
     page = page.replace("ABOUT", json.dumps(about).replace("<", "\\u003c"), 1)
     path = args.out if args.out.suffix == ".html" else args.out / "pad.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     with common.replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in any browser, or send it")
-    return path
+    screen = sys.platform in {"darwin", "win32"} or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
+    if screen and not args.no_browser:
+        webbrowser.open(path.resolve().as_uri())
 
 
 def main(argv=None):
@@ -329,13 +335,7 @@ def main(argv=None):
             parser.error(f"{flag}: goes with --colour only")
     if args.colour and len(args.run) > 1:
         parser.error("--colour takes one --run")
-    if args.colour:
-        colour_files(args)
-        return
-    page = write_page(args)
-    screen = sys.platform in {"darwin", "win32"} or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
-    if screen and not args.no_browser:
-        webbrowser.open(page.resolve().as_uri())
+    (colour_files if args.colour else write_page)(args)
 
 
 if __name__ == "__main__":

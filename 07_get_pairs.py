@@ -8,14 +8,12 @@ A dataset is a folder with train/ and val/, full of side-by-side pictures (see s
     python 07_get_pairs.py --pair "all/*_A.png" "all/*_B.png" --out data/mine
     python 07_get_pairs.py --pair maps photos --labels palette.csv --out data/mine
     python 07_get_pairs.py --edges photos --out data/mine
-    python 07_get_pairs.py --import-cityscapes DIR
 
---download fetches a dataset of Isola et al. 2017 (appendix 6.2); run it again to continue after
-an interruption. --pair joins conditions (first) and targets of equal names: the path in a folder
-without the extension, or what the stars of a pattern stand for (in quotes; ** is any folders;
-case does not matter). One folder alone holds side-by-side pictures of any kind. --labels says
-that the conditions are label maps: class numbers get colours, and a palette (CSV:
-class,colour,name) gives each pixel its nearest colour. --edges draws a sketch of each photograph.
+--download fetches a dataset of Isola et al. 2017 (appendix 6.2); run again, it continues. --pair
+joins conditions (first) and targets of equal names: the path in a folder without the extension,
+or what the stars of a pattern stand for (in quotes; ** is any folders; case does not matter).
+One folder alone holds side-by-side pictures. --edges draws a sketch of each photograph. --labels:
+the conditions are label maps; numbers get colours, colours the nearest of a palette (CSV).
 
 Folders, or names, that begin with train, val or test keep their split; otherwise --val-share of
 the pairs, chosen at random, become val/. Any picture that Pillow reads is taken, upright, at the
@@ -55,10 +53,7 @@ MOST_CLASSES = 256  # of label maps; a file with more colours is a photograph, o
 
 @contextlib.contextmanager
 def new_dataset(out, about):
-    """Gives an empty folder, which becomes `out` when the block ends without an error.
-
-    `about` is for dataset.json (see `common.describe_dataset`); the block may add to it.
-    """
+    """Gives an empty folder; it becomes `out`, with `about` as dataset.json, if the block ends."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".new.{out.name}")
     temporary.mkdir(exist_ok=True)
@@ -91,7 +86,10 @@ def download_dataset(name, source, out):
             fetch(source, part)
         try:
             unpack(archive, folder)
-            common.check_headers("the archive", sum(common.find_pairs(folder).values(), []))
+            paths = sum(common.find_pairs(folder).values(), [])
+            common.check_headers("the archive", paths)
+            for error in filter(None, common.in_threads(lambda p: read_picture(p) is None, paths)):
+                raise error
         except UserError as error:
             part.unlink(missing_ok=True)  # the next try has to start over
             raise UserError(f"{source}: {error}") from error
@@ -110,9 +108,8 @@ def fetch(url, file):
                 raise UserError(f"{url}: the server sends a web page, not an archive; {cure}")
             start = start if response.status == 206 else 0  # else it sends all of it again
             size = start + int(response.headers.get("Content-Length", 0))
-            bar = keras.utils.Progbar(
-                1 + size // 10**6, unit_name="MB", verbose=sys.stdout.isatty()
-            )
+            form = {"unit_name": "MB", "verbose": sys.stdout.isatty()}
+            bar = keras.utils.Progbar(1 + size // 10**6, **form)
             with file.open("ab" if start else "wb") as output:
                 while chunk := response.read1(2**18):
                     output.write(chunk)
@@ -157,15 +154,12 @@ class Picture(NamedTuple):
 
 
 def find_pictures(flag, pattern, left_out):
-    """Returns {key: Picture}; pictures of one key belong together.
-
-    The key is the path in a folder, or what the stars of a pattern stand for, in lower case.
-    """
+    """Returns {key: Picture}; a key is a path in a folder, or what stars stand for, lowered."""
     parts = pattern.expanduser().parts
     fixed = next((n for n, part in enumerate(parts) if {*part} & {*"*?"}), len(parts))
     root, text = Path(*parts[:fixed]), re.escape("/".join(parts[fixed:]))
     if not root.is_dir():
-        raise UserError(f"{flag} {pattern}: no such folder ({root})")
+        raise UserError(f"{flag} {pattern}: no such folder ({root}), and no pattern with * or ?")
     text = re.sub(r"\\\.\\\*$", "[.][^./]+", text)  # of x.*, the extension is no part of the name
     for star, group in {"**/": "(?:(.*)/)?", "*": "([^/]*)", "?": "([^/])"}.items():
         text = text.replace(re.escape(star), group)
@@ -176,12 +170,14 @@ def find_pictures(flag, pattern, left_out):
     for path, (size, remark, extent) in sift(scan, fitting, left_out).items():
         if remark:
             left_out.remark(path, remark)
-        key, name = to_names("/".join(filter(None, matches[path].groups())))
+        stars = "/".join(filter(None, matches[path].groups()))  # may say a split: trainannot/x
+        split, (key, name) = split_of((places[path].parent / stars).parts[:-1]), to_names(stars)
         if key in found:
             raise UserError(f"{flag}: {found[key].path} and {path} have one name; give a pattern")
-        found[key] = Picture(path, name, split_of(places[path].parts[:-1]), size, extent)
+        found[key] = Picture(path, name, split, size, extent)
     if not found:
-        raise UserError(f"{flag} {pattern}: no picture that can be read")
+        problem = "no picture that can be read" if fitting else "fits no file"
+        raise UserError(f"{flag} {pattern}: {problem} (of {len(places)} in {root})")
     return found
 
 
@@ -222,13 +218,13 @@ def scan(path):
     return size, remark, extent
 
 
-def find_range(pictures, side):
+def find_range(pictures, pattern):
     """Returns the (low, high) that become 0 and 255 in all pictures of a side, or None."""
     extents = [picture.extent for picture in pictures if picture.extent]
     if not extents:
         return None
     low, high = min(low for low, _ in extents), max(high for _, high in extents)
-    print(f"Range of the {side}: {low:g} to {high:g} becomes 0 to 255 in all files of over 8 bits")
+    print(common.printable(f"Range of {pattern}: {low:g} to {high:g} become 0 to 255 in all files"))
     return low, high if high > low else low + 1.0
 
 
@@ -263,25 +259,32 @@ def make_pairs(args, folder, about, left_out):
     """Writes the pairs that --pair, --edges or --import-cityscapes asks for; returns how many."""
     patterns, flag = args.pair or [args.edges], "--edges" if args.edges else "--pair"
     sides = [find_pictures(flag, pattern, left_out) for pattern in patterns]
-    names, legend = ["pictures"], None
+    names, legend = ["conditions", "targets"], None
     if len(sides) == 2:
-        sides, names = match_sides(patterns, *sides, left_out), ["conditions", "targets"]
+        sides = match_sides(patterns, *sides, left_out)
     if args.labels is not None:
         legend = Legend(sides[0], args.labels, left_out)
     ranged = [{} if legend else sides[0], *sides[1:]]  # class numbers have no range
-    spans = [find_range(side.values(), name) for side, name in zip(ranged, names)]
+    spans = [find_range(side.values(), pattern) for side, pattern in zip(ranged, patterns)]
     halves = {"left": None if args.edges else spans[0], "right": spans[-1]}
     about["ranges"] = {half: list(span) for half, span in halves.items() if span}
-    levels = [set() for _ in sides]  # gray ones of all files of a side
+    levels = {n: set() for n in ([-1] if legend or args.edges else [0, -1])}  # of gray in all files
 
     def read(n, key, size):
-        picture = read_picture(sides[n][key].path, size, spans[n])
-        gray = bool(tf.reduce_all(picture == picture[..., :1]))
-        found = tf.unique(tf.reshape(picture[..., 0], [-1])).y if gray else range(256)
-        levels[n].update(int(level) for level in found)
-        return picture
+        return read_picture(sides[n][key].path, size, spans[n])
 
     def make(key):
+        halves = halves_of(key)
+        for n, seen in levels.items():
+            gray = bool(tf.reduce_all(halves[n] == halves[n][..., :1]))
+            found = tf.unique(tf.reshape(halves[n][..., 0], [-1])).y if gray else range(256)
+            seen.update(int(level) for level in found)
+            if len(found) == 1:
+                note = f"blank {names[n]}, of gray level {found[0]} (255 is white, and transparent)"
+                left_out.remark(sides[n][key].path, note)
+        return halves
+
+    def halves_of(key):
         if args.edges:
             picture = read(0, key, args.size[::-1])
             return draw_edges(picture), picture
@@ -300,10 +303,10 @@ def make_pairs(args, folder, about, left_out):
     written = write_pairs(folder, chosen, make, args, left_out)
     if legend:
         legend.write(written, folder, about)
-    for name, found in zip(names, levels):
-        if 0 < len(found) < 16 and found - {0, 255}:
-            count = f"{len(found)} gray levels, from {min(found)} to {max(found)}"
-            common.warn(f"the {name} have {count}: class numbers are for conditions, with --labels")
+    for n, seen in levels.items():
+        if 0 < len(seen) < 16 and seen - {0, 255}:
+            few = f"the {names[n]} have {len(seen)} gray levels, from {min(seen)} to {max(seen)}"
+            common.warn(f"{few}: class numbers are for conditions, with --labels (two folders)")
     return len(written)
 
 
@@ -345,10 +348,7 @@ def given_splits(pictures, args, left_out):
 
 
 def write_pairs(folder, pictures, make, args, left_out):
-    """Writes pairs as PNG files in train/, val/ and test/; returns the keys of those written.
-
-    make(key) returns two (height, width, 3) uint8 of one size, or raises UnreadableError.
-    """
+    """Writes what make(key) returns, two halves, as PNG files in splits; returns their keys."""
     given, files = given_splits(pictures, args, left_out), {}
     splits = given or dict.fromkeys(pictures, "train")
     for key, split in splits.items():
@@ -371,7 +371,7 @@ def write_pairs(folder, pictures, make, args, left_out):
         count = round(share * len(written))
         if not 0 < count < len(written):
             problem = f"{count} of {len(written)} pairs would be in val"
-            raise UserError(f"--val-share {share:g}: {problem}")
+            raise UserError(f"--val-share {share:g}: {problem}; take two or more, and e.g. 0.5")
         (folder / "val").mkdir()
         for key in random.Random(args.seed or 0).sample(sorted(written), count):
             written[key].replace(folder / "val" / written[key].name)
@@ -401,11 +401,12 @@ class Legend:
                 problem = f"{maps[key].path} has class numbers, where others have colours"
                 raise UserError(f"--labels: {problem}: make them of one kind")
         classes = sorted(set().union(*self.present.values()))
-        if not 0 < len(classes) <= MOST_CLASSES:
-            raise UserError(f"--labels: {len(classes)} classes; 1 to {MOST_CLASSES} can be used")
+        if not 0 < (n := len(classes)) <= MOST_CLASSES:
+            raise UserError(f"--labels: {n} classes; 1 to {MOST_CLASSES} can be used, no instances")
         if coloured and palette:
             share = sum(share for _, share, _ in found.values()) / len(found)
-            print(f"{share:.1%} of the label maps' pixels had other colours and get the nearest")
+            say = print if share < 0.9 else common.warn  # more than blur does: photographs?
+            say(f"{share:.1%} of the label maps' pixels had other colours and get the nearest")
         if coloured:
             names = dict(palette.values())
             palette = {code: (f"#{code:06x}", names.get(f"#{code:06x}", "")) for code in classes}
@@ -543,9 +544,8 @@ def main(argv=None):
         download_dataset(args.download, args.url or URL.format(name=args.download), out)
     else:
         make_dataset(args, out)
-    counts = ", ".join(
-        f"{len(found)} in {split}" for split, found in common.find_pairs(out).items()
-    )
+    found = common.find_pairs(out)
+    counts = ", ".join(f"{len(paths)} in {split}" for split, paths in found.items())
     flags = f"--dataset {shlex.quote(str(args.out or name))}"
     flags += " --size {}x{}".format(*args.size) if args.size != common.IMAGE_SIZE else ""
     print(

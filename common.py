@@ -71,7 +71,7 @@ try:
         import tensorflow as tf
         from keras import layers
         from matplotlib.figure import Figure
-        from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+        from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
         tf.config.list_physical_devices()  # looks for a GPU, and writes notes about it
 except ModuleNotFoundError as error:
@@ -1204,6 +1204,12 @@ SPLIT = re.compile(r"(train|val|test)(?:ing|id|idation)?([ _-]?[ab])?(?![a-z])",
 ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png"}  # of ready-made pairs
 RAW = {".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"}
 CURE = "python 07_get_pairs.py --pair FOLDER --out DIR makes pairs that can be used"
+Image.MAX_IMAGE_PIXELS = 2**27  # twice as many are refused; phones have 200 megapixels
+PngImagePlugin.MAX_TEXT_CHUNK = 2**25  # bytes of notes, which programs put into their pictures
+warnings.filterwarnings("ignore", module="PIL[.]")  # Pillow's, about notes that nobody reads here
+UNUSABLE = {UnidentifiedImageError: "not a picture that Pillow knows: save it as JPEG or PNG"}
+UNUSABLE |= {UnicodeEncodeError: "a name in another encoding than UTF-8: rename it"}
+UNUSABLE |= {Image.DecompressionBombError: "over 268 megapixels: make it smaller"}
 
 
 def dataset_folder(dataset):
@@ -1323,9 +1329,7 @@ def opening(path):
         raise
     except Exception as error:  # Pillow knows many kinds of damage
         problem = getattr(error, "strerror", "") or f"damaged ({error})"
-        if isinstance(error, UnidentifiedImageError):
-            problem = "not a picture that Pillow knows: save it as JPEG or PNG"
-        raise UnreadableError(path, problem) from error
+        raise UnreadableError(path, UNUSABLE.get(type(error), problem)) from error
 
 
 def read_header(path):
@@ -1340,8 +1344,7 @@ def read_header(path):
         remarks += [(image.info["drop"], "the fourth band, not marked as alpha, is dropped")]
         problems = [(image.format not in {"JPEG", "MPO", "PNG"}, "not JPEG or PNG inside")]
         problems += [(turn in range(2, 9), "turned by EXIF"), (is_gray_16, "16 bits of gray")]
-        problems += [(image.has_transparency_data, "transparent")]
-        problems += [(image.width < 2, "less than 2 pixels wide")]
+        problems += [(image.has_transparency_data, "transparent"), (image.width < 2, "too narrow")]
         size = image.size[::-1] if swap else image.size
     return size, *(next((text for true, text in d if true), "") for d in (remarks, problems))
 
@@ -1623,8 +1626,7 @@ def epoch_steps(args, examples):
     """Returns how many batches make an epoch under the flags, for so many examples."""
     if args.batch_size > examples:
         raise UserError(f"--batch-size {args.batch_size}: there are only {examples} examples")
-    steps = examples // args.batch_size
-    return min(steps, args.steps_per_epoch) if args.steps_per_epoch else steps
+    return min(examples // args.batch_size, args.steps_per_epoch or examples)
 
 
 # === 13. Figures ============================================================

@@ -1,9 +1,10 @@
-"""Draws the course's figures 1 to 9, in English and in Korean.
+"""Draws the course's figures 1 to 10, in English and in Korean.
 
     python docs/figures.py
     python docs/figures.py --only maxout --language ko
     python docs/figures.py --run runs/05_pix2pix --losses runs/l1 runs/05_pix2pix
-    python docs/figures.py --drawings runs/long      # drawings.png: twelve drawings, coloured
+    python docs/figures.py --only architectures --architectures runs/ed_l1 runs/ed runs/l1 runs/05
+    python docs/figures.py --drawings runs/long      # drawings.png, more_drawings.png: coloured
 
 Writes docs/course/NAME.png and docs/course/ko/NAME.png, 1400 pixels wide, to be shown at 700.
 What a figure shows of the data or of a network is computed by the scripts themselves. The digits
@@ -108,12 +109,12 @@ WORDS = {  # name: (English, Korean)
     "generated": ("generated", "생성"),
     "fake_or_real": ("fake < 0 < real", "가짜 < 0 < 진짜"),
     "why": ("Why patches are enough: how alike two pixels of a real picture are",
-            "왜 조각이면 되나요: 정답 이미지의 두 픽셀은 얼마나 닮았나요"),
+            "왜 패치면 되나요: 정답 이미지의 두 픽셀은 얼마나 닮았나요"),
     "distance": ("distance of the two pixels", "두 픽셀의 거리(픽셀)"),
     "correlation": ("correlation", "상관 계수"),
     "as_is": ("pictures as they are", "이미지 그대로"),
     "less_mean": ("less the mean picture", "평균 이미지를 뺀 것"),
-    "patch": ("70: a patch", "70: 조각의 크기"),
+    "patch": ("70: a patch", "70: 패치의 크기"),
     "c": ("sketch c", "스케치 c"),
     "x": ("real picture x", "정답 이미지 x"),
     "fake": ("generated G(c)", "생성된 이미지 G(c)"),
@@ -133,6 +134,8 @@ WORDS = {  # name: (English, Korean)
     "mean": ("30 × 30, mean", "30 × 30, 평균"),
     "scale_note": ("to scale; gray: height and width of a map, black: its channels",
                    "실제 비율, 회색 숫자: 높이와 너비, 검은 숫자: 채널"),
+    "no_skips": ("Encoder-Decoder", "스킵 연결 없음\nEncoder-Decoder"),
+    "skips": ("U-Net", "스킵 연결 있음\nU-Net"),
     "judge": ("Discriminator", "판별자"),
 }
 # fmt: on
@@ -737,18 +740,50 @@ def draw_l1(say, args):
     return sheet
 
 
+def loss_name(flags):
+    """Returns the name of a run's loss: L1, cGAN or L1 + cGAN."""
+    return flags["--loss"].replace("l1", "L1").replace("cgan", "cGAN").replace("+", " + ")
+
+
 def draw_losses(sheet, say, args):
     """Draws what the generators of some runs made of the sketch that is shown."""
     condition, real = read_pair(args.dataset)
     drawn = {say("sketch"): condition[0]}
     for run in args.losses:
         generator, flags = common.load_generator(run)
-        name = flags["--loss"].replace("l1", "L1").replace("cgan", "cGAN").replace("+", " + ")
-        drawn[name] = generate(generator, condition)[0]
+        drawn[loss_name(flags)] = generate(generator, condition)[0]
     sheet.text(0.15, 1.75, say("same_sketch"), 9.5, ha="left", weight="bold")
     for place, (name, picture) in enumerate((drawn | {say("target"): real[0]}).items()):
         sheet.picture(0.15 + 1.37 * place, 0.3, 1.25, picture)
         sheet.text(0.78 + 1.37 * place, 0.16, name)
+
+
+def draw_architectures(say, args):
+    """The paper's figure 5 on our pairs: both generators with two losses, of two sketches each."""
+    rows, width = {"encoder-decoder": say("no_skips"), "unet": say("skips")}, 1.03
+    paths = common.find_pairs(args.dataset)["val"]
+    # The pair of all figures, and one with round eyes and a hand.
+    shown = [shown_pair(args.dataset), common.spread(paths, 6)[-3:][0]]
+    pairs = [split_stack(resize(read_stack(path, "AtoB"))[tf.newaxis]) for path in shown]
+    sheet = Sheet(2 * width + 0.5)
+    heights = dict(zip(rows, (width + 0.28, 0.22)))
+    for kind, name in rows.items():
+        style = {"rotation": "vertical", "weight": "bold", "linespacing": 1.4}
+        sheet.text(0.2, heights[kind] + width / 2, name, **style)
+    for number, (condition, real) in enumerate(pairs):
+        left = 0.42 + 3.36 * number
+        sheet.picture(left, heights["encoder-decoder"], width, condition[0])
+        sheet.picture(left, heights["unet"], width, real[0])
+        sheet.text(left + width / 2, 2 * width + 0.4, say("sketch"))
+        sheet.text(left + width / 2, 0.11, say("target"))
+        for run in args.architectures:
+            generator, flags = common.load_generator(run)
+            x = left + (width + 0.03) * (1 if flags["--loss"] == "l1" else 2)
+            place = x, heights[flags["--generator"]], width
+            sheet.picture(*place, generate(generator, condition)[0])
+            if flags["--generator"] == "encoder-decoder":  # the upper row
+                sheet.text(x + width / 2, 2 * width + 0.4, loss_name(flags))
+    return sheet
 
 
 FIGURES = {
@@ -761,6 +796,7 @@ FIGURES = {
     "patchgan": draw_patchgan,
     "step": draw_step,
     "l1": draw_l1,
+    "architectures": draw_architectures,
 }
 
 
@@ -782,14 +818,15 @@ def render(strokes, size, pen):
 
 
 def draw_drawings(run, out):
-    """Writes drawings.png: the drawings of tests/drawings.json, coloured by a run; four a row."""
+    """Colours tests/drawings.json by a run's best epoch: twelve in a figure, four in a row."""
     sheet = json.loads((HERE.parent / "tests" / "drawings.json").read_text(encoding="utf-8"))
-    generator, tiles = common.load_generator(run)[0], []
+    generator, tiles = common.load_generator(run, best=True)[0], []
     for drawing in sheet["drawings"]:
         condition = render(drawing["strokes"], sheet["size"], sheet["pen"])
         tiles += [condition[0], generate(generator, condition)[0]]
-    common.save_grid(out / "drawings.png", [tiles[n : n + 8] for n in (0, 8, 16)], scale=0.6)
-    return out / "drawings.png"
+    rows = [tiles[n : n + 8] for n in range(0, len(tiles), 8)]
+    common.save_grid(out / "drawings.png", rows[:3], scale=0.6)
+    common.save_grid(out / "more_drawings.png", rows[3:], scale=0.6)
 
 
 def font_files():
@@ -829,7 +866,9 @@ def parse_flags(argv):
     add("--run", type=path, metavar="RUN", help="a run of stage 5, with its saved/")
     help_text = "for the figure l1: runs of stage 5 with --loss l1, l1+cgan, or cgan"
     add("--losses", type=path, nargs="+", metavar="RUN", help=help_text)
-    help_text = "draw only drawings.png, tests/drawings.json coloured by this run"
+    help_text = "for the figure architectures: runs of both generators, with L1 and L1 + cGAN"
+    add("--architectures", type=path, nargs="+", metavar="RUN", help=help_text)
+    help_text = "draw only tests/drawings.json, coloured by the best epoch of this run"
     add("--drawings", type=path, metavar="RUN", help=help_text)
     add("--out", type=path, default=HERE / "course", metavar="DIR", help="folder (docs/course)")
     return parser.parse_args(argv)
@@ -838,12 +877,13 @@ def parse_flags(argv):
 def main(argv=None):
     args = parse_flags(argv)
     if args.drawings:
-        print(draw_drawings(args.drawings, args.out))
+        draw_drawings(args.drawings, args.out)
         return
     languages = [args.language] if args.language else ["en", "ko"]
     for language in languages:
         fonts(language)  # says what is missing before anything is drawn
-    for name in [args.only] if args.only else FIGURES:
+    figures = [name for name in FIGURES if name != "architectures" or args.architectures]
+    for name in [args.only] if args.only else figures:
         for language in languages:
             print(draw(name, language, args), flush=True)
 

@@ -36,8 +36,10 @@ def test_every_figure_uses_the_words(few_pairs, monkeypatch):
     }
     for name, stub in stubs.items():
         monkeypatch.setattr(figures, name, stub)
-    monkeypatch.setattr(common, "load_generator", lambda run: (None, {"--loss": "l1"}))
-    args = SimpleNamespace(dataset=str(few_pairs), run=None, losses=["run"])
+    flags = {"--loss": "l1", "--generator": "unet"}
+    monkeypatch.setattr(common, "load_generator", lambda run: (None, flags))
+    runs = {"losses": ["run"], "architectures": ["run"]}
+    args = SimpleNamespace(dataset=str(few_pairs), run=None, **runs)
     for draw in figures.FIGURES.values():
         draw(lambda name: used.add(name) or figures.word("ko", name), args)
     assert used == set(figures.WORDS)
@@ -64,7 +66,7 @@ def test_a_missing_font_is_named(monkeypatch):
 def test_drawings_are_as_of_the_pad():
     """Broken if a drawing leaves the sheet, is empty or a blot, or the pen has another width."""
     sheet = json.loads((FILE.parent.parent / "tests" / "drawings.json").read_text(encoding="utf-8"))
-    assert len(sheet["drawings"]) == 12 and sheet["size"] == 256
+    assert len(sheet["drawings"]) == 24 and sheet["size"] == 256
     for drawing in sheet["drawings"]:
         for x, y in sum(drawing["strokes"], []):
             assert 0 <= x <= 256 and 0 <= y <= 256, drawing["name"]

@@ -1,6 +1,7 @@
 """Datasets and picture files: found, described, checked and read, by hand."""
 
 import json
+import os
 import struct
 import time
 
@@ -8,7 +9,7 @@ import common
 
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 
 def pair(size=(16, 8), mode="RGB"):
@@ -135,7 +136,7 @@ UNFIT = {
     "turned by EXIF": (pair(), "a.jpg", turned(6)),
     "not JPEG or PNG inside": (pair(), "a.png", {"format": "WEBP"}),
     "16 bits of gray": (Image.new("I;16", (16, 8)), "a.png", {}),
-    "less than 2 pixels wide": (Image.new("L", (1, 8)), "a.png", {}),
+    "too narrow": (Image.new("L", (1, 8)), "a.png", {}),
 }
 
 
@@ -230,6 +231,36 @@ def test_a_fourth_band(tag, kind, tmp_path):
     assert common.read_header(path)[1] == remark
     colour = [217, 218, 220] if is_alpha else [10, 20, 30]
     assert values(common.read_picture(path), 0, 0) == pytest.approx(colour, abs=1)
+
+
+def test_long_notes_in_a_picture(tmp_path):
+    """Broken if a sound PNG is called damaged for the megabytes that a program has noted in it."""
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("parameters", "x" * 5_000_000, zip=True)
+    path = save(pair(), tmp_path / "a.png", pnginfo=notes)
+    assert common.read_header(path)[0] == (16, 8) and common.read_picture(path).shape == (8, 16, 3)
+
+
+def test_many_megapixels(tmp_path):
+    """Broken if a telephone's 200 megapixels are called damaged, or too many are not."""
+    data = save(pair(), tmp_path / "a.jpg").read_bytes()
+    start = data.index(b"\xff\xc0") + 5
+    for width, height in ((16320, 12240), (20000, 20000)):
+        size = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+        (tmp_path / "a.jpg").write_bytes(data[:start] + size + data[start + 4 :])
+        if width < 20000:
+            assert common.read_header(tmp_path / "a.jpg")[0] == (width, height)
+    with pytest.raises(common.UnreadableError, match="over 268 megapixels: make it smaller"):
+        common.read_header(tmp_path / "a.jpg")
+
+
+@pytest.mark.linux
+def test_names_of_another_encoding(tmp_path):
+    """Broken if a sound picture of an old archive, with a name in CP949, is called damaged."""
+    path = tmp_path / os.fsdecode("사진.png".encode("cp949"))
+    save(pair(), tmp_path / "a.png").rename(path)
+    with pytest.raises(common.UnreadableError, match="a name in another encoding than UTF-8"):
+        common.read_header(path)
 
 
 RAW = {"tiffinfo": {254: 1}, "format": "TIFF"}  # 1: a thumbnail

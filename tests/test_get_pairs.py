@@ -115,6 +115,7 @@ SPLITS = {  # of the left and of the right side, what --pair gets
     "training": ("l/training/ l/validation/", "r/train/ r/val/", "l r"),
     "trainA": ("c/trainA/ c/testA/", "c/trainB/ c/testB/", "c/*A c/*B"),
     "train/A": ("c/Train/A/ c/Valid/A/", "c/Train/B/ c/Valid/B/", "c/*/A c/*/B"),
+    "trainannot": ("c/trainannot/ c/valannot/", "c/train/ c/val/", "c/*annot/*.png c/*/*.png"),
     "years": ("l/train2017/ l/val2017/", "r/train2017/ r/val2017/", "l r"),
     "in the names": ("l/train_ l/val_", "r/train_ r/val_", "l r"),
 }
@@ -219,7 +220,7 @@ def test_one_range_for_all_files_of_a_side(get, tmp_path):
     save(Image.new("F", (8, 8), float("inf")), tmp_path / "r" / "9.tif")
     done, pairs = get("--pair", "l", "r")
     assert "holds NaN or infinity: replace them (1): r/9.tif" in done.stderr
-    assert "Range of the conditions: 95 to 3095 becomes 0 to 255 in all files" in done.stdout
+    assert "Range of l: 95 to 3095 become 0 to 255 in all files" in done.stdout
     assert common.describe_dataset("mine")["ranges"] == {"left": [95, 3095], "right": [-1024, 512]}
     for name, halves in (pairs["train"] | pairs["val"]).items():
         for half in halves:
@@ -234,6 +235,27 @@ def test_few_gray_levels(levels, warned, get, tmp_path):
         save(label_map(classes=levels), tmp_path / "r" / f"{n}.png")
     done, _ = get("--pair", "l", "r")
     assert ("targets have 4 gray levels, from 0 to 3: class numbers" in done.stderr) == warned
+
+
+def test_few_gray_levels_of_ready_pairs(get, tmp_path):
+    """Broken if class numbers in one half of ready-made pairs are trained on without a word."""
+    for n in range(4):
+        image = Image.new("RGB", (128, 64))
+        image.paste(photo(n), (0, 0))
+        image.paste((1, 1, 1), (64, 0, 70 + n, 64))
+        save(image, tmp_path / "p" / f"{n}.png")
+    assert "targets have 2 gray levels, from 0 to 1: class numbers" in get("--pair", "p")[0].stderr
+
+
+def test_white_on_transparent(get, tmp_path):
+    """Broken if white drawings on transparent paper are lost on white without a word."""
+    for n in range(4):
+        image = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
+        image.paste("white", (9, 9, 30, 30))
+        save(image, tmp_path / "l" / f"{n}.png")
+        save(photo(n), tmp_path / "r" / f"{n}.png")
+    done, _ = get("--pair", "l", "r")
+    assert "blank conditions, of gray level 255" in done.stderr and "(4): l/0.png" in done.stderr
 
 
 def test_ready_pairs_of_any_kind(get, tmp_path):
@@ -287,6 +309,16 @@ def test_a_palette_mends_jpeg_and_soft_edges(get, refused, tmp_path):
         assert colours_of(left) <= {0, 0xDC143C, 0x8E, 0x4682B4}
 
 
+def test_photographs_given_as_label_maps(get, tmp_path):
+    """Broken if a palette turns photographs, given first by mistake, into maps unwarned."""
+    for n in range(4):
+        save(photo(n), tmp_path / "l" / f"{n}.png")
+        save(photo(n), tmp_path / "r" / f"{n}.png")
+    (tmp_path / "p.csv").write_text("class,colour,name\n0,#000000,\n1,#dc143c,thing\n")
+    done, _ = get("--pair", "l", "r", "--labels", "p.csv")
+    assert "Warning: 100.0% of the label maps' pixels had other colours" in done.stderr
+
+
 def test_kinds_of_label_maps_are_not_mixed(get, refused, tmp_path):
     """Broken if numbers and colours are mixed, or one black map among coloured ones is refused."""
     for n in range(4):
@@ -314,6 +346,15 @@ def test_cityscapes(get, tmp_path):
     assert pairs["train"]["ulm_ulm_train"][0].shape == (256, 256, 3)
     colours = common.describe_dataset("mine")["colours"]
     assert colours == [["#00008e", "car"], ["#4682b4", "sky"], ["#804080", "road"]]
+
+
+def test_damaged_notes_of_a_camera(run_script, tmp_path):
+    """Broken if lines of Pillow's code fill the screen for notes that nobody reads here."""
+    for n in range(4):
+        exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0\x12\x01\x03\0\x01\0\0\0\x06\0"
+        save(photo(n, (64, 32)), tmp_path / "p" / f"{n}.jpg", exif=exif)
+    done = run_script(GET, "--edges", "p", "--out", "mine")
+    assert done.returncode == 0 and not done.stderr, done.stderr
 
 
 def test_edges_by_hand(stage7):
@@ -352,7 +393,10 @@ def test_a_dataset_appears_when_it_is_complete(stage7, tmp_path):
 
 
 MISTAKES = {
-    "--pair l gone --out x": "--pair gone: no such folder",
+    "--pair l gone --out x": "--pair gone: no such folder (gone), and no pattern with * or ?",
+    "--pair l/*.jpg r --out x": "--pair l/*.jpg: fits no file (of 3 in l)",
+    "--pair l/[0-2].png r --out x": "no such folder (l/[0-2].png), and no pattern with * or ?",
+    "--pair l/0* r/0* --out x": "0 of 1 pairs would be in val; take two or more, and e.g. 0.5",
     "--pair l r r --out x": "--pair: takes one or two; put patterns in quotes",
     "--pair l r": "--out: name the folder of the new dataset",
     "--pair l r --out l": "l: already exists",
@@ -381,7 +425,7 @@ def test_mistakes(flags, refused, tmp_path):
 # === Downloads ===============================================================
 
 
-def archive(*extra, count=3):
+def archive(*extra, count=3, cut=None):
     """A .tar.gz of facades/ as the paper's server has it; `extra`: (name, target) of links."""
     file, dice = io.BytesIO(), random.Random(0)
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
@@ -389,7 +433,7 @@ def archive(*extra, count=3):
         for n in range(2 * count):
             picture = io.BytesIO()
             photo(n, (32, 16)).save(picture, "PNG")
-            members[f"facades/{'train' if n < count else 'val'}/{n}.png"] = picture.getvalue()
+            members[f"facades/{'train' if n < count else 'val'}/{n}.png"] = picture.getvalue()[:cut]
         for name, data in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
@@ -470,6 +514,7 @@ TRAPS = {
     "a link": lambda: archive(("facades/train/x.png", "/etc/passwd")),
     "a path that leads outside": lambda: archive(("../../x.png", "")),
     "no pictures": lambda: archive(count=0),
+    "a picture cut short": lambda: archive(cut=60),
 }
 
 

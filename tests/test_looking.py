@@ -94,7 +94,19 @@ def test_unreadable_and_unused_files_are_named(mine, call_main, tmp_path):
     for path in (mine / "val").iterdir():
         path.write_text("no picture")
     done = call_main(LOOK, "--dataset", "mine")
-    assert done.returncode == 2 and "no readable picture in val" in done.stderr
+    assert done.returncode == 2 and "all of val is unusable: mine/val/6.png (not" in done.stderr
+
+
+@pytest.mark.parametrize("number", [0, 15])
+def test_a_half_without_colours(number, mine, call_main):
+    """Broken if blank halves, or class numbers that look black, are only numbers in a table."""
+    for path in mine.glob("*/*.png"):
+        image = Image.open(path).copy()
+        image.paste((number,) * 3, (64, 0, 96, 64))
+        image.paste("black", (96, 0, 128, 64))
+        save(image, path)
+    said = call_main(LOOK, "--dataset", "mine").stderr
+    assert "target 1: is a half blank, or of class numbers? See --labels of stage 7" in said
 
 
 def test_frames_of_a_clip(mine, call_main):
@@ -172,6 +184,16 @@ def test_nothing_is_rewritten_unless_asked(read, tmp_path):
     sheet, _, said = read(path, "sketch", invert=True)
     assert not said and float(tf.reduce_mean(sheet)) > 0.5
     assert not read(path, "picture")[2], "a run on photographs knows dark ones"
+    white = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
+    numbers = Image.linear_gradient("L").point(lambda value: value // 64)
+    for image, kind in ((white, "sketch"), (numbers, "picture")):
+        assert "blank: class numbers, or white" in read(save(image, tmp_path / "b.png"), kind)[2]
+
+
+def test_pairs_are_no_drawings(run, few_pairs, call_main):
+    """Broken if a pair of the dataset is coloured as one picture, both halves, without a word."""
+    done = call_main(COLOUR, "--run", "run", "--colour", few_pairs / "val", "--out", "out")
+    assert "a pair of the run's data, both halves as one: cut out one half (2)" in done.stderr
 
 
 def test_photographs_of_drawings_are_cleaned_when_asked(read, tmp_path):
@@ -216,6 +238,17 @@ def test_label_maps_take_the_colours_of_the_run(read, tmp_path):
     assert "no colour of the run's label maps" in read(green, "labels", **labels)[2]
     with pytest.raises(common.UnreadableError, match="classes that the run was not trained on: 9"):
         read(save(Image.new("L", (64, 64), 9), tmp_path / "nine.png"), "labels", **labels)
+
+
+def test_label_maps_saved_as_jpeg(read, tmp_path):
+    """Broken if a map's soft edges stay, where stage 7 gave each pixel the nearest colour."""
+    image = Image.new("RGB", (256, 256), "red")
+    ImageDraw.Draw(image).ellipse((50, 50, 200, 200), "blue")
+    path = save(image, tmp_path / "map.jpg", quality=90)
+    labels = {"colours": [["#ff0000", ""], ["#0000ff", ""]]}
+    for exact in (True, False):
+        pixels = tf.reshape(read(path, "labels", exact=exact, **labels)[0], [-1])
+        assert (len(tf.unique(pixels).y) == 2) == exact
 
 
 @pytest.fixture
