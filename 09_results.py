@@ -152,10 +152,8 @@ def animate(folder, path):
 def main(argv=None):
     parser = common.parser_of(__doc__, "--out --best", out="runs/09_results")
     add, run = parser.add_argument, Path("runs", "05_pix2pix")
-    help_text = f"trained runs of stage 5 ({run})"
-    add("runs", type=Path, nargs="*", default=[run], metavar="RUN", help=help_text)
-    help_text = "pairs to show (those the first run was trained with)"
-    add("--dataset", metavar="NAME|DIR", help=help_text)
+    add("runs", type=Path, nargs="*", default=[run], metavar="RUN", help=f"of stage 5 ({run})")
+    add("--dataset", metavar="NAME|DIR", help="pairs to show (those of the first run)")
     add("--split", default="val", choices=["train", "val", "test"], help="which split (val)")
     add("--animate", action="store_true", help="write samples.png, the first run's samples moving")
     args = parser.parse_args(argv)
