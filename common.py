@@ -402,7 +402,7 @@ def train(
         tf.errors.InvalidArgumentError: a batch cannot be made; a checkpoint has been saved.
     """
     checkpoints = Checkpoints(run, model.state())
-    losses_table, metrics_table = checkpoints.tables
+    losses_table, metrics_table = checkpoints.tables.values()
     step, last_step = checkpoints.restore(), args.epochs * steps_per_epoch
     if 0 < step < last_step:
         print(f"{run} continues after step {step} ({step / steps_per_epoch:.2f} epochs).")
@@ -411,7 +411,7 @@ def train(
         cure = f"Pass --epochs {epochs + 1} or more to continue."
         print(f"{run} is complete ({epochs} epochs). {cure}")
         if is_chief():  # write its results once more
-            finish_run(run, model, *checkpoints.tables)
+            finish_run(run, model, losses_table, metrics_table)
     take_steps = make_train_function(model, batches(first_step=step, last_step=last_step))
     validate = tf.function(model.test_step)
     row_every = max(10, steps_at_once)
@@ -445,7 +445,7 @@ def train(
                     metrics_table.append({"epoch": epoch} | scored | dict(baseline))
                 bar.update(steps_per_epoch, scored.items(), finalize=True)
                 draw(run / "samples" / f"epoch_{epoch:04d}.png")
-                finish_run(run, model, *checkpoints.tables)
+                finish_run(run, model, losses_table, metrics_table)
             checkpoints.save(step)  # last, so that a saved epoch is a complete epoch
             leave_if_asked(signals, step)
 
@@ -837,9 +837,8 @@ class Checkpoints:
         self.run, self.folder, self.variables = run, run / "saved", variables
         self.saved_at = time.monotonic()
         self.step = tf.Variable(0, dtype=tf.int64)
-        self.tables = Table(run / "losses.csv"), Table(run / "metrics.csv")
-        tables = {"losses": self.tables[0], "metrics": self.tables[1]}
-        self.checkpoint = tf.train.Checkpoint(step=self.step, variables=variables, **tables)
+        self.tables = {name: Table(run / f"{name}.csv") for name in ("losses", "metrics")}
+        self.checkpoint = tf.train.Checkpoint(step=self.step, variables=variables, **self.tables)
 
     def names(self):
         """Returns the folders' names, the oldest first."""
@@ -884,7 +883,7 @@ class Checkpoints:
             except Exception as error:  # TensorFlow reports damage in many ways
                 warn(f"{path} is damaged ({type(error).__name__}); trying the one before")
                 continue
-            for table in self.tables if is_chief() else ():
+            for table in self.tables.values() if is_chief() else ():
                 table.write()
             return int(self.step.read_value())
         if self.names() or (self.run / "losses.csv").exists():
