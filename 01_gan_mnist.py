@@ -102,7 +102,7 @@ class GAN(AdversarialModel):
 
 
 def main(argv=None):
-    parser = common.trainer_arguments(__doc__, epochs=10, batch_size=128, out="01_gan_mnist")
+    parser = common.parser_of(__doc__, common.TRAINER, out="runs/01_gan_mnist", batch_size=128)
     args = parser.parse_args(argv)
     common.set_devices(args)
     digits, labels = common.load_mnist()

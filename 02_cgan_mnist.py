@@ -30,13 +30,7 @@ column), losses.csv, losses.png, samples/, the weights. Takes 2 to 4 minutes on 
 import argparse
 
 import common
-from common import (
-    AdversarialModel,
-    adversarial_loss,
-    discriminator_losses,
-    generator_loss,
-    minimise,
-)
+from common import AdversarialModel, discriminator_losses, generator_loss, minimise
 
 import keras
 import tensorflow as tf
@@ -133,7 +127,7 @@ class ConditionalGAN(AdversarialModel):
                 # Rolling the one-hot label by 1 to 9 places gives any label but the right one.
                 turn = keras.random.randint((), 1, LABELS, seed=self.random)
                 wrong_logits = self.discriminator(real, tf.roll(label, turn, axis=1), training=True)
-                losses["d_wrong"] = adversarial_loss(wrong_logits, real=False)
+                losses["d_wrong"] = common.adversarial_loss(wrong_logits, real=False)
                 d_loss += losses["d_wrong"]
 
         # Generator: minimise -log D(G(z|y)|y).
@@ -155,29 +149,22 @@ def draw_digits(path, generator, digits, seed):
 
 def draw_one_digit(args):
     """Draws digits of one label with the weights of a finished run."""
-    weights = args.out / "generator.weights.h5"
-    if not weights.exists():
-        raise common.UserError(f"{args.out}: no finished run here; train one without --digit")
     common.read_options(args.out, "cgan")
     model = ConditionalGAN()
-    common.load_weights(model.generator, weights)
+    common.load_weights(model.generator, args.out / "generator.weights.h5")
     path = args.out / f"digit_{args.digit}.png"
     draw_digits(path, model.generator, [args.digit], args.seed)
     print(path)
 
 
 def main(argv=None):
-    parser = common.trainer_arguments(__doc__, epochs=10, batch_size=128, out="02_cgan_mnist")
+    parser = common.parser_of(__doc__, common.TRAINER, out="runs/02_cgan_mnist", batch_size=128)
     add = parser.add_argument
-    help_text = "no training: draw this digit"
-    add("--digit", type=common.number(0, 9, int), metavar="0..9", help=help_text)
-    help_text = "learning rate of both optimisers (5e-4)"
-    add("--learning-rate", type=common.number(0, 1), default=5e-4, help=help_text)
-    help_text = "beta_1 of both optimisers (0.5)"
-    add("--beta-1", type=common.number(0, 0.999), default=0.5, help=help_text)
-    help_text = "show the discriminator real digits under wrong labels (yes)"
+    add("--digit", type=common.number(0, 9, int), metavar="0..9", help="draw it; no training")
+    add("--learning-rate", type=common.number(0, 1), default=5e-4, help="of both Adams (5e-4)")
+    add("--beta-1", type=common.number(0, 0.999), default=0.5, help="of both Adams (0.5)")
     yes_or_no = argparse.BooleanOptionalAction
-    add("--wrong-labels", action=yes_or_no, default=True, help=help_text)
+    add("--wrong-labels", action=yes_or_no, default=True, help="show wrong labels, too (yes)")
     args = parser.parse_args(argv)
     if args.digit is not None:
         draw_one_digit(args)

@@ -179,12 +179,9 @@ def draw_histograms(path, pairs):
 
 
 def main(argv=None):
-    parser, out = common.parser_of(__doc__), Path("runs/03_pix2pix_data")
-    common.pair_arguments(parser)
-    add, seeds = parser.add_argument, common.number(0, 2**31 - 1, int)
-    add("--out", type=Path, default=out, metavar="DIR", help=f"folder of the figures ({out})")
-    add("--seed", type=seeds, default=0, help="seed of the random draws (0)")
-    args = parser.parse_args(argv)
+    flags = "--out --seed --dataset --direction --size"
+    args = common.parser_of(__doc__, flags, out="runs/03_pix2pix_data").parse_args(argv)
+
     about, left_out, out = common.describe_dataset(args.dataset), common.LeftOut(), args.out
     direction = args.direction or about["direction"]
     labels = about.get("condition") == "labels" and direction == about["direction"]

@@ -27,7 +27,6 @@ on 2 cores.
 """
 
 from functools import partial
-from pathlib import Path
 
 import common
 from common import EncodeBlock, EncoderDecoder, PatchGAN, UNet, generate, minimise
@@ -227,12 +226,9 @@ def draw_patches(path, discriminator, generator, sketch, real):
 
 
 def main(argv=None):
-    parser, folder = common.parser_of(__doc__), Path("runs/04_pix2pix_models")
-    help_text = f"folder of the figures ({folder})"
-    parser.add_argument("--out", type=Path, default=folder, metavar="DIR", help=help_text)
+    parser = common.parser_of(__doc__, "--out --filters", out="runs/04_pix2pix_models")
     help_text, steps = "steps of each generator (100)", common.number(1, 10**6, int)
     parser.add_argument("--steps", type=steps, default=100, metavar="N", help=help_text)
-    common.add_filters(parser)
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     paths = common.find_pairs("emoji")

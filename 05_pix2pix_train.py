@@ -23,7 +23,6 @@ from pathlib import Path
 import common
 from common import AdversarialModel, PatchGAN, discriminator_losses, generator_loss, minimise
 
-import keras
 import tensorflow as tf
 
 # Of both networks (section 3.3). The paper also halves the discriminator's loss to slow it down;
@@ -89,37 +88,30 @@ class Pix2Pix(AdversarialModel):
         return common.scores(common.generate(self.generator, condition), real)
 
 
-def load_networks(run, args):
-    """Reads the networks of an earlier run of stage 5, to start another one from.
+def load_networks(model, run, args):
+    """Reads the networks of an earlier run of stage 5, to start from; returns their names.
 
     A run of L1 alone gives its generator only: its discriminator has learned nothing. The size
-    may differ.
-
-    Returns:
-        {"generator": weights, "discriminator": weights}, lists of tensors.
-
-    Raises:
-        UserError: there is no such run, or its networks are damaged or of another architecture.
+    may differ. Raises UserError if there is no such run, or its networks are damaged or of
+    another architecture.
     """
     if run.resolve() == args.out.resolve():
         raise common.UserError(f"--start-from {run}: give the new run another --out")
-    flags = common.read_run(run)[0]["flags"]
+    flags = common.read_options(run)["flags"]
     for name in ("filters", "norm", "generator"):
         if flags[f"--{name}"] != vars(args)[name]:
             cure = f"give --{name} {flags[f'--{name}']}"
             raise common.UserError(f"--start-from {run}: has other networks; {cure}")
-    model = Pix2Pix(filters=args.filters, norm=args.norm, generator=args.generator)
     names = ["generator", "discriminator"] if "cgan" in flags["--loss"] else ["generator"]
     for name in names:
         common.load_weights(getattr(model, name), run / f"{name}.weights.h5")
-    return {name: [v.value.read_value() for v in getattr(model, name).weights] for name in names}
+    return names
 
 
 def parse_flags(argv):
     """Returns the parsed flags."""
-    parser = common.trainer_arguments(__doc__, epochs=10, batch_size=1, out="05_pix2pix")
-    common.pair_arguments(parser)
-    common.add_filters(parser)
+    flags = f"{common.TRAINER} --dataset --direction --size --filters"
+    parser = common.parser_of(__doc__, flags, out="runs/05_pix2pix", batch_size=1)
     add = parser.add_argument
     help_text = "the generator's loss (l1+cgan)"
     add("--loss", choices=["l1+cgan", "cgan", "l1"], default="l1+cgan", help=help_text)
@@ -195,16 +187,12 @@ def main(argv=None):
         condition["range"] = about["ranges"][side]
     data = {"train": len(train), "val": len(val), "condition": condition}
     form = {"size": args.size, "labels": kind == "labels"}
-    going_on = (args.out / "saved").exists() and not args.fresh
-    earlier = load_networks(args.start_from, args) if args.start_from and not going_on else {}
-    keras.backend.clear_session()  # a resumed run gives its layers the same automatic names
-    run = common.start_run(args, "pix2pix", data, train + val)
 
     # The game: generator and PatchGAN, an optimiser each, batches of augmented pairs.
     model = Pix2Pix(args.loss, args.lambda_l1, args.generator, args.filters, args.norm)
-    for name, weights in earlier.items():
-        for variable, value in zip(getattr(model, name).weights, weights):
-            variable.assign(value)
+    if args.start_from and (args.fresh or not (args.out / "saved").exists()):  # else it goes on
+        load_networks(model, args.start_from, args)
+    run = common.start_run(args, "pix2pix", data, train + val)
     model.set_optimizers(common.adam(LEARNING_RATE, BETA_1), common.adam(LEARNING_RATE, BETA_1))
 
     def batches(**steps):
@@ -240,7 +228,7 @@ def write_validation(folder, model, paths, pairs):
     for path, (condition, real) in zip(paths, pairs):
         pictures = {"condition": condition, "generated": colour(condition), "real": real}
         for name, picture in pictures.items():
-            common.write_picture(folder / name / f"{Path(path).name}.png", picture)
+            common.to_image(picture).save(folder / name / f"{Path(path).name}.png")
 
 
 def print_results(run, last, kind):

@@ -32,7 +32,6 @@ import common
 from common import generate, resize, validation_pairs
 
 import tensorflow as tf
-from PIL import Image
 
 BRUSH = 7.0  # width of a stroke in pixels of 256, where the run has no lines to measure
 WEB = common.HERE / "web"
@@ -49,7 +48,7 @@ def describe(run):
     "colours" (of label maps), "run" and more, measured or read in options.json; and validation
     pairs, (condition, real), EXAMPLES at most: none if the dataset is gone.
     """
-    options, _ = common.read_run(run)
+    options = common.read_options(run)
     flags, conditions = options["flags"], options["data"]["condition"]
     size, kind = tuple(flags["--size"]), conditions["kind"]
     brush = BRUSH * math.sqrt(size[0] * size[1]) / 256
@@ -89,18 +88,12 @@ def main_colours(conditions):
     """
     counts, colours = Counter(), []
     for condition in conditions:
-        counts.update({c: n for n, c in to_image(condition).getcolors(2**24)})
+        counts.update({c: n for n, c in common.to_image(condition).getcolors(2**24)})
     for colour, count in counts.most_common(1000):
         far = all(max(abs(a - b) for a, b in zip(colour, other)) >= 48 for other in colours)
         if far and count > 1e-3 * counts.total():
             colours.append(colour)
     return [[f"#{bytes(colour).hex()}", ""] for colour in colours]
-
-
-def to_image(picture):
-    """Returns (1, height, width, 3) in [-1, 1] as a Pillow image."""
-    pixels = common.to_uint8(picture)
-    return Image.frombytes("RGB", tuple(pixels.shape[1::-1]), memoryview(pixels))
 
 
 def read_condition(path, conditions, args, left_out):
@@ -196,7 +189,7 @@ def colour_files(args):
             continue
         if pairs & {*path.resolve().parents}:
             left_out.remark(path, "a pair of the run's data, both halves as one: cut out one half")
-        image = to_image(colour(forward, sheet))
+        image = common.to_image(colour(forward, sheet))
         scales = image.width / size[0], image.height / size[1]
         scale = min(max(scales), 16 * min(scales))  # one side grows, to the file's proportions
         image = image.resize([max(1, round(scale * side)) for side in size])
@@ -253,7 +246,7 @@ def clean_photograph(picture, size, pen):
 def to_url(picture, kind):
     """Returns (1, height, width, 3) in [-1, 1] as a data: URL of a "png" or "jpeg" file."""
     file = io.BytesIO()
-    to_image(picture).save(file, kind, quality=90)  # of a "jpeg"
+    common.to_image(picture).save(file, kind, quality=90)  # of a "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
@@ -321,12 +314,11 @@ def write_page(args):
 
 
 def main(argv=None):
-    parser, out = common.parser_of(__doc__), Path("runs/06_sketch_pad")
+    parser, out = common.parser_of(__doc__, "--best"), Path("runs/06_sketch_pad")
     add, run = parser.add_argument, Path("runs/05_pix2pix")
     add("--run", type=Path, nargs="+", default=[run], metavar="DIR", help=f"trained runs ({run})")
     add("--out", type=common.out_folder, default=out, metavar="DIR|HTML", help=f"to write ({out})")
     add("--precision", choices=[*ALLOWED], default="int8", help="of the page's weights (int8)")
-    add("--best", action="store_true", help="take the epoch of the lowest L1, not the last")
     add("--no-browser", action="store_true", help="write the page, and open nothing")
     add("--colour", type=Path, nargs="+", metavar="FILE", help="files and folders to colour")
     only = {

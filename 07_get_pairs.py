@@ -505,7 +505,7 @@ def make_dataset(args, out):
 
 def parse_flags(argv):
     """Returns the parsed flags."""
-    parser, path = common.parser_of(__doc__), {"type": Path}
+    parser, path = common.parser_of(__doc__, "--size"), {"type": Path}
     add = parser.add_mutually_exclusive_group(required=True).add_argument
     add("--download", choices=[*common.PAPER], help="a dataset of the paper")
     add("--pair", nargs="+", metavar="PATTERN", help="folders, or patterns in quotes", **path)
@@ -518,7 +518,6 @@ def parse_flags(argv):
     add("--labels", help="the conditions are label maps; CSV: class,colour,name", **options)
     add("--val-share", type=common.number(0, 1), help="share of the pairs for val/ (0.2)")
     add("--seed", type=seeds, help="random seed of the choice for val/ (0)")
-    common.add_size(parser, "size of training, to keep enough pixels for it (256x256)")
     args = parser.parse_args(argv)
     count, own = len(args.pair or []), args.pair or args.edges
     chosen = (args.val_share, args.seed) != (None, None)

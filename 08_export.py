@@ -29,7 +29,7 @@ import shutil
 from pathlib import Path
 
 import common
-from common import SIGNATURE, difference, generate, run_tflite, to_module, to_tflite
+from common import difference, generate, run_tflite, to_module, to_tflite
 
 import tensorflow as tf
 
@@ -65,10 +65,10 @@ def write_files(generator, size, precision, folder):
     """
     saved, any_number = str(folder / "saved_model"), to_module(generator, size, batch=None)
     with common.filtering_logs():
-        tf.saved_model.save(any_number, saved, signatures={SIGNATURE: any_number.call})
+        tf.saved_model.save(any_number, saved, signatures=any_number.call)
     (folder / "generator.tflite").write_bytes(to_tflite(to_module(generator, size), precision))
     return {
-        "SavedModel": tf.saved_model.load(saved).signatures[SIGNATURE],
+        "SavedModel": tf.saved_model.load(saved).signatures["serving_default"],
         "TFLite": run_tflite((folder / "generator.tflite").read_bytes()),
     }
 
@@ -104,14 +104,10 @@ def export(generator, size, precision, folder):
 
 
 def main(argv=None):
-    parser, run, out = common.parser_of(__doc__), Path("runs/05_pix2pix"), Path("runs/08_export")
-    add = parser.add_argument
+    parser = common.parser_of(__doc__, "--out --best", out="runs/08_export")
+    add, run = parser.add_argument, Path("runs/05_pix2pix")
     add("--run", type=Path, default=run, metavar="DIR", help=f"a trained run ({run})")
-    add("--best", action="store_true", help="take the epoch of the lowest L1, not the last")
-    help_text = f"folder to write ({out})"
-    add("--out", type=common.out_folder, default=out, metavar="DIR", help=help_text)
-    help_text = "of the TFLite file's weights (float32)"
-    add("--precision", choices=list(ALLOWED), default="float32", help=help_text)
+    add("--precision", choices=[*ALLOWED], default="float32", help="of the TFLite file (float32)")
     add("--force", action="store_true", help="replace an earlier export in the folder")
     args = parser.parse_args(argv)
 

@@ -97,7 +97,7 @@ def colour_pairs(generators, pairs, names, folder):
         drawn = {"condition": condition} | {key: draw(condition) for key, draw in colour.items()}
         for kind, picture in (drawn | {"real": real}).items():
             (folder / kind).mkdir(parents=True, exist_ok=True)
-            common.write_picture(folder / kind / f"{name}.png", picture)
+            common.to_image(picture).save(folder / kind / f"{name}.png")
         scored = {kind: scores(picture, real) for kind, picture in drawn.items()}
         table.append({kind: {k: float(v) for k, v in row.items()} for kind, row in scored.items()})
     return table
@@ -151,19 +151,14 @@ def animate(folder, path):
 
 
 def main(argv=None):
-    parser, out = common.parser_of(__doc__), Path("runs", "09_results")
+    parser = common.parser_of(__doc__, "--out --best", out="runs/09_results")
     add, run = parser.add_argument, Path("runs", "05_pix2pix")
-    help_text = f"trained runs of stage 5 ({run})"
-    add("runs", type=Path, nargs="*", default=[run], metavar="RUN", help=help_text)
-    help_text = f"folder of the page ({out})"
-    add("--out", type=common.out_folder, default=out, metavar="DIR", help=help_text)
-    help_text = "pairs to show (those the first run was trained with)"
-    add("--dataset", metavar="NAME|DIR", help=help_text)
+    add("runs", type=Path, nargs="*", default=[run], metavar="RUN", help=f"of stage 5 ({run})")
+    add("--dataset", metavar="NAME|DIR", help="pairs to show (those of the first run)")
     add("--split", default="val", choices=["train", "val", "test"], help="which split (val)")
-    add("--best", action="store_true", help="take the epoch of the lowest L1, not the last")
     add("--animate", action="store_true", help="write samples.png, the first run's samples moving")
     args = parser.parse_args(argv)
-    runs, options = args.runs, [common.read_run(run)[0] for run in args.runs]
+    runs, options = args.runs, [common.read_options(run) for run in args.runs]
     refuse_other_data(runs, options, args.dataset)
     named = {f"run_{n}": name for n, name in enumerate(name_runs(runs, options), start=1)}
     generators = {key: common.load_generator(run, args.best)[0] for key, run in zip(named, runs)}

@@ -12,7 +12,6 @@ The lesson:                                         The machinery, not needed to
 import argparse
 import contextlib
 import ctypes
-import errno
 import hashlib
 import json
 import math
@@ -77,8 +76,6 @@ try:
         tf.config.list_physical_devices()  # looks for a GPU, and writes notes about it
 except ModuleNotFoundError as error:
     sys.exit(f"{error.name} is not installed. Run: {INSTALL}")
-if keras.backend.backend() != "tensorflow":  # a notebook may have imported Keras before
-    sys.exit(f"Keras runs on {keras.backend.backend()}; restart Python to use TensorFlow")
 keras.config.set_image_data_format("channels_last")  # whatever ~/.keras/keras.json says
 keras.config.set_floatx("float32")
 
@@ -405,7 +402,7 @@ def train(
         tf.errors.InvalidArgumentError: a batch cannot be made; a checkpoint has been saved.
     """
     checkpoints = Checkpoints(run, model.state())
-    losses_table, metrics_table = checkpoints.tables
+    losses_table, metrics_table = checkpoints.tables.values()
     step, last_step = checkpoints.restore(), args.epochs * steps_per_epoch
     if 0 < step < last_step:
         print(f"{run} continues after step {step} ({step / steps_per_epoch:.2f} epochs).")
@@ -414,7 +411,7 @@ def train(
         cure = f"Pass --epochs {epochs + 1} or more to continue."
         print(f"{run} is complete ({epochs} epochs). {cure}")
         if is_chief():  # write its results once more
-            finish_run(run, model, *checkpoints.tables)
+            finish_run(run, model, losses_table, metrics_table)
     take_steps = make_train_function(model, batches(first_step=step, last_step=last_step))
     validate = tf.function(model.test_step)
     row_every = max(10, steps_at_once)
@@ -448,7 +445,7 @@ def train(
                     metrics_table.append({"epoch": epoch} | scored | dict(baseline))
                 bar.update(steps_per_epoch, scored.items(), finalize=True)
                 draw(run / "samples" / f"epoch_{epoch:04d}.png")
-                finish_run(run, model, *checkpoints.tables)
+                finish_run(run, model, losses_table, metrics_table)
             checkpoints.save(step)  # last, so that a saved epoch is a complete epoch
             leave_if_asked(signals, step)
 
@@ -473,18 +470,16 @@ def make_train_function(model, batches):
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     data = iter(strategy.experimental_distribute_dataset(batches.with_options(options)))
 
-    def take_step(batch):
+    @tf.function
+    def one_step(batch):
         losses = strategy.run(model.train_step, [batch])
         return {name: strategy.reduce("MEAN", losses[name], axis=None) for name in sorted(losses)}
 
-    one_step = tf.function(take_step)  # its own function: to trace two steps takes seconds
-
     @tf.function
     def several_steps(count):
-        losses = take_step(next(data))
         for _ in tf.range(count - 1):
-            losses = take_step(next(data))
-        return losses
+            one_step(next(data))
+        return one_step(next(data))
 
     def take_steps(count):  # a batch that cannot be made fails here, before the step draws noise
         losses = one_step(next(data)) if count == 1 else several_steps(tf.constant(count))
@@ -649,21 +644,19 @@ def course_augment(stack, seed, size=IMAGE_SIZE, labels=False):
     pictures are turned. Arguments and result as for `jitter`.
     """
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
-
-    def chance(seed):
-        return tf.random.stateless_uniform((), seed) < 0.5
-
     stack = resize(stack, size, labels)
     border = [[side * 30 // 256] * 2 for side in size] + [[0, 0]]
     white = tf.pad(stack, border, constant_values=1.0)
-    stack = tf.where(chance(seeds[0]), tf.pad(stack, border, "REFLECT"), white)
+    reflected = tf.random.stateless_uniform((), seeds[0]) < 0.5
+    stack = tf.where(reflected, tf.pad(stack, border, "REFLECT"), white)
     stack = tf.image.stateless_random_crop(stack, (*size, stack.shape[-1]), seeds[1])
     stack = tf.image.stateless_random_flip_left_right(stack, seeds[2])
     stack = tf.image.stateless_random_flip_up_down(stack, seeds[3])
     if size[0] != size[1]:
         return stack
     turns = tf.random.stateless_uniform((), seeds[4], minval=1, maxval=4, dtype=tf.int32)
-    return tf.image.rot90(stack, tf.where(chance(seeds[5]), turns, 0))
+    turned = tf.random.stateless_uniform((), seeds[5]) < 0.5
+    return tf.image.rot90(stack, tf.where(turned, turns, 0))
 
 
 AUGMENTATIONS = {
@@ -707,8 +700,8 @@ def validation_pairs(paths, direction, *, size=IMAGE_SIZE, labels=False):
 # *****************************************************************************
 
 # === 7. Faster layers =======================================================
-# They make a Pix2Pix step a third faster on a CPU. Where a layer has other settings than the
-# paper's, or runs on a GPU, Keras' own code computes it.
+# They make a Pix2Pix step a third faster on a CPU. On a GPU, and for kernels, strides and padding
+# that are not the paper's, Keras' own code computes them.
 
 
 class CompiledAdam(keras.optimizers.Adam):
@@ -728,9 +721,7 @@ class BatchNorm(layers.BatchNormalization):
     """Keras' batchnorm; its training pass is one fused kernel instead of a dozen operations."""
 
     def call(self, x, training=None):
-        channels_last = x.shape.rank == 4 and self.axis in {-1, 3}
-        usual = self.trainable and self.scale and self.center and not self.synchronized
-        if not (training and channels_last and usual):
+        if not (training and self.trainable):
             return super().call(x, training=training)
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=x, scale=self.gamma, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon
@@ -752,10 +743,11 @@ class Conv2D(layers.Conv2D):
     fast = True  # an export asks for Keras' own form
 
     def convolution_op(self, x, kernel):
-        batch, height, width, _ = x.shape
-        if not few_pixels(self, x, 4 * self.filters) or height % 2 or width % 2 or self.groups > 1:
+        if not few_pixels(self, x, 4 * self.filters):
             return super().convolution_op(x, kernel)
-        y = to_patches(x) @ tf.reshape(kernel, (-1, self.filters))
+        batch, height, width, channels = x.shape
+        patches = tf.image.extract_patches(x, [1, 4, 4, 1], [1, 2, 2, 1], [1, 1, 1, 1], "SAME")
+        y = tf.reshape(patches, (-1, 16 * channels)) @ tf.reshape(kernel, (-1, self.filters))
         return tf.reshape(y, (batch, height // 2, width // 2, self.filters))
 
 
@@ -767,7 +759,7 @@ class Conv2DTranspose(layers.Conv2DTranspose):
     def call(self, x):
         batch, height, width, channels = x.shape
         plain = self.activation is keras.activations.linear and not self.use_bias
-        if not few_pixels(self, x, channels) or not plain or self.output_padding is not None:
+        if not (few_pixels(self, x, channels) and plain):
             return super().call(x)
         kernel = tf.reshape(self.kernel, (-1, channels))  # (16 filters, channels)
         patches = tf.matmul(tf.reshape(x, (-1, channels)), kernel, transpose_b=True)
@@ -776,16 +768,9 @@ class Conv2DTranspose(layers.Conv2DTranspose):
 
 def few_pixels(layer, x, limit):
     """Returns whether the fast form applies: a CPU, the paper's settings, few enough pixels."""
-    settings = layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate
-    usual = settings == ((4, 4), (2, 2), "same", (1, 1)) and layer.data_format == "channels_last"
-    covered = usual and layer.fast and None not in x.shape
-    return covered and not on_gpu() and math.prod(x.shape[:-1]) <= limit
-
-
-def to_patches(x):
-    """Returns a map's 4x4 patches, 2 pixels apart: (B, H, W, C) -> (B H/2 W/2, 16 C)."""
-    patches = tf.image.extract_patches(x, [1, 4, 4, 1], [1, 2, 2, 1], [1, 1, 1, 1], "SAME")
-    return tf.reshape(patches, (-1, 16 * x.shape[-1]))
+    usual = (layer.kernel_size, layer.strides, layer.padding) == ((4, 4), (2, 2), "same")
+    known = usual and layer.fast and None not in x.shape
+    return known and not on_gpu() and math.prod(x.shape[:-1]) <= limit
 
 
 def from_patches(patches, shape):
@@ -851,9 +836,9 @@ class Checkpoints:
     def __init__(self, run, variables):
         self.run, self.folder, self.variables = run, run / "saved", variables
         self.saved_at = time.monotonic()
-        self.tables = Table(run / "losses.csv"), Table(run / "metrics.csv")
-        tables = {"losses": self.tables[0], "metrics": self.tables[1]}
-        self.checkpoint = tf.train.Checkpoint(variables=variables, **tables)
+        self.step = tf.Variable(0, dtype=tf.int64)
+        self.tables = {name: Table(run / f"{name}.csv") for name in ("losses", "metrics")}
+        self.checkpoint = tf.train.Checkpoint(step=self.step, variables=variables, **self.tables)
 
     def names(self):
         """Returns the folders' names, the oldest first."""
@@ -869,6 +854,7 @@ class Checkpoints:
         refuse_not_finite({"a weight": 0.0 if finite else math.nan}, step, self)
         temporary, folder = self.folder / "unfinished", self.folder / f"step_{step:08d}"
         shutil.rmtree(temporary, ignore_errors=True)  # a killed process may have left it
+        self.step.assign(step)
         try:
             with filtering_logs():
                 self.checkpoint.write(str(temporary / "state"))
@@ -897,9 +883,9 @@ class Checkpoints:
             except Exception as error:  # TensorFlow reports damage in many ways
                 warn(f"{path} is damaged ({type(error).__name__}); trying the one before")
                 continue
-            for table in self.tables if is_chief() else ():
+            for table in self.tables.values() if is_chief() else ():
                 table.write()
-            return int(name[5:])
+            return int(self.step.read_value())
         if self.names() or (self.run / "losses.csv").exists():
             raise UserError(f"{self.folder}: no whole checkpoint. Add --fresh to start over")
         self.save(0)  # from here on, a run without a checkpoint is damaged
@@ -909,20 +895,20 @@ class Checkpoints:
 def save_weights(network, path):
     """Writes a network's weights; an earlier file is replaced once the new one is complete."""
     if shutil.disk_usage(path.parent).free < 5 * network.count_params():
-        raise OSError(errno.ENOSPC, "No space left on device")  # HDF5 would crash
+        raise OSError("No space left on device")  # HDF5 would crash
     with replacing(path) as temporary:
         network.save_weights(temporary)
 
 
 def load_weights(network, path):
-    """Reads what `save_weights` wrote; raises UserError if it is damaged or does not fit."""
+    """Reads what `save_weights` wrote; raises UserError if there is none, or it does not fit."""
     try:
         network.load_weights(path)
     except NO_MEMORY:
         raise  # the file itself may be sound
     except Exception as error:  # HDF5 and Keras report damage in many ways
-        cure = "Rerun the training command to write it again"
-        raise UserError(f"{path}: damaged, or of another architecture. {cure}") from error
+        cure = "Rerun the training command, which writes it after each epoch"
+        raise UserError(f"{path}: missing, damaged or of another network. {cure}") from error
 
 
 def refuse_not_finite(losses, step, checkpoints):
@@ -949,9 +935,6 @@ def replacing(path):
         yield temporary
         flush_to_disk(temporary)
         temporary.replace(path)
-    except OSError as error:
-        error.filename = error.filename and str(path)
-        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -960,7 +943,7 @@ def replacing(path):
 
 
 def set_devices(args):
-    """Sets up the devices of --devices, or the machines of TF_CONFIG, and prints what they are.
+    """Sets up --devices, or the machines of TF_CONFIG, and prints what they are; sets the seed.
 
     Each replica, one a device, takes its share of every batch; gradients are averaged. Batchnorm
     sees the replica's own pictures, and the first replica's moving averages count. Without a
@@ -978,8 +961,8 @@ def set_devices(args):
             json.loads(cluster)["cluster"]["worker"]  # without it TensorFlow would train alone
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
-            problem = " ".join(f"{type(error).__name__} {error}".split())
-            raise UserError(f"TF_CONFIG: not a cluster of TensorFlow's ({problem})") from error
+            problem = f"not a cluster of TensorFlow's ({type(error).__name__} {error})"
+            raise UserError(f"TF_CONFIG: {problem}") from error
         signal.signal(signal.SIGTERM, handler)  # TensorFlow has replaced it
     elif args.devices > 1:
         if not gpus:
@@ -996,6 +979,9 @@ def set_devices(args):
         raise UserError("--precision mixed_float16: one device only; use mixed_bfloat16")
     if not is_chief():  # who alone is heard
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    tune_processor()
+    keras.config.set_dtype_policy(args.precision)
+    keras.utils.set_random_seed(args.seed)
     print(f"on {args.devices} GPU" if gpus else f"on {os.cpu_count()} CPU cores", flush=True)
 
 
@@ -1007,9 +993,8 @@ def is_chief():
 def leave_unless_chief():
     """Waits for every process in TF_CONFIG, then exits in all but the chief."""
     strategy = tf.distribute.get_strategy()
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        one = tf.function(lambda: strategy.run(lambda: tf.ones(())))
-        strategy.reduce("SUM", one(), axis=None)
+    one = tf.function(lambda: strategy.run(tf.ones, [()]))
+    strategy.reduce("SUM", one(), axis=None)
     if not is_chief():
         print("Worker finished; results are on the chief.", file=sys.stderr)
         sys.exit()
@@ -1039,44 +1024,35 @@ def tune_processor():
 # === 10. The run's folder, and exports ======================================
 
 FORMAT = 3  # of a run's folder
+TRAINERS = {"gan": "01_gan_mnist.py", "cgan": "02_cgan_mnist.py", "pix2pix": "05_pix2pix_train.py"}
 FREE_FLAGS = {"--out", "--fresh", "--devices", "--epochs"}  # these may change when a run goes on
 
 
 def start_run(args, stage, data, files):
-    """Opens the folder `args.out`, new or to go on with; sets seed and precision.
+    """Opens the folder `args.out`, new or to go on with, locks it, and writes options.json.
 
     The flags, the stage ("gan", "cgan" or "pix2pix") and `data`, a dict of names and counts, are
     kept in it. A run goes on with `files` of the same names. Raises UserError if the folder
     holds anything else, other flags or data, or is in use.
     """
+    run, options_file = args.out, args.out / "options.json"
+    if not is_chief():
+        return run
     names = "\n".join("/".join(Path(file).parts[-2:]) for file in files)
     data["files"] = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
     data["bytes"] = sum(os.stat(file).st_size for file in files)
     flags = {f"--{name.replace('_', '-')}": value for name, value in vars(args).items()}
     flags = json.loads(json.dumps(flags, default=str))  # as options.json will have them
-    tune_processor()
-    if is_chief():
-        open_run(args.out, args.fresh, stage, flags, data)
-    keras.config.set_dtype_policy(args.precision)
-    keras.utils.set_random_seed(args.seed)
-    return args.out
-
-
-def open_run(run, fresh, stage, flags, data):
-    """Creates or opens the run's folder, locks it, and writes options.json."""
-    options_file = run / "options.json"
     occupied = run.is_file() or run.is_dir() and any(path.name[0] != "." for path in run.iterdir())
     if occupied and not options_file.exists():
         raise UserError(f"--out {run}: exists and is not the folder of a run; give another one")
-    run.mkdir(parents=True, exist_ok=True)
-    held = lock(run)
-    if fresh and options_file.exists():
-        os.close(held)  # Windows renames no folder with an open file in it
+    if args.fresh and options_file.exists():
+        os.close(lock(run))  # nobody works in it; Windows renames no folder with an open file
         earlier = (Path(f"{run}.{number}") for number in range(1, 10**6))
         earlier = run.rename(next(path for path in earlier if not path.exists()))
         print(f"Starting over. The earlier run is now {earlier}")
-        run.mkdir()
-        lock(run)
+    run.mkdir(parents=True, exist_ok=True)
+    lock(run)
     if options_file.exists():
         refuse_changes(run, stage, flags, data)
     versions = {module.__name__: module.__version__ for module in (tf, keras, matplotlib)}
@@ -1085,6 +1061,7 @@ def open_run(run, fresh, stage, flags, data):
     with replacing(options_file) as path:
         path.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
     (run / "samples").mkdir(exist_ok=True)
+    return run
 
 
 def refuse_changes(run, stage, flags, data):
@@ -1121,11 +1098,11 @@ def lock(folder):
     return file
 
 
-def read_options(run, stage):
+def read_options(run, stage="pix2pix"):
     """Returns a run's options.json; raises UserError if it is missing, damaged or another's."""
     file = run / "options.json"
     if not file.exists():
-        command = f"python 05_pix2pix_train.py --epochs 10 --out {run}"
+        command = f"python {TRAINERS[stage]} --epochs 10 --out {run}"
         raise UserError(f"{run}: no trained run here. Train one: {command}")
     try:
         options = json.loads(file.read_text(encoding="utf-8"))
@@ -1138,45 +1115,21 @@ def read_options(run, stage):
     return options
 
 
-def read_run(run):
-    """Returns what a run of stage 5 has written: options.json, and the rows of metrics.csv.
-
-    Raises UserError as `read_options` does, or if metrics.csv is damaged.
-    """
-    options, metrics = read_options(run, "pix2pix"), Table(run / "metrics.csv")
-    try:
-        metrics.text = metrics.path.read_text(encoding="utf-8") if metrics.path.exists() else ""
-        rows = metrics.rows()
-        if rows and not {"epoch", "val_l1", "val_psnr", "val_ssim"} <= rows[0].keys():
-            raise ValueError("columns are missing")
-    except ValueError as error:
-        cure = "Rerun the training command to repair it"
-        raise UserError(f"{metrics.path}: damaged. {cure}") from error
-    return options, rows
-
-
 def load_generator(run, best=False):
     """Loads the generator of a run of stage 5; warns if the run is not finished.
 
     With `best`, the weights are those of the epoch of the lowest validation L1, not the last.
-    Returns the generator, and the run's flags as a dict. Raises UserError as `read_run` does, or
-    if the first epoch is not finished.
+    Returns the generator, and the run's flags as a dict. Raises UserError as `read_options` and
+    `load_weights` do.
     """
-    options, metrics = read_run(run)
-    flags, weights = options["flags"], run / f"{'best' if best else 'generator'}.weights.h5"
-    if not weights.exists():
-        raise UserError(f"{run} has not finished its first epoch; rerun its training command")
-    network = GENERATORS[flags["--generator"]]
-    generator = network(flags["--filters"], flags["--norm"], name="generator")
+    flags = read_options(run)["flags"]
+    generator = GENERATORS[flags["--generator"]](flags["--filters"], flags["--norm"])
     generator(tf.zeros((1, *IMAGE_SIZE, 3)), training=False)  # the first call creates the weights
-    load_weights(generator, weights)
-    done = int(metrics[-1]["epoch"]) if metrics else 0
+    load_weights(generator, run / f"{'best' if best else 'generator'}.weights.h5")
+    done = len((run / "metrics.csv").read_bytes().splitlines()) - 1
     if done < flags["--epochs"]:
         warn(f"{run} is not finished: {done} of {flags['--epochs']} epochs")
     return generator, flags
-
-
-SIGNATURE = "serving_default"  # the name that TensorFlow's own servers look for
 
 
 def to_module(generator, size, batch=1):
@@ -1219,9 +1172,8 @@ def fixed_dropout(layer, index):
 
 def to_tflite(module, precision):
     """Returns a module for one picture as a TFLite file, weights of float32, float16 or int8."""
-    with filtering_logs(), tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures={SIGNATURE: module.call})
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+    with filtering_logs():
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([module.call], module)
         converter.optimizations = [] if precision == "float32" else [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16] if precision == "float16" else []
         return converter.convert()
@@ -1233,7 +1185,7 @@ def run_tflite(data):
         warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
         interpreter = tf.lite.Interpreter(model_content=data)
         interpreter.allocate_tensors()  # prints its notes now
-    return interpreter.get_signature_runner(SIGNATURE)
+    return interpreter.get_signature_runner()
 
 
 def difference(run, conditions, pictures):
@@ -1279,14 +1231,11 @@ def describe_dataset(dataset):
         return {"direction": "AtoB"} | PAPER.get(file.parent.resolve().name, {})
     with contextlib.suppress(ValueError, TypeError, AttributeError):
         about = {"direction": "AtoB"} | json.loads(file.read_text(encoding="utf-8"))
-        colours, ranges = about.get("colours", []), about.get("ranges", {})
-        classes = about.get("classes", [0] * len(colours))
-        sound = [about["direction"] in {"AtoB", "BtoA"}, len(classes) == len(colours)]
+        sound = [about["direction"] in {"AtoB", "BtoA"}]
         sound += [about.get("condition", "sketch") in {"sketch", "labels", "picture"}]
-        sound += [re.fullmatch("#[0-9a-f]{6}", c) and name == f"{name}" for c, name in colours]
-        sound += [isinstance(number, int) for number in classes]
-        sound += [low < high for low, high in ranges.values()]
-        if all(sound) and ranges.keys() <= {"left", "right"}:
+        sound += [re.fullmatch("#[0-9a-f]{6}", colour) for colour, _ in about.get("colours", [])]
+        sound += [low < high for low, high in about.get("ranges", {}).values()]
+        if all(sound):
             return about
     raise UserError(f"{file}: cannot be used: not as stage 7 writes it; fix it, or remove it")
 
@@ -1509,7 +1458,6 @@ def in_threads(function, items):
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 LOST += (tf.errors.DeadlineExceededError, tf.errors.InternalError)  # another process has gone
 FILE_ERRORS = (tf.errors.NotFoundError, tf.errors.PermissionDeniedError)
-FILE_ERRORS += (tf.errors.FailedPreconditionError,)
 
 
 class UserError(Exception):
@@ -1546,13 +1494,14 @@ def explain(error):
     """Returns what the user can do about an error, or None if it is a fault of the code."""
     text = str(error)
     full = "No space left", "Disk quota", "File too large", "not enough space"  # the last: Windows
-    if getattr(error, "errno", None) == errno.ENOSPC or any(words in text for words in full):
+    if any(words in text for words in full):
         return "the disk is full. Make room and run the same command again, without --fresh"
     if isinstance(error, NO_MEMORY):
         return "out of memory. Use a smaller --batch-size, --size or --filters, or close programs"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, (OSError, UserError)):
-        named = getattr(error, "filename", None)
-        return f"{named}: {error.strerror}" if named else text
+        return text
     first_line = re.sub(r"\{\{.*?\}\} ?", "", error.message).strip().partition("\n")[0]
     if isinstance(error, LOST) and "TF_CONFIG" in os.environ:
         cure = "Start all processes by the same command to continue"
@@ -1582,8 +1531,7 @@ def deferring_signals():
         with contextlib.suppress(OSError):  # the terminal may be gone
             os.write(2, b"\nStopping after this step ...\n")
 
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    numbers = [getattr(signal, name) for name in names]
+    numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT)}
     not_ignored = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]  # nohup ignores one
     handlers = {number: signal.signal(number, note) for number in not_ignored}
     try:
@@ -1635,51 +1583,42 @@ def image_size(text):
     return sides[0], sides[-1]
 
 
-def parser_of(docstring):
-    """Returns an argument parser whose help is a script's docstring, as it stands there."""
+TRAINER = "--out --epochs --fresh --batch-size --steps-per-epoch --seed --precision --devices"
+
+
+def parser_of(docstring, flags="", **defaults):
+    """Returns a parser whose help is a script's docstring, with `flags` out of those below.
+
+    `flags` are their names, in one text; `defaults` are as argparse's `set_defaults` takes them.
+    """
     style = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(description=docstring, formatter_class=style)
+    parser = argparse.ArgumentParser(description=docstring, formatter_class=style)
+    whole, seeds = number(1, 10**6, int), number(0, 2**31 - 1, int)
 
+    def add(flag, **options):
+        if flag in flags.split():
+            parser.add_argument(flag, **options)
 
-def trainer_arguments(docstring, *, epochs, batch_size, out):
-    """Returns a parser with the flags that all trainers share."""
-    parser, folder, whole = parser_of(docstring), Path("runs", out), number(1, 10**6, int)
-    add = parser.add_argument
-    add("--epochs", type=whole, default=epochs, help=f"total number of epochs ({epochs})")
-    help_text = f"folder of the run ({folder})"
-    add("--out", type=out_folder, default=folder, metavar="DIR", help=help_text)
+    add("--out", type=out_folder, metavar="DIR", help="folder to write (%(default)s)")
+    add("--epochs", type=whole, default=10, help="total number of epochs (10)")
     add("--fresh", action="store_true", help="start over; an earlier run in DIR is renamed")
-    add("--batch-size", type=whole, default=batch_size, help=f"examples in a batch ({batch_size})")
+    add("--batch-size", type=whole, help="examples in a batch (%(default)s)")
     add("--steps-per-epoch", type=whole, metavar="N", help="cap, for a quick look")
-    add("--seed", type=number(0, 2**31 - 1, int), default=0, help="random seed (0)")
+    add("--seed", type=seeds, default=0, help="random seed (0)")
     precisions = ["float32", "mixed_bfloat16", "mixed_float16"]
     help_text = "arithmetic (float32); mixed pays on a GPU, or a processor with AVX512-BF16 or AMX"
     add("--precision", choices=precisions, default="float32", help=help_text)
-    help_text = "number of GPUs to train on, or of parts of the processor (1)"
-    add("--devices", type=whole, default=1, metavar="N", help=help_text)
-    return parser
-
-
-def pair_arguments(parser):
-    """Adds the flags that name the paired data and say which half is the condition."""
-    add = parser.add_argument
-    add("--dataset", default="emoji", metavar="NAME|DIR", help="folder with train/, val/ (emoji)")
-    help_text = "AtoB: left half to right half (the dataset's own)"
-    add("--direction", choices=["AtoB", "BtoA"], help=help_text)
-    add_size(parser, "size that halves are resized to, in multiples of 256 (256x256)")
-
-
-def add_size(parser, help_text):
-    """Adds --size, (height, width)."""
-    options = {"type": image_size, "default": IMAGE_SIZE, "metavar": "HEIGHTxWIDTH|N"}
-    parser.add_argument("--size", help=help_text, **options)
-
-
-def add_filters(parser):
-    """Adds --filters."""
-    help_text = f"channels of the first layer; the others scale: 16, 32, 96, ... ({FILTERS})"
+    add("--devices", type=whole, default=1, metavar="N", help="GPUs, or parts of a processor (1)")
+    add("--dataset", default="emoji", metavar="NAME|DIR", help="has train/ and val/ in it (emoji)")
+    add("--direction", choices=["AtoB", "BtoA"], help="AtoB: left to right (the dataset's own)")
+    help_text = "size of training, in multiples of 256 (256x256)"
+    add("--size", type=image_size, default=IMAGE_SIZE, metavar="HEIGHTxWIDTH|N", help=help_text)
     filters = number(1, 256, int)  # 256: 870 million weights
-    parser.add_argument("--filters", type=filters, default=FILTERS, metavar="N", help=help_text)
+    help_text = f"channels of the first layer; the others scale: 16, 32, 96, ... ({FILTERS})"
+    add("--filters", type=filters, default=FILTERS, metavar="N", help=help_text)
+    add("--best", action="store_true", help="take the epoch of the lowest L1, not the last")
+    parser.set_defaults(**defaults)
+    return parser
 
 
 def epoch_steps(args, examples):
@@ -1693,9 +1632,9 @@ def epoch_steps(args, examples):
 
 
 def save_figure(figure, path):
-    """Writes a Matplotlib figure as PNG, 100 pixels an inch."""
+    """Writes a Matplotlib figure as PNG, 100 pixels an inch, with room for all its words."""
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+        figure.savefig(temporary, format="png", dpi=100, bbox_inches="tight")
 
 
 def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
@@ -1709,11 +1648,8 @@ def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
     tiles = [[tf.pad(picture, border, constant_values=0.6) for picture in row] for row in rows]
     page = tf.concat([tf.concat(row, axis=1) for row in tiles], axis=0)
     height, width = page.shape[:2]
-    lines = [line for title in row_titles for line in str(title).split("\n")]
-    titles_width = 0.3 + 0.09 * max(map(len, lines), default=0)  # inches
-    size = (scale * width / 100 + titles_width, scale * height / 100 + 0.4)
-    figure = Figure(size, layout="constrained")
-    axis = figure.subplots()
+    figure = Figure((scale * width / 100, scale * height / 100))
+    axis = figure.add_axes((0, 0, 1, 1))
     axis.imshow(tf.clip_by_value(page * 0.5 + 0.5, 0.0, 1.0), cmap="gray", vmin=0, vmax=1)
     tile_height, tile_width = tiles[0][0].shape[:2]
     axis.set_xticks([(n + 0.5) * tile_width for n in range(len(titles))], titles)
@@ -1723,36 +1659,27 @@ def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
     save_figure(figure, path)
 
 
-def to_uint8(picture):
-    """Returns (1, height, width, 3) in [-1, 1] as (height, width, 3) uint8, 0 to 255."""
-    return tf.cast(tf.round((picture[0] + 1.0) * 127.5), tf.uint8)
-
-
-def write_picture(path, picture):
-    """Writes (1, height, width, 3) in [-1, 1] as PNG."""
-    tf.io.write_file(str(path), tf.io.encode_png(to_uint8(picture)))
+def to_image(picture):
+    """Returns (1, height, width, 3) in [-1, 1] as a Pillow image, 0 to 255."""
+    pixels = tf.cast(tf.round((picture[0] + 1.0) * 127.5), tf.uint8)
+    return Image.frombytes("RGB", tuple(pixels.shape[1::-1]), memoryview(pixels))
 
 
 def draw_curves(path, losses, metrics):
     """Draws the rows of losses.csv and metrics.csv, L1 and each score in a panel of its own."""
-    names = [name for name in (losses or [{}])[0] if name not in {"epoch", "step"}]
-    adversarial = [name for name in names if name != "g_l1"]
-    panels = []  # title, rows, column of the x axis, columns of the curves, level to compare with
+    names, panels = losses[0].keys() - {"epoch", "step"}, []
+    # A second kind of fake, as in stage 2, changes what "cannot tell" means.
+    level = None if "d_wrong" in names else ("log 2: cannot tell", math.log(2))
     if "g_l1" in names:
-        panels.append(("L1, training", losses, "step", ["g_l1"], ()))
-    if adversarial:
-        # A second kind of fake, as in stage 2, changes what "cannot tell" means.
-        level = () if "d_wrong" in names else ("log 2: cannot tell", math.log(2))
+        panels.append(("L1, training", losses, "step", ["g_l1"], None))
+    if adversarial := sorted(names - {"g_l1"}):
         panels.append(("adversarial losses, training", losses, "step", adversarial, level))
-    for name in [name for name in (metrics or [{}])[0] if name.startswith("val_")]:
-        score = name.removeprefix("val_")
-        level = ("the condition itself", metrics[0].get(f"condition_{score}", math.nan))
-        panels.append((f"{score.upper()}, validation", metrics, "epoch", [name], level))
-    columns = min(3, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    figure = Figure((4.2 * columns, 3.4 * rows), layout="constrained")
+    for score in ("l1", "psnr", "ssim") if metrics else ():
+        level = "the condition itself", metrics[0][f"condition_{score}"]
+        panels.append((f"{score.upper()}, validation", metrics, "epoch", [f"val_{score}"], level))
+    figure = Figure((12.6, 6.8), layout="constrained")  # `save_figure` cuts off what stays empty
     for place, (title, table, x, curves, level) in enumerate(panels, start=1):
-        axis = figure.add_subplot(rows, columns, place)
+        axis = figure.add_subplot(2, 3, place)
         for name in curves:
             points = [row[x] for row in table], [row[name] for row in table]
             axis.plot(*points, label=name, linewidth=1, marker="." if len(table) < 40 else None)

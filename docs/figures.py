@@ -281,15 +281,12 @@ def trained(dataset, run):
     """Returns the Pix2Pix of a run of stage 5; without one, a small one trained here."""
     stage5 = importlib.import_module("05_pix2pix_train")
     if run:
-        flags = common.read_run(run)[0]["flags"]
+        flags = common.read_options(run)["flags"]
         names = {name: flags[f"--{name}"] for name in ("filters", "norm", "generator")}
-        weights = stage5.load_networks(run, SimpleNamespace(out=Path(), **names))
-        if "discriminator" not in weights:
-            raise common.UserError(f"--run {run}: no trained discriminator in it; give another run")
         model = stage5.Pix2Pix(**names)
-        for name, values in weights.items():
-            for variable, value in zip(getattr(model, name).weights, values):
-                variable.assign(value)
+        loaded = stage5.load_networks(model, run, SimpleNamespace(out=Path(), **names))
+        if "discriminator" not in loaded:
+            raise common.UserError(f"--run {run}: no trained discriminator in it; give another run")
         return model
     keras.utils.set_random_seed(0)
     model = stage5.Pix2Pix(filters=PIX2PIX_FILTERS)

@@ -179,8 +179,8 @@ def check_picture(page, file, run, precision="int8", number=0):
     condition = tf.cast(page.pixels(), tf.float32)[tf.newaxis] / 127.5 - 1.0
     lite = common.run_tflite(parts(file)[3 + number])(condition=condition)["picture"]
     keras = common.generate(common.load_generator(run)[0], condition)
-    assert shades(shown, common.to_uint8(lite))[1] <= 1
-    mean, most = shades(shown, common.to_uint8(keras))
+    assert shades(shown, common.to_tensor(common.to_image(lite)))[1] <= 1
+    mean, most = shades(shown, common.to_tensor(common.to_image(keras)))
     assert mean < 1 and most <= (16 if precision == "int8" else 1)
     return shown
 

@@ -72,9 +72,10 @@ def test_grid_of_large_pictures_is_no_larger(tmp_path):
 
 
 LOSSES = [{"epoch": 1.0, "step": x, "d_real": 0.5, "g_l1": 0.1 * x} for x in (10.0, 20.0)]
+BASELINE = {"condition_l1": 0.5, "condition_psnr": 9.0, "condition_ssim": 0.7}
 SCORES = [
-    {"epoch": 1.0, "val_l1": 0.3, "val_ssim": 0.8, "condition_l1": 0.5, "condition_ssim": 0.7},
-    {"epoch": 2.0, "val_l1": 0.2, "val_ssim": 0.9, "condition_l1": 0.5, "condition_ssim": 0.7},
+    {"epoch": 1.0, "val_l1": 0.3, "val_psnr": 10.0, "val_ssim": 0.8} | BASELINE,
+    {"epoch": 2.0, "val_l1": 0.2, "val_psnr": 11.0, "val_ssim": 0.9} | BASELINE,
 ]
 
 
@@ -92,12 +93,13 @@ def test_curves_are_those_of_the_tables(figures, tmp_path):
     common.draw_curves(tmp_path / "losses.png", LOSSES, SCORES)
     panels = curves(figures["losses.png"])
     training = ["L1, training", "adversarial losses, training"]
-    assert list(panels) == [*training, "L1, validation", "SSIM, validation"]
+    assert list(panels) == [*training, "L1, validation", "PSNR, validation", "SSIM, validation"]
     assert panels["L1, training"] == {"g_l1": ([10.0, 20.0], [1.0, 2.0])}
     adversarial = panels["adversarial losses, training"]
     assert adversarial["d_real"] == ([10.0, 20.0], [0.5, 0.5])
     assert adversarial["log 2: cannot tell"][1] == [math.log(2)] * 2 and len(adversarial) == 2
-    for name, values, level in (("l1", [0.3, 0.2], 0.5), ("ssim", [0.8, 0.9], 0.7)):
+    wanted = ("l1", [0.3, 0.2], 0.5), ("psnr", [10.0, 11.0], 9.0), ("ssim", [0.8, 0.9], 0.7)
+    for name, values, level in wanted:
         panel = panels[f"{name.upper()}, validation"]
         assert panel[f"val_{name}"] == ([1.0, 2.0], values)
         assert panel["the condition itself"][1] == [level, level]

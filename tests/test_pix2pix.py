@@ -142,7 +142,7 @@ def test_start_from_mistakes(earlier, call_main, few_pairs, tmp_path):
     for words, more in (
         ("give --filters 2", ["--start-from", run]),
         ("give --generator encoder-decoder", ["--filters", 2, "--start-from", changed]),
-        ("discriminator.weights.h5: damaged", ["--filters", 2, "--start-from", damaged]),
+        ("discriminator.weights.h5: missing, damaged", ["--filters", 2, "--start-from", damaged]),
         ("no trained run here", ["--start-from", empty]),
         ("another --out", ["--start-from", run, "--out", run]),
     ):

@@ -107,7 +107,7 @@ FLAGS = [
     (GAN, "--out file/run", "file/run"),
     (GAN, "--out run[1]", "--out: 'run[1]' must not contain [ * or ?"),
     (CGAN, "--digit 10", "--digit: '10' is not from 0 to 9"),
-    (CGAN, "--digit 7 --out full", "full: no finished run here; train one without --digit"),
+    (CGAN, "--digit 7 --out full", "full: no trained run here. Train one: python 02_"),
     (CGAN, "--learning-rate nan", "--learning-rate: 'nan' is not from 0 to 1"),
     (CGAN, "--beta-1 1", "--beta-1"),
     (MODELS, "--steps 0", "--steps"),
@@ -127,7 +127,7 @@ FLAGS = [
     (RESULTS, "trained --dataset nowhere", "--dataset nowhere: no such folder"),
     (RESULTS, "trained --split test", "--split test: mine has none"),
     (RESULTS, "trained trained2", "trained2: --direction is BtoA, but AtoB in trained"),
-    (RESULTS, "trained --best", "trained has not finished its first epoch"),
+    (RESULTS, "trained --best", "best.weights.h5: missing, damaged or of another network"),
     (RESULTS, "gan", "gan: holds a run of gan, not of pix2pix; give another folder"),
 ]
 if Path("/proc").is_dir():

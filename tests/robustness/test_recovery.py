@@ -22,7 +22,7 @@ class Run:
     def __init__(self, folder):
         self.weight = tf.Variable(tf.zeros(50))
         self.checkpoints = common.Checkpoints(folder, [self.weight])
-        self.losses, self.metrics = self.checkpoints.tables
+        self.losses, self.metrics = self.checkpoints.tables.values()
 
     def save(self, step, value):
         self.weight.assign(tf.fill(self.weight.shape, value))
