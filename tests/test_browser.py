@@ -222,6 +222,15 @@ def test_draw(hand, precision, open_page, make_pad, tmp_path):  # noqa: F811
             assert same(common.read_picture(saved), picture)
 
 
+@pytest.mark.parametrize("filters, size", [(16, (256, 256)), (32, (512, 256)), (64, (256, 256))])
+def test_widths(filters, size, open_page, make_pad, tmp_path):  # noqa: F811
+    """Broken if a network of the usual widths draws another picture in a browser."""
+    file = make_pad("run", filters=filters, size=size)
+    with open_page(file.as_uri()) as page:
+        page.draw((60, 60), (120, 200), (200, 80), (60, 60))
+        check_picture(page, file, tmp_path / "run")
+
+
 def test_two_runs(open_page, make_pad, few_pairs, tmp_path):  # noqa: F811
     """Broken if, on a static host, a run lacks its own picture, or an example the real one."""
     file = make_pad("l1", "cgan")

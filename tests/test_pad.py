@@ -19,10 +19,11 @@ def make_runs(make_run, monkeypatch, tmp_path):
     """Makes untrained runs of these names, with what stage 5 says of their conditions."""
     monkeypatch.chdir(tmp_path)
 
-    def make(*names, size=(256, 256), flags=(), **condition):
+    def make(*names, size=(256, 256), filters=4, flags=(), **condition):
         for name in names:
             common.keras.utils.set_random_seed(len(list(tmp_path.iterdir())))
-            run = make_run(tmp_path / name, common.UNet(4), flags={"--size": size} | dict(flags))
+            network, more = common.UNet(filters), {"--size": size} | dict(flags)
+            run = make_run(tmp_path / name, network, flags=more)
             options = json.loads((run / "options.json").read_text())
             options["data"]["condition"] |= condition
             (run / "options.json").write_text(json.dumps(options))
