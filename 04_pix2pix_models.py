@@ -56,11 +56,8 @@ def print_receptive_field(discriminator):
 
     The kernels of `size` neighbouring outputs lie `stride` apart, so from the first pixel under
     the first kernel to the last under the last there are (size - 1) * stride + kernel. Padding
-    adds nothing: it is not part of the picture.
-
-    Returns:
-        The sizes: 1 for the logit itself, then for each convolution, the last one first, how
-        many of its inputs in a row the logit sees.
+    adds nothing: it is not part of the picture. Returns the sizes: 1 for the logit itself, then
+    for each convolution, the last one first, how many of its inputs in a row the logit sees.
     """
     print("Receptive field of one logit, last layer first: (size - 1) * stride + kernel")
     blocks = [*discriminator.blocks, discriminator.last_block]
@@ -77,9 +74,8 @@ def print_receptive_field(discriminator):
 def measure_receptive_field(discriminator, row, column):
     """Measures which pixels one logit sees: those where its gradient is not zero.
 
-    Returns:
-        The gradient's size at each pixel, (256, 256), and the box (top, left, height, width)
-        outside of which it is zero.
+    Returns the gradient's size at each pixel, (256, 256), and the box (top, left, height, width)
+    outside of which it is zero.
     """
     sketch = tf.random.stateless_normal((1, *PICTURE), seed=(0, 0))
     picture = tf.random.stateless_normal((1, *PICTURE), seed=(0, 1))
@@ -116,10 +112,8 @@ def draw_receptive_field(path, gradient, box, picture):
 def bottleneck_batchnorm(batch_size, norm, passes=500):
     """Runs the encoder's last block, 2x2x512 -> 1x1x512, in training and in inference.
 
-    Returns:
-        Mean size of its output in training; of the gradient of its convolution; of its output
-        in inference. All are measured after some forward passes, which move batchnorm's
-        averages and train nothing.
+    Returns the mean size of its output in training, of the gradient of its convolution, and of
+    its output in inference, after some forward passes, which move batchnorm's averages only.
     """
     keras.utils.set_random_seed(0)
     block = EncodeBlock(512, norm=norm)

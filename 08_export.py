@@ -32,6 +32,7 @@ import common
 from common import difference, generate, run_tflite, to_module, to_tflite
 
 import tensorflow as tf
+from PIL import Image, ImageDraw
 
 ALLOWED = {"float32": (1.0, 1.0), "float16": (1.0, 1.0), "int8": (1.0, 16.0)}  # mean, most shades
 FILES = {"saved_model", "generator.tflite"}
@@ -50,23 +51,26 @@ def refuse_taken(folder, force):
 
 def ring(size):
     """Returns a condition to try the files with: a black ring off the middle, (1, *size, 3)."""
-    height, width = size
-    x, y = tf.meshgrid(tf.range(float(width)) - 140.0, tf.range(float(height)) - 110.0)
-    distance = tf.abs(tf.sqrt(x**2 + y**2) - 80.0)  # from a circle, (height, width)
-    white = tf.clip_by_value(distance - 3.0, 0.0, 1.0)
-    return tf.broadcast_to(white[tf.newaxis, :, :, tf.newaxis] * 2.0 - 1.0, (1, *size, 3))
+    image = Image.new("RGB", size[::-1], "white")
+    ImageDraw.Draw(image).ellipse((60, 30, 220, 190), outline="black", width=7)
+    return tf.cast(common.to_tensor(image)[tf.newaxis], tf.float32) / 127.5 - 1.0
 
 
 def write_files(generator, size, precision, folder):
     """Writes saved_model/ and generator.tflite.
 
-    Returns:
-        {format: function}, which run what was written: condition=... to {"picture": ...}.
+    Returns {format: function}, which run what was written: condition=... to {"picture": ...}.
     """
-    saved, any_number = str(folder / "saved_model"), to_module(generator, size, batch=None)
+    saved, module = str(folder / "saved_model"), to_module(generator, size)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *size, 3), name="condition")])
+    def any_number(condition):
+        one = tf.function(lambda picture: module.call(picture[tf.newaxis])["picture"][0])
+        return {"picture": tf.map_fn(one, condition)}
+
     with common.filtering_logs():
-        tf.saved_model.save(any_number, saved, signatures=any_number.call)
-    (folder / "generator.tflite").write_bytes(to_tflite(to_module(generator, size), precision))
+        tf.saved_model.save(module, saved, signatures=any_number)
+    (folder / "generator.tflite").write_bytes(to_tflite(module, precision))
     return {
         "SavedModel": tf.saved_model.load(saved).signatures["serving_default"],
         "TFLite": run_tflite((folder / "generator.tflite").read_bytes()),
@@ -76,12 +80,8 @@ def write_files(generator, size, precision, folder):
 def export(generator, size, precision, folder):
     """Writes a generator in both formats; an earlier export in the folder is replaced at the end.
 
-    Args:
-        size: (height, width) of the pictures that they take.
-        precision: of the TFLite file's weights, one of ALLOWED.
-
-    Raises:
-        UserError: one of them draws another picture than Keras.
+    `size` is the (height, width) of the pictures that they take, `precision` that of the TFLite
+    file's weights. Raises UserError if one of them draws another picture than Keras.
     """
     condition = ring(size)
     picture = generate(generator, condition)

@@ -84,12 +84,9 @@ def refuse_other_data(runs, options, dataset):
 def colour_pairs(generators, pairs, names, folder):
     """Writes all pictures as PNG, and scores them.
 
-    Args:
-        generators: {name of its folder: generator}.
-        pairs: a dataset of (condition, real), each (1, height, width, 3) in [-1, 1].
-
-    Returns:
-        For each pair, its scores {"condition" or the generator's name: {score: value}}.
+    Takes {name of its folder: generator}, and a dataset of (condition, real), each (1, height,
+    width, 3) in [-1, 1]. Returns the scores of each pair, {"condition" or the generator's name:
+    {score: value}}.
     """
     colour = {key: tf.function(partial(generate, network)) for key, network in generators.items()}
     table = []
@@ -106,10 +103,8 @@ def colour_pairs(generators, pairs, names, folder):
 def write_page(path, named, files, table, *, options, where):
     """Writes the page; the curves and pictures that it shows are in the same folder.
 
-    Args:
-        named: {"run_1": the run's name, ...}.
-        files: a name for each pair; table: its scores, as `colour_pairs` returns them.
-        options: the runs' options.json; where: the dataset and the split.
+    `named` is {"run_1": the run's name, ...}, `files` a name for each pair, `table` its scores, as
+    `colour_pairs` returns them, `options` the runs' options.json, `where` dataset and split.
     """
     figures = []
     for file, scored in sorted(zip(files, table), key=lambda item: -item[1]["run_1"]["l1"]):

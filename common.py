@@ -47,10 +47,9 @@ NOTES = re.compile(
 
 @contextlib.contextmanager
 def filtering_logs():
-    """Hides TensorFlow's informational messages; other warnings and errors still appear.
+    """Hides TensorFlow's notes; warnings and errors still appear.
 
-    Some are written to file descriptor 2 before TensorFlow reads its log level, so the
-    descriptor itself is redirected while the block runs.
+    Some notes come before TensorFlow reads its log level: so descriptor 2 itself is redirected.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         stderr = os.dup(2)
@@ -304,9 +303,8 @@ def discriminator_losses(real_logits, fake_logits):
 def scores(picture, real):
     """Scores a picture against the real one, both (1, height, width, 3) in [-1, 1].
 
-    Returns:
-        l1: mean distance, from 0 to 2. psnr: in dB, capped at 100 for equal pictures. ssim: at
-        most 1 (Wang et al. 2004), taken on [0, 1]: its formula needs pictures that start at 0.
+    Returns l1, the mean distance, from 0 to 2; psnr, in dB, capped at 100 for equal pictures; and
+    ssim, at most 1 (Wang et al. 2004), taken on [0, 1]: its formula needs pictures that start at 0.
     """
     unit_picture, unit_real = picture * 0.5 + 0.5, real * 0.5 + 0.5
     return {
@@ -386,20 +384,16 @@ def train(
     SIGHUP end it after the current step, with a checkpoint and exit status 130, 143 or 129.
 
     Args:
-        model: an AdversarialModel with its optimisers.
-        run: the run's folder.
+        model: an AdversarialModel with its optimisers. run: the run's folder.
         batches: called with first_step and last_step, returns the dataset of those steps.
         draw: path -> None, draws the sample picture of the current state.
         steps_at_once: steps per call; more than 1 where a step is shorter than the way to Python.
         validation: pairs for the model's `test_step`, after each epoch.
         baseline: scores of the unchanged condition, added as columns of metrics.csv.
 
-    Returns:
-        The rows of metrics.csv, dicts of numbers.
-
-    Raises:
-        UserError: a loss is NaN or infinite, or no checkpoint can be read.
-        tf.errors.InvalidArgumentError: a batch cannot be made; a checkpoint has been saved.
+    Returns the rows of metrics.csv, dicts of numbers. Raises UserError if a loss is NaN or
+    infinite, or no checkpoint can be read; tf.errors.InvalidArgumentError, after a checkpoint, if
+    a batch cannot be made.
     """
     checkpoints = Checkpoints(run, model.state())
     losses_table, metrics_table = checkpoints.tables.values()
@@ -542,15 +536,9 @@ def shuffled(positions, count, seed):
     """Returns the examples at positions of an endless sequence of shuffled passes over the data.
 
     Unlike a shuffle buffer it keeps no state, so training can resume at any step and see the
-    same examples.
-
-    Args:
-        positions: (B,) int64, ascending, at most `count` of them.
-        count: number of examples.
-
-    Returns:
-        (B,) int64, from 0 to count - 1. The first `count` positions give every example once,
-        the next `count` in another order.
+    same examples. `positions` are (B,) int64, ascending, at most `count` of them; so is the
+    result, from 0 to count - 1. The first `count` positions give every example once, the next
+    `count` in another order.
     """
 
     def shuffle_pass(number):
@@ -567,12 +555,8 @@ def shuffled(positions, count, seed):
 def decode_pair(path):
     """Reads a side-by-side JPEG or PNG file (path: scalar string tensor) and splits it.
 
-    Returns:
-        The left and the right half, (height, width // 2, 3) uint8. An odd width loses its
-        middle column.
-
-    Raises:
-        tf.errors.InvalidArgumentError: not a readable picture.
+    Returns the left and the right half, (height, width // 2, 3) uint8; an odd width loses its
+    middle column. Raises tf.errors.InvalidArgumentError if it is not a readable picture.
     """
     data = tf.io.read_file(path)
     picture = tf.io.decode_image(data, channels=3, expand_animations=False)
@@ -584,12 +568,9 @@ def decode_pair(path):
 def stack_pair(left, right, direction):
     """Puts both halves into one stack, so that whatever is done to it is done to both.
 
-    Args:
-        left, right: (height, width, 3) uint8.
-        direction: "AtoB": the condition is the left half; "BtoA": the right one.
-
-    Returns:
-        (height, width, 6) float32 in [-1, 1]: the condition's channels, then the target's.
+    Takes (height, width, 3) uint8 twice; in direction "AtoB" the condition is the left half, in
+    "BtoA" the right one. Returns (height, width, 6) float32 in [-1, 1]: the condition's
+    channels, then the target's.
     """
     halves = [left, right] if direction == "AtoB" else [right, left]
     return tf.cast(tf.concat(halves, axis=-1), tf.float32) / 127.5 - 1.0
@@ -621,14 +602,8 @@ def resize(stack, size=IMAGE_SIZE, labels=False):
 def jitter(stack, seed, size=IMAGE_SIZE, labels=False):
     """The paper's augmentation (appendix 6.2): enlarge, crop at random, mirror half the time.
 
-    Args:
-        stack: (height, width, channels) float32, of any height and width.
-        seed: (2,) int64; the same seed gives the same picture.
-        size: (height, width) of the result.
-        labels: as for `resize`.
-
-    Returns:
-        (256, 256, channels) float32, or of another size.
+    Takes a stack (height, width, channels) float32 of any height and width, and returns one of
+    (*size, channels). The same seed, (2,) int64, gives the same picture; `labels` as for `resize`.
     """
     crop_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
     enlarged = [side * 286 // 256 for side in size]  # 286 for 256
@@ -672,8 +647,8 @@ def training_pairs(
 ):  # fmt: skip
     """Returns the batches of steps `first_step` to `last_step` - 1, each set by seed and step.
 
-    A dataset of (condition, target), each (batch_size, 256, 256, 3) in [-1, 1]; `size` is
-    (height, width), `labels` as for `resize`.
+    A dataset of (condition, target), each (batch_size, *size, 3) in [-1, 1]; `labels` as for
+    `resize`.
     """
     files = tf.constant(paths)
 
@@ -736,8 +711,8 @@ class BatchNorm(layers.BatchNormalization):
 class Conv2D(layers.Conv2D):
     """Keras' convolution, as a matrix product on small maps (4x4 kernel, stride 2).
 
-    The library reorders a convolution's kernel at each use. For a map of fewer pixels than
-    channels that takes longer than the arithmetic: a fifth of a Pix2Pix step in all.
+    The library reorders a kernel at each use. For a map of fewer pixels than channels that takes
+    longer than the arithmetic: a fifth of a Pix2Pix step in all.
     """
 
     fast = True  # an export asks for Keras' own form
@@ -746,13 +721,14 @@ class Conv2D(layers.Conv2D):
         if not few_pixels(self, x, 4 * self.filters):
             return super().convolution_op(x, kernel)
         batch, height, width, channels = x.shape
-        patches = tf.image.extract_patches(x, [1, 4, 4, 1], [1, 2, 2, 1], [1, 1, 1, 1], "SAME")
-        y = tf.reshape(patches, (-1, 16 * channels)) @ tf.reshape(kernel, (-1, self.filters))
+        pixels = tf.pad(tf.reshape(x, (-1, channels)), [[1, 0], [0, 0]])  # pixel 0: the border
+        patches = tf.reshape(tf.gather(pixels, patch_pixels(x.shape)), (-1, 16 * channels))
+        y = patches @ tf.reshape(kernel, (-1, self.filters))
         return tf.reshape(y, (batch, height // 2, width // 2, self.filters))
 
 
 class Conv2DTranspose(layers.Conv2DTranspose):
-    """Keras' transposed convolution, with the fast form of `Conv2D`."""
+    """Keras' transposed convolution, with the fast form of `Conv2D`: patches, then their sum."""
 
     fast = True
 
@@ -763,7 +739,10 @@ class Conv2DTranspose(layers.Conv2DTranspose):
             return super().call(x)
         kernel = tf.reshape(self.kernel, (-1, channels))  # (16 filters, channels)
         patches = tf.matmul(tf.reshape(x, (-1, channels)), kernel, transpose_b=True)
-        return from_patches(patches, (batch, 2 * height, 2 * width, self.filters))
+        patches, shape = tf.reshape(patches, (-1, self.filters)), (batch, 2 * height, 2 * width)
+        count = 1 + math.prod(shape)
+        pixels = tf.math.unsorted_segment_sum(patches, patch_pixels(shape), count)
+        return tf.reshape(pixels[1:], (*shape, self.filters))
 
 
 def few_pixels(layer, x, limit):
@@ -773,20 +752,14 @@ def few_pixels(layer, x, limit):
     return known and not on_gpu() and math.prod(x.shape[:-1]) <= limit
 
 
-def from_patches(patches, shape):
-    """Returns the map of this shape (B, H, W, C) that patches lie on, summed where they overlap."""
-    batch, height, width, channels = shape
-    x = tf.reshape(patches, (batch, height // 2, width // 2, 4, 4 * channels))
-    x = tf.reshape(tf.transpose(x, (0, 1, 3, 2, 4)), (-1, width // 2, 4 * channels))
-    x = part_neighbours(x)  # (B H/2 4, W/2 + 1, 2 C)
-    x = part_neighbours(tf.reshape(x, (batch, height // 2, -1)))  # (B, H/2 + 1, 2 rows)
-    return tf.reshape(x, (batch, height + 2, width + 2, channels))[:, 1:-1, 1:-1]
+def patch_pixels(shape):
+    """Returns which pixels of a map (B, H, W, ...) are in its patches, (B * H/2 * W/2 * 16,).
 
-
-def part_neighbours(x):
-    """Splits each place in two and adds them where they overlap: (N, L, 2 C) -> (N, L + 1, C)."""
-    left, right = tf.split(x, 2, axis=-1)
-    return tf.pad(left, [[0, 0], [0, 1], [0, 0]]) + tf.pad(right, [[0, 0], [1, 0], [0, 0]])
+    A patch is what a 4x4 kernel of stride 2 covers; pixels count from 1, and 0 is the border.
+    """
+    numbers = tf.reshape(tf.range(1, 1 + math.prod(shape[:3])), (*shape[:3], 1))
+    patches = tf.image.extract_patches(numbers, [1, 4, 4, 1], [1, 2, 2, 1], [1] * 4, "SAME")
+    return tf.reshape(patches, [-1])
 
 
 # === 8. Checkpoints and tables ==============================================
@@ -828,10 +801,7 @@ class Table(tf.train.experimental.PythonState):
 
 
 class Checkpoints:
-    """The last two states of a run, each in a folder `saved/step_00000200`.
-
-    tf.train.Checkpoint writes them, with a checksum of every variable and table.
-    """
+    """The last two states of a run, `saved/step_00000200` ..., by tf.train.Checkpoint."""
 
     def __init__(self, run, variables):
         self.run, self.folder, self.variables = run, run / "saved", variables
@@ -842,8 +812,7 @@ class Checkpoints:
 
     def names(self):
         """Returns the folders' names, the oldest first."""
-        names = [path.name for path in self.folder.glob("step_*") if path.name[5:].isdigit()]
-        return sorted(names, key=lambda name: int(name[5:]))
+        return sorted(path.name for path in self.folder.glob("step_" + 8 * "[0-9]"))
 
     def save(self, step):
         """Writes a temporary folder and renames it once complete; removes all but the last two."""
@@ -1008,8 +977,8 @@ def on_gpu():
 def tune_processor():
     """Makes CPU runs reproducible to the bit, and has glibc keep freed memory for the next step.
 
-    On a GPU, determinism would need slower algorithms. glibc would return every large block to
-    the system and fetch it again page by page, which takes a tenth of a Pix2Pix step.
+    glibc would return each large block and fetch it again page by page, a tenth of a Pix2Pix
+    step. On a GPU, determinism would need slower algorithms.
     """
     if on_gpu():
         return
@@ -1023,7 +992,6 @@ def tune_processor():
 
 # === 10. The run's folder, and exports ======================================
 
-FORMAT = 3  # of a run's folder
 TRAINERS = {"gan": "01_gan_mnist.py", "cgan": "02_cgan_mnist.py", "pix2pix": "05_pix2pix_train.py"}
 FREE_FLAGS = {"--out", "--fresh", "--devices", "--epochs"}  # these may change when a run goes on
 
@@ -1057,7 +1025,7 @@ def start_run(args, stage, data, files):
         refuse_changes(run, stage, flags, data)
     versions = {module.__name__: module.__version__ for module in (tf, keras, matplotlib)}
     versions["python"] = sys.version.split()[0]
-    options = {"format": FORMAT, "stage": stage, "flags": flags, "data": data, "versions": versions}
+    options = {"stage": stage, "flags": flags, "data": data, "versions": versions}
     with replacing(options_file) as path:
         path.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
     (run / "samples").mkdir(exist_ok=True)
@@ -1106,7 +1074,7 @@ def read_options(run, stage="pix2pix"):
         raise UserError(f"{run}: no trained run here. Train one: {command}")
     try:
         options = json.loads(file.read_text(encoding="utf-8"))
-        found = options["stage"] if options["format"] == FORMAT else "another version"
+        found = options["stage"]
         options["flags"]["--epochs"], options["data"]["files"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: damaged. Add --fresh to start over") from error
@@ -1132,11 +1100,10 @@ def load_generator(run, best=False):
     return generator, flags
 
 
-def to_module(generator, size, batch=1):
+def to_module(generator, size):
     """Returns a generator's test-time pass as a tf.Module. Its dropout is fixed from then on.
 
-    `call` maps condition, (batch, *size, 3) in [-1, 1], to {"picture": the same}. With batch
-    None it takes any number of pictures and normalises each by itself.
+    `call` maps condition, (1, *size, 3) in [-1, 1], to {"picture": the same}.
     """
     states = [id(variable) for variable in generator.non_trainable_variables]
     for block in generator.encoder + generator.decoder:
@@ -1144,17 +1111,10 @@ def to_module(generator, size, batch=1):
         if isinstance(getattr(block, "dropout", None), layers.Layer):
             index = states.index(id(block.dropout.seed_generator.state))
             block.dropout = fixed_dropout(block.dropout, index)
-
-    def call(condition):
-        if batch == 1:
-            return {"picture": generate(generator, condition)}
-        one = tf.function(lambda picture: generate(generator, picture[tf.newaxis])[0])
-        return {"picture": tf.map_fn(one, condition)}
-
-    module = tf.Module()
+    module, signature = tf.Module(), [tf.TensorSpec((1, *size, 3), name="condition")]
     module.weights = [variable.value for variable in generator.variables]
-    signature = [tf.TensorSpec((batch, *size, 3), name="condition")]
-    module.call = tf.function(call, signature).get_concrete_function()
+    call = tf.function(lambda condition: {"picture": generate(generator, condition)}, signature)
+    module.call = call.get_concrete_function()
     return module
 
 
@@ -1572,10 +1532,7 @@ def out_folder(text):
 
 
 def image_size(text):
-    """Argparse type of --size: HEIGHTxWIDTH, or one number for both; returns (height, width).
-
-    Both are multiples of 256, since the U-Net halves them eight times.
-    """
+    """Argparse type of --size, HEIGHTxWIDTH or one number; the U-Net halves both eight times."""
     sides = [int(side) if side.isdecimal() else 0 for side in text.split("x")]
     if len(sides) > 2 or any(side not in range(256, 4097, 256) for side in sides):
         form = "HEIGHTxWIDTH, as 512x256, or one number: multiples of 256, 4096 at most"

@@ -177,7 +177,7 @@ def test_digit_that_was_asked_for(stage2, call_main, monkeypatch, tmp_path):
     run, model, grids = tmp_path / "run", stage2.ConditionalGAN(), []
     run.mkdir()
     model.generator.save_weights(run / "generator.weights.h5")
-    options = {"format": common.FORMAT, "stage": "cgan", "flags": {"--epochs": 1}}
+    options = {"stage": "cgan", "flags": {"--epochs": 1}}
     (run / "options.json").write_text(json.dumps(options | {"data": {"files": "x"}}))
     monkeypatch.setattr(common, "save_grid", lambda path, rows, **kind: grids.append((path, rows)))
     done = call_main("02_cgan_mnist.py", "--digit", 7, "--seed", 3, "--out", "run")
