@@ -146,6 +146,22 @@ def kind_of_conditions(about, paths):
     return kind
 
 
+def check_headers(dataset, paths):
+    """Refuses ready-made pairs that training would misread, by headers alone; warns of odd ones."""
+    problems, odd = [], common.LeftOut()
+    for path, header in zip(paths, common.in_threads(common.read_header, paths)):
+        failed = isinstance(header, common.UnreadableError)
+        (width, height), remark, problem = ((2, 1), "", header.problem) if failed else header
+        if problem:
+            problems.append(f"{path} ({problem})")
+        if remark or width < 1.2 * height:
+            odd.remark(path, remark or "no likely pairs, cut in half")
+    if problems:
+        raise common.UserError(f"--dataset {dataset}: {common.listed(problems)}; {common.CURE}")
+    for remark, found in odd.items():
+        common.warn(f"{remark} ({len(found)} of {len(paths)}): {common.listed(sorted(found))}")
+
+
 @contextlib.contextmanager
 def naming_damaged(dataset, paths):
     """If the block fails on a picture, finds and names every picture that cannot be decoded."""
@@ -177,7 +193,7 @@ def main(argv=None):
     pairs = common.find_pairs(args.dataset, left_out)
     train, val = pairs["train"], pairs["val"]
     steps = common.epoch_steps(args, len(train))
-    common.check_headers(f"--dataset {args.dataset}", train + val)
+    check_headers(args.dataset, train + val)
     left_out.tell(f"{len(train)} pairs to train on, {len(val)} to validate with")
     with common.filtering_logs(), naming_damaged(args.dataset, train + val):
         kind = kind_of_conditions(about, train)

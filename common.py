@@ -1308,22 +1308,6 @@ def read_header(path):
     return size, *(next((text for true, text in d if true), "") for d in (remarks, problems))
 
 
-def check_headers(flag, paths):
-    """Refuses ready-made pairs that training would misread, by headers alone; warns of odd ones."""
-    problems, odd = [], LeftOut()
-    for path, header in zip(paths, in_threads(read_header, paths)):
-        failed = isinstance(header, UnreadableError)
-        (width, height), remark, problem = ((2, 1), "", header.problem) if failed else header
-        if problem:
-            problems.append(f"{path} ({problem})")
-        if remark or width < 1.2 * height:
-            odd.remark(path, remark or "no likely pairs, cut in half")
-    if problems:
-        raise UserError(f"{flag}: {listed(problems)}; {CURE}")
-    for remark, found in odd.items():
-        warn(f"{remark} ({len(found)} of {len(paths)}): {listed(sorted(found))}")
-
-
 def kept_size(size, training_size=IMAGE_SIZE):
     """Returns (width, height), divided by a whole number as far as training cannot see it."""
     height, width = training_size

@@ -141,39 +141,39 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("problem", UNFIT)
-def test_pairs_that_training_would_misread(problem, tmp_path):
+def test_pairs_that_training_would_misread(problem, stage5, tmp_path):
     """Broken if such a file is trained on in other colours, or the line names no cure."""
     image, name, options = UNFIT[problem]
     path = save(image, tmp_path / name, **options)
     with pytest.raises(common.UserError) as error:
-        common.check_headers("--dataset mine", [str(path)])
+        stage5.check_headers("mine", [str(path)])
     assert f"--dataset mine: {path} ({problem})" in str(error.value)
     assert "07_get_pairs.py --pair" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_pairs_that_are_taken(tmp_path, capsys):
+def test_pairs_that_are_taken(stage5, tmp_path, capsys):
     """Broken if a sound pair is refused, or single pictures are cut in half without a word."""
     kinds = {"rgb.png": {}, "upright.jpg": turned(1), "unknown.jpg": turned(0)}
     paths = [str(save(pair(), tmp_path / name, **options)) for name, options in kinds.items()]
     paths += [str(save(pair(mode=mode), tmp_path / f"{mode}.png")) for mode in ("L", "1", "P")]
     paths += [str(save(pair(mode="CMYK"), tmp_path / "print.jpg"))]
-    common.check_headers("--dataset mine", paths)
+    stage5.check_headers("mine", paths)
     assert capsys.readouterr().err == ""
     pages = {"save_all": True, "append_images": [pair()]}
     paths += [str(save(pair((8, 8)), tmp_path / "photo.png"))]
     paths += [str(save(pair(), tmp_path / "moving.png", **pages))]
-    common.check_headers("--dataset mine", paths)
+    stage5.check_headers("mine", paths)
     warnings = capsys.readouterr().err
     assert f"no likely pairs, cut in half (1 of {len(paths)}): {paths[-2]}" in warnings
     assert f"only the first page is used (1 of {len(paths)}): {paths[-1]}" in warnings
 
 
-def test_headers_alone_are_read(tmp_path):
+def test_headers_alone_are_read(stage5, tmp_path):
     """Broken if a start reads the pixels of all pictures: a cut file passes, 1000 take no time."""
     path = save(Image.effect_noise((800, 400), 50), tmp_path / "a.png")
     path.write_bytes(path.read_bytes()[:1000])
     started = time.monotonic()
-    common.check_headers("--dataset mine", [str(path)] * 1000)
+    stage5.check_headers("mine", [str(path)] * 1000)
     assert time.monotonic() - started < 5.0
 
 
