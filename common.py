@@ -721,14 +721,13 @@ class Conv2D(layers.Conv2D):
         if not few_pixels(self, x, 4 * self.filters):
             return super().convolution_op(x, kernel)
         batch, height, width, channels = x.shape
-        pixels = tf.pad(tf.reshape(x, (-1, channels)), [[1, 0], [0, 0]])  # pixel 0: the border
-        patches = tf.reshape(tf.gather(pixels, patch_pixels(x.shape)), (-1, 16 * channels))
-        y = patches @ tf.reshape(kernel, (-1, self.filters))
+        patches = tf.image.extract_patches(x, [1, 4, 4, 1], [1, 2, 2, 1], [1, 1, 1, 1], "SAME")
+        y = tf.reshape(patches, (-1, 16 * channels)) @ tf.reshape(kernel, (-1, self.filters))
         return tf.reshape(y, (batch, height // 2, width // 2, self.filters))
 
 
 class Conv2DTranspose(layers.Conv2DTranspose):
-    """Keras' transposed convolution, with the fast form of `Conv2D`: patches, then their sum."""
+    """Keras' transposed convolution, with the fast form of `Conv2D`."""
 
     fast = True
 
@@ -739,10 +738,7 @@ class Conv2DTranspose(layers.Conv2DTranspose):
             return super().call(x)
         kernel = tf.reshape(self.kernel, (-1, channels))  # (16 filters, channels)
         patches = tf.matmul(tf.reshape(x, (-1, channels)), kernel, transpose_b=True)
-        patches, shape = tf.reshape(patches, (-1, self.filters)), (batch, 2 * height, 2 * width)
-        count = 1 + math.prod(shape)
-        pixels = tf.math.unsorted_segment_sum(patches, patch_pixels(shape), count)
-        return tf.reshape(pixels[1:], (*shape, self.filters))
+        return from_patches(patches, (batch, 2 * height, 2 * width, self.filters))
 
 
 def few_pixels(layer, x, limit):
@@ -752,14 +748,20 @@ def few_pixels(layer, x, limit):
     return known and not on_gpu() and math.prod(x.shape[:-1]) <= limit
 
 
-def patch_pixels(shape):
-    """Returns which pixels of a map (B, H, W, ...) are in its patches, (B * H/2 * W/2 * 16,).
+def from_patches(patches, shape):
+    """Returns the map of this shape (B, H, W, C) that patches lie on, summed where they overlap."""
+    batch, height, width, channels = shape
+    x = tf.reshape(patches, (batch, height // 2, width // 2, 4, 4 * channels))
+    x = tf.reshape(tf.transpose(x, (0, 1, 3, 2, 4)), (-1, width // 2, 4 * channels))
+    x = part_neighbours(x)  # (B H/2 4, W/2 + 1, 2 C)
+    x = part_neighbours(tf.reshape(x, (batch, height // 2, -1)))  # (B, H/2 + 1, 2 rows)
+    return tf.reshape(x, (batch, height + 2, width + 2, channels))[:, 1:-1, 1:-1]
 
-    A patch is what a 4x4 kernel of stride 2 covers; pixels count from 1, and 0 is the border.
-    """
-    numbers = tf.reshape(tf.range(1, 1 + math.prod(shape[:3])), (*shape[:3], 1))
-    patches = tf.image.extract_patches(numbers, [1, 4, 4, 1], [1, 2, 2, 1], [1] * 4, "SAME")
-    return tf.reshape(patches, [-1])
+
+def part_neighbours(x):
+    """Splits each place in two and adds them where they overlap: (N, L, 2 C) -> (N, L + 1, C)."""
+    left, right = tf.split(x, 2, axis=-1)
+    return tf.pad(left, [[0, 0], [0, 1], [0, 0]]) + tf.pad(right, [[0, 0], [1, 0], [0, 0]])
 
 
 # === 8. Checkpoints and tables ==============================================
