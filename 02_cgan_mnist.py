@@ -177,8 +177,7 @@ def main(argv=None):
 
     # The game: two networks, an optimiser each, batches of real digits with their labels.
     model = ConditionalGAN(args.wrong_labels)
-    optimizers = [common.adam(args.learning_rate, args.beta_1) for _ in range(2)]
-    model.set_optimizers(*optimizers)
+    model.set_optimizers(*(common.adam(args.learning_rate, args.beta_1) for _ in range(2)))
 
     def batches(**steps):
         kind = {"batch_size": args.batch_size, "seed": args.seed}

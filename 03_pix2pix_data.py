@@ -50,6 +50,7 @@ class Look(NamedTuple):
     shares: tf.Tensor  # (6, 256), of each shade; channels: R, G, B of condition, then of target
     colours: list  # (2,), how many colours condition and target have, at 16 levels a channel
     ink: float  # the fraction of the condition that is darker than middle gray
+    equal: bool  # whether condition and target are the same picture
     small: tf.Tensor  # (2, 32, 32, 1) uint8: condition and target, small and gray
 
 
@@ -67,11 +68,11 @@ def look(path, direction, *, size=common.IMAGE_SIZE, labels=False):
     counts = tf.math.bincount(shades, minlength=256, axis=-1, dtype=tf.float32)
     red, green, blue = (shades[channel::3] // 16 for channel in range(3))  # (2, pixels)
     colours = [float(len(tf.unique(half).y)) for half in red * 256 + green * 16 + blue]
-    dark = tf.reduce_mean(stack[..., :3], axis=-1) < 127.5
-    ink = float(tf.reduce_mean(tf.cast(dark, tf.float32)))
+    ink = float(tf.reduce_mean(tf.where(tf.reduce_mean(stack[..., :3], -1) < 127.5, 1.0, 0.0)))
     halves = tf.stack(split_stack(tf.image.resize(stack, (32, 32), antialias=True)))
     small = tf.cast(tf.image.rgb_to_grayscale(halves), tf.uint8)
-    return Look(path, f"{width}x{height}", counts / shades.shape[1], colours, ink, small)
+    equal = bool(tf.reduce_all(stack[..., :3] == stack[..., 3:]))
+    return Look(path, f"{width}x{height}", counts / shades.shape[1], colours, ink, equal, small)
 
 
 def print_table(looks, bad, labels=False):
@@ -102,7 +103,9 @@ def print_table(looks, bad, labels=False):
 
 
 def warn_of_copies(looks):
-    """Warns when validation pairs nearly equal training pairs: that flatters the scores."""
+    """Warns of halves that are equal, and of validation pairs that nearly equal training pairs."""
+    if equal := [pair.path for pairs in looks.values() for pair in pairs if pair.equal]:
+        common.warn(f"condition and target are equal ({len(equal)}): {common.listed(equal)}")
     train = tf.cast([pair.small for pair in looks["train"]], tf.float32)
     some, near = common.spread(looks["val"], 100), []
     for pair in some:

@@ -223,7 +223,8 @@ def find_range(pictures, pattern):
     if not extents:
         return None
     low, high = min(low for low, _ in extents), max(high for _, high in extents)
-    print(common.printable(f"Range of {pattern}: {low:g} to {high:g} become 0 to 255 in all files"))
+    where = f"in {len(extents)} of {len(pictures)} files"  # the others have 8 bits
+    print(common.printable(f"Range of {pattern}: {low:g} to {high:g} become 0 to 255 {where}"))
     return low, high if high > low else low + 1.0
 
 

@@ -43,8 +43,7 @@ def refuse_taken(folder, force):
     if not os.path.lexists(folder):
         return
     if not force:
-        cure = "add --force, or give another folder"
-        raise common.UserError(f"--out {folder}: exists already; {cure}")
+        raise common.UserError(f"--out {folder}: exists; add --force, or give another folder")
     if not (folder.is_dir() and {path.name for path in folder.iterdir()} <= FILES):
         raise common.UserError(f"--out {folder}: holds other things; give another folder")
 
@@ -94,8 +93,7 @@ def export(generator, size, precision, folder):
             print(f"{name}: {mean:.2g} shades of 255 from Keras' picture, {most:.2g} at most")
             allowed = ALLOWED[precision if name == "TFLite" else "float32"]
             if not (mean <= allowed[0] and most <= allowed[1]):  # this way round, NaN fails, too
-                problem = f"{name} draws another picture; nothing is written"
-                raise common.UserError(f"--out {folder}: {problem}")
+                raise common.UserError(f"{name} draws another picture; nothing is written")
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)

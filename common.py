@@ -932,8 +932,7 @@ def set_devices(args):
             json.loads(cluster)["cluster"]["worker"]  # without it TensorFlow would train alone
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
-            problem = f"not a cluster of TensorFlow's ({type(error).__name__} {error})"
-            raise UserError(f"TF_CONFIG: {problem}") from error
+            raise UserError(f"TF_CONFIG: not a cluster of TensorFlow's ({error!r})") from error
         signal.signal(signal.SIGTERM, handler)  # TensorFlow has replaced it
     elif args.devices > 1:
         if not gpus:

@@ -57,7 +57,7 @@ def test_overwriting(call_main, run, tmp_path, monkeypatch):
         assert sorted(tmp_path.rglob("*")) == before
         assert (tmp_path / "old" / "generator.tflite").read_text() == "earlier"
 
-    refused("old: exists already; add --force", "old")
+    refused("old: exists; add --force", "old")
     refused("mine: holds other things", "mine", "--force")
     with monkeypatch.context() as patch:
         patch.setitem(stage8.ALLOWED, "float32", (-1.0, -1.0))

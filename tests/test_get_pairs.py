@@ -218,13 +218,15 @@ def test_one_range_for_all_files_of_a_side(get, tmp_path):
         save(Image.new("I;16", (8, 8), 1000 * n + 95), tmp_path / "l" / f"{n}.png")
         save(Image.new("F", (8, 8), 512.0 * n - 1024), tmp_path / "r" / f"{n}.tif")
     save(Image.new("F", (8, 8), float("inf")), tmp_path / "r" / "9.tif")
+    save(Image.new("L", (8, 8), 85), tmp_path / "l" / "1 of 8 bits.png")
+    save(Image.new("F", (8, 8), -512.0), tmp_path / "r" / "1 of 8 bits.tif")
     done, pairs = get("--pair", "l", "r")
     assert "holds NaN or infinity: replace them (1): r/9.tif" in done.stderr
-    assert "Range of l: 95 to 3095 become 0 to 255 in all files" in done.stdout
+    assert "Range of l: 95 to 3095 become 0 to 255 in 4 of 5 files" in done.stdout
     assert common.describe_dataset("mine")["ranges"] == {"left": [95, 3095], "right": [-1024, 512]}
     for name, halves in (pairs["train"] | pairs["val"]).items():
         for half in halves:
-            assert values(half, 4, 4) == pytest.approx([85 * int(name)] * 3, abs=1)
+            assert values(half, 4, 4) == pytest.approx([85 * int(name[0])] * 3, abs=1)
 
 
 @pytest.mark.parametrize("levels, warned", [((0, 1, 2, 3), True), ((0, 255), False)])

@@ -110,12 +110,15 @@ def test_a_half_without_colours(number, mine, call_main):
 
 
 def test_frames_of_a_clip(mine, call_main):
-    """Broken if validation pairs that are nearly trained on flatter the scores without a word."""
+    """Broken if copies are taken without a word: in both splits, or in both halves of a pair."""
     for n in (0, 1):
         image = Image.open(mine / "train" / f"{n}.png").copy()
         ImageDraw.Draw(image).point((3, 3), fill="red")
         save(image, mine / "val" / f"9{n}.png")
+    image.paste(image.crop((0, 0, 64, 64)), (64, 0))
+    save(image, mine / "train" / "equal.png")
     done = call_main(LOOK, "--dataset", "mine")
+    assert "condition and target are equal (1): mine/train/equal.png" in done.stderr
     assert (
         "2 of 4 validation pairs nearly equal a training pair, e.g. mine/val/90.png" in done.stderr
     )
