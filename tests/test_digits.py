@@ -12,12 +12,9 @@ import common
 import keras
 import pytest
 import tensorflow as tf
+from conftest import difference, same
 
 SCRIPTS = ["01_gan_mnist.py", "02_cgan_mnist.py"]
-
-
-def same(one, other):
-    return bool(tf.reduce_all(one == other))
 
 
 @pytest.mark.parametrize("stage", ["gan", "cgan"])
@@ -66,7 +63,7 @@ def test_both_networks_hear_the_label(stage2):
     asked = [model.generator(noise, label, training=False) for label in labels]
     judged = [model.discriminator(asked[0], label, training=False) for label in labels]
     for one, other in (asked, judged):
-        assert float(tf.reduce_max(tf.abs(one - other))) > 1e-4
+        assert difference(one, other) > 1e-4
 
 
 def test_digits_have_their_range(stage1, stage2):
@@ -114,13 +111,12 @@ def test_labels_belong_to_digits():
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_samples_are_of_one_noise(script, arguments_of_train, monkeypatch):
+def test_samples_are_of_one_noise(script, arguments_of_train, grids):
     """Broken if two epochs' samples differ in their noise, or two seeds' samples do not.
 
     In stage 2 a row is of one digit, from 0 to 9, and each column of one noise.
     """
-    noises, grids = [], []
-    monkeypatch.setattr(common, "save_grid", lambda path, rows, **kind: grids.append((rows, kind)))
+    noises = []
     for out, seed in (("a", 0), ("b", 1)):
         given, asked = arguments_of_train(script, "--seed", seed, "--out", out), []
 
@@ -138,8 +134,8 @@ def test_samples_are_of_one_noise(script, arguments_of_train, monkeypatch):
             assert all(same(noise, noises[-1]) for noise, _ in asked)
             labels = [tf.argmax(label, axis=1) for _, label in asked[:half]]
             assert [[int(n) for n in row] for row in labels] == [[n] * 10 for n in range(10)]
-            assert list(grids[-1][1]["row_titles"]) == list(range(10))
-    assert [len(row) for row in grids[0][0]] == [10] * 10
+            assert list(grids[-1][2]["row_titles"]) == list(range(10))
+    assert [len(row) for row in grids[0][1]] == [10] * 10
     assert not bool(tf.reduce_any(noises[0] == noises[1]))
     assert abs(float(tf.math.reduce_std(noises[0])) - 1.0) < 0.1, "noise is N(0, 1)"
 

@@ -7,6 +7,7 @@ import common
 import keras
 import pytest
 import tensorflow as tf
+from conftest import same
 
 
 def cross_entropy(logit, real):
@@ -17,10 +18,6 @@ def cross_entropy(logit, real):
 # A discriminator that gives real pictures the logit 1 and generated ones -2, by hand.
 D_REAL, D_FAKE = cross_entropy(1, True), cross_entropy(-2, False)  # 0.3133, 0.1269
 G_ADVERSARIAL = cross_entropy(-2, True)  # 2.1269
-
-
-def same(one, other):
-    return bool(tf.reduce_all(one == other))
 
 
 @pytest.fixture
