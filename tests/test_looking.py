@@ -8,6 +8,7 @@ import common
 
 import pytest
 import tensorflow as tf
+from conftest import as_floats, difference, save, turned, values
 from PIL import Image, ImageDraw, ImageOps
 
 LOOK, COLOUR = "03_pix2pix_data.py", "06_sketch_pad.py"
@@ -20,16 +21,6 @@ def drawing(seed=0, size=256, pen=6, paper=255, ink=0):
         line = [dice.randrange(size) for _ in range(4)]
         ImageDraw.Draw(image).line(line, fill=ink, width=pen)
     return image.convert("RGB")
-
-
-def save(image, path, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, **options)
-    return path
-
-
-def values(picture, *place):
-    return [float(value) for value in picture[place]]
 
 
 def pair(left, right):
@@ -135,9 +126,10 @@ def test_single_pictures_are_no_pairs(size, call_main, tmp_path):
 
 
 def test_a_look_by_hand(stage3, tmp_path, capsys):
-    """Broken if channels are exchanged, or size, ink and colours are not those of the halves.
+    """Broken if channels are exchanged, or the table is of one pair, or counts large files more.
 
-    Condition: a quarter black, else white: mean 1/2, spread sqrt(3)/2. Target: one colour.
+    Condition: a quarter black, else white; in the second pair white: mean 3/4, spread sqrt(7)/4.
+    Target: one colour, in the second pair black: means 0, -1, -0.8, spreads 1, 0, 0.2.
     """
     left, right = Image.new("RGB", (32, 32), "white"), Image.new("RGB", (32, 32), (255, 0, 51))
     left.paste("black", (0, 0, 8, 32))
@@ -146,13 +138,17 @@ def test_a_look_by_hand(stage3, tmp_path, capsys):
     assert (found.size, found.ink, found.colours) == ("32x32", 0.25, [2.0, 1.0])
     places = [(0, 0), (0, 255), (2, 255), (3, 255), (4, 0), (5, 51), (5, 255)]
     assert [float(found.shares[place]) for place in places] == [0.25, 0.75, 0.75, 1, 1, 1, 0]
-    stage3.print_table({"train": [found]}, {"train": []})
+    large = pair(Image.new("RGB", (90, 70), "white"), Image.new("RGB", (90, 70)))
+    other = stage3.look(str(save(large, tmp_path / "b.png")), "AtoB", size=(32, 32))
+    stage3.print_table({"train": [found, other]}, {"train": []})
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    half = ["0.500"] * 3 + ["0.866"] * 3
-    assert ["train", "condition", *half, "2", "25.0%"] in rows
-    assert ["train", "target", "1.000", "-1.000", "-0.600", *["0.000"] * 3, "1"] in rows
-    turned = stage3.look(path, "BtoA", size=(32, 32))
-    assert float(turned.shares[2, 51]) == 1 and turned.ink == 1 and turned.colours == [1.0, 2.0]
+    assert ["train", "2", "0", "32x32", "(1),", "90x70", "(1)"] in rows
+    assert ["train", "condition", *["0.750"] * 3, *["0.661"] * 3, "2", "12.5%"] in rows
+    numbers = ["0.000", "-1.000", "-0.800", "1.000", "0.000", "0.200"]
+    assert ["train", "target", *numbers, "1"] in rows
+    swapped = stage3.look(path, "BtoA", size=(32, 32))
+    assert float(swapped.shares[2, 51]) == 1 and swapped.ink == 1
+    assert swapped.colours == [1.0, 2.0]
 
 
 # === Stage 6 =================================================================
@@ -264,11 +260,9 @@ def run(make_run, tmp_path):
 
 def test_files_and_folders_are_coloured(run, call_main, tmp_path):
     """Broken if a result has another place, size or picture than its file's, or one is lost."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
     photo = coloured(drawing(size=512, pen=20), 0).resize((600, 400))
     save(photo, tmp_path / "in" / "deep" / "a.webp", lossless=True)
-    save(photo, tmp_path / "in" / "turned.jpg", exif=exif)
+    save(photo, tmp_path / "in" / "turned.jpg", **turned(6))
     (tmp_path / "in" / "notes.txt").write_text("text")
     done = call_main(COLOUR, "--run", "run", "--colour", "in", "--out", "out")
     assert done.returncode == 0, done.stderr
@@ -276,19 +270,14 @@ def test_files_and_folders_are_coloured(run, call_main, tmp_path):
     sizes = {path.stem: Image.open(path).size for path in (tmp_path / "out").rglob("*.png")}
     assert sizes == {"a": (384, 256), "turned": (256, 384)}
     assert (tmp_path / "out" / "deep" / "a.png").exists()
-    done = call_main(
-        COLOUR, "--run", "run", "--colour", "in/deep/a.webp", "--whole", "--out", "whole"
-    )
+    flags = ["--colour", "in/deep/a.webp", "--whole", "--out", "whole"]
+    done = call_main(COLOUR, "--run", "run", *flags)
     assert done.returncode == 0 and "whole/a.png  600x400" in done.stdout, done.stderr
     generator, _ = common.load_generator(run)
-    sheet = (
-        tf.cast(common.read_picture(tmp_path / "in/deep/a.webp"), tf.float32)[tf.newaxis] / 127.5
-        - 1
-    )
-    padded = tf.pad(sheet, [[0, 0], [56, 56], [84, 84], [0, 0]], "REFLECT")
+    sheet, borders = as_floats(tmp_path / "in/deep/a.webp"), [[0, 0], [56, 56], [84, 84], [0, 0]]
+    padded = tf.pad(sheet, borders, "REFLECT")
     wanted = common.generate(generator, padded)[:, 56:-56, 84:-84]
-    found = tf.cast(common.read_picture(tmp_path / "whole" / "a.png"), tf.float32) / 127.5 - 1
-    assert float(tf.reduce_max(tf.abs(found - wanted[0]))) < 0.01
+    assert difference(as_floats(tmp_path / "whole" / "a.png"), wanted) < 0.01
 
 
 MISTAKES = {
@@ -303,13 +292,11 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("flags", MISTAKES)
-def test_mistakes(flags, run, call_main, tmp_path):
+def test_mistakes(flags, run, refused, tmp_path):
     """Broken if a mistake is not told in one line, or an earlier file is lost."""
     save(drawing(), tmp_path / "a.png")
     save(drawing(), tmp_path / "b" / "a.jpg")
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("text")
-    before = sorted(tmp_path.rglob("*"))
-    done = call_main(COLOUR, "--run", "run", "--out", "new", *flags.split())
-    assert done.returncode == 2 and MISTAKES[flags] in done.stderr.splitlines()[-1], done.stderr
-    assert sorted(tmp_path.rglob("*")) == before
+    command = [COLOUR, "--run", "run", "--out", "new", *flags.split()]
+    refused(*command, words=MISTAKES[flags], notes=("Warning: ", "usage: ", "  "))

@@ -59,6 +59,7 @@ def test_moves(answer):
         f"the picture is never shifted: its edge is at column {edges[0]:.0f} in all {DRAWS} draws. "
         "Enlarge to 286 before the crop to 256"
     )
+    # Column 128 lands at 128 * 286 / 256 = 143, less a crop offset of 0 to 30.
     assert min(edges) >= 112 and max(edges) <= 144, (
         f"the edge in the middle lands at columns {min(edges):.0f} to {max(edges):.0f}; of 286 "
         "pixels a crop of 256 leaves it between 113 and 143"
