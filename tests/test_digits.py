@@ -4,7 +4,6 @@ Maxout is worked out by hand in exercises/check_2.py, which the script's own has
 """
 
 import gzip
-import json
 import struct
 
 import common
@@ -138,22 +137,6 @@ def test_samples_are_of_one_noise(script, arguments_of_train, grids):
     assert [len(row) for row in grids[0][1]] == [10] * 10
     assert not bool(tf.reduce_any(noises[0] == noises[1]))
     assert abs(float(tf.math.reduce_std(noises[0])) - 1.0) < 0.1, "noise is N(0, 1)"
-
-
-def test_digit_that_was_asked_for(stage2, call_main, monkeypatch, tmp_path):
-    """Broken if --digit draws another digit, or with other weights or noise than the run's."""
-    run, model, grids = tmp_path / "run", stage2.ConditionalGAN(), []
-    run.mkdir()
-    model.generator.save_weights(run / "generator.weights.h5")
-    options = {"format": common.FORMAT, "stage": "cgan", "flags": {"--epochs": 1}}
-    (run / "options.json").write_text(json.dumps(options | {"data": {"files": "x"}}))
-    monkeypatch.setattr(common, "save_grid", lambda path, rows, **kind: grids.append((path, rows)))
-    done = call_main("02_cgan_mnist.py", "--digit", 7, "--seed", 3, "--out", "run")
-    assert done.returncode == 0, done.stderr
-    noise = tf.random.stateless_normal((10, 100), seed=(3, 0))
-    wanted = model.generator(noise, tf.one_hot([7] * 10, 10), training=False)
-    ((path, (row,)),) = grids
-    assert path.name == "digit_7.png" and same(tf.stack(row), wanted)
 
 
 def idx(*shape, values, kind=8):

@@ -12,8 +12,7 @@ import common
 
 import pytest
 import tensorflow as tf
-
-HERE = Path(__file__).parent.parent
+from conftest import HERE, same
 
 
 def rows(path):
@@ -89,8 +88,11 @@ def test_train_in_a_notebook(few_pairs, tmp_path, monkeypatch, capfd):
 
 
 @pytest.mark.parametrize("script", ["01_gan_mnist.py", "02_cgan_mnist.py"])
-def test_digits(script, call_main, tmp_path):
-    """Broken if stage 1 or 2 does not leave its files, or stage 2 cannot be asked for a digit."""
+def test_digits(script, call_main, stage2, tmp_path, request):
+    """Broken if stage 1 or 2 does not leave its files, or --digit draws another digit.
+
+    The digit is drawn with the weights of the run and the noise of --seed.
+    """
     cgan = script == "02_cgan_mnist.py"
     done = call_main(script, "--steps-per-epoch", 4, "--epochs", 2, "--out", "run")
     assert done.returncode == 0 and not done.stderr, done.stderr
@@ -103,9 +105,15 @@ def test_digits(script, call_main, tmp_path):
     assert_drawn(run / "losses.png", run / "samples" / "epoch_0001.png")
     assert (run / "result.png").read_bytes() == (run / "samples/epoch_0002.png").read_bytes()
     if cgan:
-        done = call_main(script, "--digit", 7, "--out", "run")
-        assert done.returncode == 0 and "digit_7.png" in done.stdout
-        assert_drawn(run / "digit_7.png")
+        grids = request.getfixturevalue("grids")  # from here on
+        done = call_main(script, "--digit", 7, "--seed", 3, "--out", "run")
+        assert done.returncode == 0 and "digit_7.png" in done.stdout, done.stderr
+        generator = stage2.ConditionalGAN().generator
+        generator.load_weights(run / "generator.weights.h5")
+        noise = tf.random.stateless_normal((10, 100), seed=(3, 0))
+        wanted = generator(noise, tf.one_hot([7] * 10, 10), training=False)
+        ((path, (row,), _),) = grids
+        assert path == Path("run", "digit_7.png") and same(tf.stack(row), wanted)
 
 
 @pytest.mark.slow
