@@ -37,6 +37,13 @@ def label_map(size=(64, 64), classes=(0, 1, 2, 255)):
     return image
 
 
+def two_sides(folder, left, right=photo):
+    """Writes four pictures into each of l/ and r/: what both functions make of their numbers."""
+    for n in range(4):
+        save(left(n), folder / "l" / f"{n}.png")
+        save(right(n), folder / "r" / f"{n}.png")
+
+
 def colours_of(picture):
     codes = tf.cast(picture, tf.int32) @ [[65536], [256], [1]]
     return {int(code) for code in tf.unique(tf.reshape(codes, [-1])).y}
@@ -184,9 +191,8 @@ def test_unusable_files_are_named(get, tmp_path):
 
 def test_the_smaller_half_is_enlarged(get, tmp_path):
     """Broken if a target shrinks to its condition's size, labels are mixed, or too much is kept."""
-    for n in range(4):
-        save(label_map((32, 32)), tmp_path / "l" / f"{n}.png")
-        save(photo(n, (64, 64) if n else (1800, 1800)), tmp_path / "r" / f"{n}.png")
+    right = lambda n: photo(n, (64, 64) if n else (1800, 1800))  # noqa: E731
+    two_sides(tmp_path, lambda n: label_map((32, 32)), right)
     done, pairs = get("--pair", "l", "r", "--labels")
     pairs = pairs["train"] | pairs["val"]
     assert pairs["1"][0].shape == pairs["1"][1].shape == (64, 64, 3)
@@ -212,9 +218,7 @@ def test_one_range_for_all_files_of_a_side(get, tmp_path):
 @pytest.mark.parametrize("levels, warned", [((0, 1, 2, 3), True), ((0, 255), False)])
 def test_few_gray_levels(levels, warned, get, tmp_path):
     """Broken if class numbers are trained on as nearly black pictures without a word."""
-    for n in range(4):
-        save(photo(n), tmp_path / "l" / f"{n}.png")
-        save(label_map(classes=levels), tmp_path / "r" / f"{n}.png")
+    two_sides(tmp_path, photo, lambda n: label_map(classes=levels))
     done, _ = get("--pair", "l", "r")
     assert ("targets have 4 gray levels, from 0 to 3: class numbers" in done.stderr) == warned
 
@@ -231,11 +235,9 @@ def test_few_gray_levels_of_ready_pairs(get, tmp_path):
 
 def test_white_on_transparent(get, tmp_path):
     """Broken if white drawings on transparent paper are lost on white without a word."""
-    for n in range(4):
-        image = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
-        image.paste("white", (9, 9, 30, 30))
-        save(image, tmp_path / "l" / f"{n}.png")
-        save(photo(n), tmp_path / "r" / f"{n}.png")
+    image = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
+    image.paste("white", (9, 9, 30, 30))
+    two_sides(tmp_path, lambda n: image)
     done, _ = get("--pair", "l", "r")
     assert "blank conditions, of gray level 255" in done.stderr and "(4): l/0.png" in done.stderr
 
@@ -256,9 +258,7 @@ def test_ready_pairs_of_any_kind(get, tmp_path):
 
 def test_class_numbers_get_colours(get, tmp_path):
     """Broken if a class changes its colour from map to map, 255 is lost, or names get mixed up."""
-    for n in range(4):
-        save(label_map(classes=(0, 7, 255) if n else (7, 0)), tmp_path / "l" / f"{n}.png")
-        save(photo(n), tmp_path / "r" / f"{n}.png")
+    two_sides(tmp_path, lambda n: label_map(classes=(0, 7, 255) if n else (7, 0)))
     (tmp_path / "p.csv").write_text("class,colour,name\n7,#00FF00,tree\n0,#000000,\n")
     done, pairs = get("--pair", "l", "r", "--labels", "p.csv")
     assert "not in the palette, and given other colours: 255" in done.stderr
@@ -293,9 +293,7 @@ def test_a_palette_mends_jpeg_and_soft_edges(get, refuses, tmp_path):
 
 def test_photographs_given_as_label_maps(get, tmp_path):
     """Broken if a palette turns photographs, given first by mistake, into maps unwarned."""
-    for n in range(4):
-        save(photo(n), tmp_path / "l" / f"{n}.png")
-        save(photo(n), tmp_path / "r" / f"{n}.png")
+    two_sides(tmp_path, photo)
     (tmp_path / "p.csv").write_text("class,colour,name\n0,#000000,\n1,#dc143c,thing\n")
     done, _ = get("--pair", "l", "r", "--labels", "p.csv")
     assert "Warning: 100.0% of the label maps' pixels had other colours" in done.stderr
@@ -303,11 +301,9 @@ def test_photographs_given_as_label_maps(get, tmp_path):
 
 def test_kinds_of_label_maps_are_not_mixed(get, refuses, tmp_path):
     """Broken if numbers and colours are mixed, or one black map among coloured ones is refused."""
-    for n in range(4):
-        image = Image.new("RGB", (64, 64))
-        image.paste((200, 0, 0), (0, 0, 64 if n else 0, 32))
-        save(image, tmp_path / "l" / f"{n}.png")
-        save(photo(n), tmp_path / "r" / f"{n}.png")
+    red = Image.new("RGB", (64, 64))
+    red.paste((200, 0, 0), (0, 0, 64, 32))
+    two_sides(tmp_path, lambda n: red if n else Image.new("RGB", (64, 64)))
     _, pairs = get("--pair", "l", "r", "--labels")
     assert common.describe_dataset("mine")["colours"] == [["#000000", ""], ["#c80000", ""]]
     save(label_map(), tmp_path / "l" / "0.png")
@@ -376,7 +372,7 @@ def test_a_dataset_appears_when_it_is_complete(stage7, tmp_path):
 
 MISTAKES = {
     "--pair l gone --out x": "--pair gone: no such folder (gone), and no pattern with * or ?",
-    "--pair l/*.jpg r --out x": "--pair l/*.jpg: fits no file (of 3 in l)",
+    "--pair l/*.jpg r --out x": "--pair l/*.jpg: fits no file (of 4 in l)",
     "--pair l/[0-2].png r --out x": "no such folder (l/[0-2].png), and no pattern with * or ?",
     "--pair l/0* r/0* --out x": "0 of 1 pairs would be in val; take two or more, and e.g. 0.5",
     "--pair l r r --out x": "--pair: takes one or two; put patterns in quotes",
@@ -396,9 +392,7 @@ MISTAKES = {
 @pytest.mark.parametrize("flags", MISTAKES)
 def test_mistakes(flags, refuses, tmp_path):
     """Broken if a mistake is not told in one line that names it, or leaves something behind."""
-    for n in range(3):
-        save(label_map(), tmp_path / "l" / f"{n}.png")
-        save(photo(n), tmp_path / "r" / f"{n}.png")
+    two_sides(tmp_path, lambda n: label_map())
     (tmp_path / "bad.csv").write_text("class,colour\n1,red\n")
     (tmp_path / "empty.csv").write_text("")
     refuses(*flags.split(), words=MISTAKES[flags])
