@@ -116,16 +116,6 @@ def test_embedded_pairs():
     assert sum(Path(path).stat().st_size for path in pairs["train"] + pairs["val"]) < 8_000_000
 
 
-def test_val_or_test(tmp_path):
-    """Broken if a dataset with test/ for val/ is refused, or other files are taken."""
-    for name in ("train/b.png", "train/a.png", "train/.hidden.png", "test/a.png"):
-        write_pair(tmp_path / name, RED, BLUE)
-    (tmp_path / "train" / "notes.txt").write_text("not a picture")
-    pairs = common.find_pairs(str(tmp_path))
-    assert [path.rsplit("/", 1)[1] for path in pairs["train"]] == ["a.png", "b.png"]
-    assert [path.rsplit("/", 2)[1] for path in pairs["val"]] == ["test"]
-
-
 @pytest.mark.parametrize("name", ["jitter", "course"])
 def test_augmentation_moves_both_halves_together(name):
     """Broken if an augmentation touches one half only, or does nothing, or ignores its seed."""

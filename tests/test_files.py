@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 @pytest.mark.parametrize("split, kind", [("validation", "val"), ("VAL", "val"), ("test2", "test")])
 def test_splits_are_known_by_their_beginning(split, kind, tmp_path):
     """Broken if given splits of other names are not found, or val is not preferred to test."""
-    for name in ("Training/a.png", "Training/b.JPG", f"{split}/c.jpeg"):
+    for name in ("Training/b.JPG", "Training/a.png", f"{split}/c.jpeg"):
         save(pair(), tmp_path / name)
     found = common.find_pairs(tmp_path)
     names = {name: [path.rpartition("/")[2] for path in found[name]] for name in found}
