@@ -244,6 +244,13 @@ def make_run(few_pairs):
     return make
 
 
+def change(run, part, name, value):
+    """Changes one of the flags, or of the data, in a run's options.json."""
+    options = json.loads((run / "options.json").read_text())
+    options[part][name] = value
+    (run / "options.json").write_text(json.dumps(options))
+
+
 @pytest.fixture
 def losses_regression(datadir, original_datadir, request):
     """Compares a list of {name: value} with a golden file to a relative 1e-3.

@@ -1,13 +1,12 @@
 """Stage 5: its first losses, where its flags go, its scores, and earlier runs' weights."""
 
-import json
 import shutil
 
 import common
 
 import pytest
 import tensorflow as tf
-from conftest import near
+from conftest import change, near
 
 SCRIPT = "05_pix2pix_train.py"
 
@@ -111,10 +110,7 @@ def test_start_from(earlier, arguments_of_train, few_pairs, tmp_path):
     run, model = earlier("both")
     l1_run, l1_model = earlier("l1 alone", **{"--loss": "l1"})
     flags = ["--dataset", few_pairs, "--filters", 2, "--size", "512x256", "--seed", 77]
-    for source, wanted, judge_too in (
-        (run, model, True),
-        (l1_run, l1_model, False),
-    ):
+    for source, wanted, judge_too in ((run, model, True), (l1_run, l1_model, False)):
         out = f"from {source.name}"
         begun = arguments_of_train(SCRIPT, *flags, "--start-from", source, "--out", out).model
         for name, equal in (("generator", True), ("discriminator", judge_too)):
@@ -128,9 +124,7 @@ def test_start_from_mistakes(earlier, refused, few_pairs, tmp_path):
     changed, damaged = tmp_path / "changed", tmp_path / "damaged"
     shutil.copytree(run, changed)
     shutil.copytree(run, damaged)
-    options = json.loads((run / "options.json").read_text())
-    options["flags"]["--generator"] = "encoder-decoder"
-    (changed / "options.json").write_text(json.dumps(options))
+    change(changed, "flags", "--generator", "encoder-decoder")
     data = damaged / "discriminator.weights.h5"
     data.write_bytes(data.read_bytes()[:1000])
     flags = ["--dataset", few_pairs, "--out", "new"]

@@ -1,7 +1,6 @@
 """Stage 9: a page of one run, or of several side by side."""
 
 import html
-import json
 import re
 import shutil
 import urllib.parse
@@ -11,7 +10,7 @@ import common
 import keras
 import pytest
 import tensorflow as tf
-from conftest import as_floats, difference
+from conftest import as_floats, change, difference
 from PIL import Image
 
 SCRIPT = "09_results.py"
@@ -31,13 +30,6 @@ def trained(make_run, few_pairs, tmp_path):
         return make_run(tmp_path / name, network(2), flags=flags)
 
     return make
-
-
-def change(run, part, name, value):
-    """Changes one of the flags, or of the data, in a run's options.json."""
-    options = json.loads((run / "options.json").read_text())
-    options[part][name] = value
-    (run / "options.json").write_text(json.dumps(options))
 
 
 def test_page_of_two_runs(trained, call_main, tmp_path, grids):

@@ -11,12 +11,11 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from conftest import HERE
 
-HERE = Path(__file__).parent.parent.parent
 GAN = ["01_gan_mnist.py", "--steps-per-epoch", 4, "--epochs", 3, "--out", "run"]
 
 
