@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import csv
 import gc
 import importlib
 import json
@@ -49,7 +50,6 @@ stage4 = stage("04_pix2pix_models")
 stage5 = stage("05_pix2pix_train")
 stage6 = stage("06_sketch_pad")
 stage7 = stage("07_get_pairs")
-stage9 = stage("09_results")
 
 
 def same(one, other):
@@ -101,13 +101,13 @@ def files(folder):
 
 @pytest.fixture
 def run_script(tmp_path):
-    """Runs a script as a user does, in an empty folder; returns what it did."""
+    """Runs a script as a user does, in an empty folder; `env` adds to the environment."""
 
-    def run(script, *flags):
+    def run(script, *flags, **env):
         command = [sys.executable, HERE / script, *map(str, flags)]
-        env = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}  # keeps a driver's notes out of stderr
+        env["CUDA_VISIBLE_DEVICES"] = "-1"  # keeps a driver's notes out of stderr
         options = {"capture_output": True, "text": True, "timeout": 300}
-        return subprocess.run(command, cwd=tmp_path, env=env, check=False, **options)
+        return subprocess.run(command, cwd=tmp_path, env=os.environ | env, check=False, **options)
 
     return run
 
@@ -242,6 +242,12 @@ def make_run(few_pairs):
         return folder
 
     return make
+
+
+def read_rows(path):
+    """Returns the rows of a CSV file as dicts of numbers."""
+    with path.open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def change(run, part, name, value):
