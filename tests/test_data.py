@@ -6,10 +6,9 @@ import common
 
 import pytest
 import tensorflow as tf
-from conftest import near, same
+from conftest import near, pair, same, save, values
 from PIL import Image
 
-RED, BLUE = (255, 0, 0), (0, 0, 255)
 HIGH = (512, 256)
 
 
@@ -21,28 +20,19 @@ def augmented(name, stack, draw, *size):
     return common.AUGMENTATIONS[name](stack, tf.constant([0, draw], tf.int64), *size)
 
 
-def write_pair(path, left, right, size=(4, 4)):
-    """Writes a picture with one colour in each half of a size (height, width)."""
-    halves = [tf.broadcast_to(tf.constant(colour), (*size, 3)) for colour in (left, right)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture = tf.cast(tf.concat(halves, axis=1), tf.uint8)
-    tf.io.write_file(str(path), tf.io.encode_png(picture))
-    return str(path)
-
-
 @pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
 def test_way_of_a_pair(direction, tmp_path):
     """Broken if stage 3's docstring is not true, halves are exchanged, or not in [-1, 1].
 
     (H, W, 3) twice -> (H, W, 6) -> (286, 286, 6) -> (256, 256, 6) -> (256, 256, 3) twice.
     """
-    halves = common.decode_pair(write_pair(tmp_path / "pair.png", RED, BLUE, size=(300, 200)))
+    halves = common.decode_pair(str(save(pair(size=(400, 300)), tmp_path / "pair.png")))
     assert [half.shape for half in halves] == [(300, 200, 3)] * 2
     stack = common.stack_pair(*halves, direction)
     assert stack.shape == (300, 200, 6)
     assert common.resize(stack, (286, 286)).shape == (286, 286, 6)
-    red, blue = [1, -1, -1], [-1, -1, 1]
-    wanted = tf.constant(red + blue if direction == "AtoB" else blue + red, tf.float32)
+    red, blue = [200.0, 30.0, 30.0], [20.0, 40.0, 220.0]  # of `pair`
+    wanted = tf.constant(red + blue if direction == "AtoB" else blue + red) / 127.5 - 1.0
     for result in (stack, common.resize(stack), augmented("jitter", stack, 0)):
         assert near(result, tf.broadcast_to(wanted, result.shape))
     condition, target = common.split_stack(augmented("course", stack, 0))
@@ -52,14 +42,13 @@ def test_way_of_a_pair(direction, tmp_path):
 
 def test_odd_widths_kinds_and_damage(tmp_path, stage5):
     """Broken if an odd width, a kind of PNG or a JPEG is misread, or damage is not found."""
-    left, right = common.decode_pair(write_pair(tmp_path / "a.png", RED, BLUE, size=(30, 41)))
-    assert left.shape == right.shape == (30, 41, 3)
     image = Image.new("RGB", (3, 1))
-    for x, colour in enumerate((RED, (0, 255, 0), BLUE)):
-        image.putpixel((x, 0), colour)
+    for x, colour in enumerate(("red", "lime", "blue")):
+        image.paste(colour, (x, 0, x + 1, 1))
     image.save(tmp_path / "odd.png")
     left, right = common.decode_pair(str(tmp_path / "odd.png"))
-    assert left.shape == (1, 1, 3) and same(left, RED) and same(right, BLUE), "drops the middle"
+    assert left.shape == right.shape == (1, 1, 3), "the middle is dropped"
+    assert values(left, 0, 0) == [255, 0, 0] and values(right, 0, 0) == [0, 0, 255]
     gray = Image.linear_gradient("L").resize((32, 16))
     for mode, name in (("1", "a.png"), ("L", "b.png"), ("P", "c.png"), ("RGB", "d.jpg")):
         gray.convert("RGB").convert(mode).save(tmp_path / name, quality=90)

@@ -14,7 +14,7 @@ import common
 
 import pytest
 import tensorflow as tf
-from conftest import files, pair, turned
+from conftest import pair, save, turned
 from PIL import Image
 
 
@@ -24,20 +24,11 @@ def encoded(image, form="PNG", **options):
     return file.getvalue()
 
 
-def huge():
-    """A JPEG whose header asks for 60,000 x 60,000 pixels."""
-    data = encoded(pair(), "JPEG")
-    start = data.index(b"\xff\xc0") + 5
-    return data[:start] + (60000).to_bytes(2, "big") * 2 + data[start + 4 :]
-
-
 @pytest.fixture
 def mine(tmp_path):
     """A sound dataset `mine` of two training pairs and one to validate with."""
     for name in ("train/a.png", "train/b.png", "val/c.png"):
-        path = tmp_path / "mine" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(pair()))
+        save(pair(), tmp_path / "mine" / name)
     return tmp_path / "mine"
 
 
@@ -149,7 +140,6 @@ PICTURES = {
     "1 pixel wide": (lambda: encoded(pair(size=(1, 8))), "too narrow"),
     "turned by EXIF": (lambda: encoded(pair(), "JPEG", **turned(6)), "turned by EXIF"),
     "mirrored by EXIF": (lambda: encoded(pair(), "JPEG", **turned(2)), "turned by EXIF"),
-    "asking for gigabytes": (huge, "over 268 megapixels: make it smaller"),
     "transparent": (lambda: encoded(pair("RGBA")), "transparent"),
     "cut in half": (lambda: encoded(pair())[:60], "damaged"),
     "a JPEG cut short": (lambda: encoded(pair(), "JPEG")[:-20], "damaged"),
@@ -180,11 +170,9 @@ def test_all_bad_pictures_are_named_at_once(mine, refused):
     (mine / "val" / "folder.png").mkdir()
     (mine / "val" / os.fsdecode(b"\xb1\xd7.png")).write_bytes(encoded(pair()))
     os.mkfifo(mine / "val" / "pipe.png")  # opening it would wait for ever
-    before = files(mine / "train")
     (line,) = refused(TRAIN, "--dataset", "mine", words="--dataset mine: ")
     for name in [*names, "gone.png (No such file", "pipe.png (not a file"]:
         assert name.replace("\n", "\\n") in line
-    assert files(mine / "train") == before
 
 
 TAKEN = {
