@@ -129,11 +129,7 @@ MISTAKES = {  # exercise: a piece of the solution, what a learner writes there, 
     ],
     5: [
         ("self.lambda_l1 * losses", "losses", "lambda_l1 = 100 times L1"),
-        (
-            "self.discriminator(condition, fake,",
-            "self.discriminator(fake, condition,",
-            "stands first",
-        ),
+        ("(condition, fake, training", "(fake, condition, training", "stands first"),
         ("generator_loss(fake_logits)", "generator_loss(real_logits)", "the fake called real"),
         (
             "minimise(d_loss, d_tape, self.discriminator, self.discriminator_optimizer)",
