@@ -141,6 +141,7 @@ PICTURES = {
     "turned by EXIF": (lambda: encoded(pair(), "JPEG", **turned(6)), "turned by EXIF"),
     "mirrored by EXIF": (lambda: encoded(pair(), "JPEG", **turned(2)), "turned by EXIF"),
     "transparent": (lambda: encoded(pair("RGBA")), "transparent"),
+    "a JPEG's header alone": (lambda: encoded(pair(), "JPEG")[:-100], "damaged (Truncated"),
     "cut in half": (lambda: encoded(pair())[:60], "damaged"),
     "a JPEG cut short": (lambda: encoded(pair(), "JPEG")[:-20], "damaged"),
 }
