@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import csv
 import gc
 import importlib
 import json
@@ -22,6 +23,7 @@ import common  # noqa: E402
 
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
+from PIL import Image  # noqa: E402
 
 gc.freeze()  # imported modules stay, so no collection needs to look through them again
 
@@ -48,18 +50,64 @@ stage4 = stage("04_pix2pix_models")
 stage5 = stage("05_pix2pix_train")
 stage6 = stage("06_sketch_pad")
 stage7 = stage("07_get_pairs")
-stage9 = stage("09_results")
+
+
+def same(one, other):
+    return bool(tf.reduce_all(one == other))
+
+
+def difference(one, other):
+    return float(tf.reduce_max(tf.abs(one - other)))
+
+
+def near(one, other, tolerance=1e-5):
+    return one.shape == other.shape and difference(one, other) < tolerance
+
+
+def values(picture, *place):
+    """Returns the numbers at a place of a picture as a list."""
+    return [float(value) for value in picture[place]]
+
+
+def as_floats(path):
+    """Returns a picture file as (1, height, width, 3) in [-1, 1]."""
+    return tf.cast(common.read_picture(path)[tf.newaxis], tf.float32) / 127.5 - 1.0
+
+
+def pair(mode="RGB", size=(16, 8)):
+    """A Pillow image with a red and a blue half."""
+    image = Image.new("RGB", size, (200, 30, 30))
+    image.paste((20, 40, 220), (size[0] // 2, 0, *size))
+    return image.convert(mode)
+
+
+def turned(orientation):
+    """EXIF data that hold an orientation alone, as an option of Pillow's `save`."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return {"exif": exif}
+
+
+def save(image, path, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+    return path
+
+
+def files(folder):
+    """Returns everything in a folder, with its contents."""
+    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
 
 
 @pytest.fixture
 def run_script(tmp_path):
-    """Runs a script as a user does, in an empty folder; returns what it did."""
+    """Runs a script as a user does, in an empty folder; `env` adds to the environment."""
 
-    def run(script, *flags):
+    def run(script, *flags, **env):
         command = [sys.executable, HERE / script, *map(str, flags)]
-        env = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}  # keeps a driver's notes out of stderr
+        env["CUDA_VISIBLE_DEVICES"] = "-1"  # keeps a driver's notes out of stderr
         options = {"capture_output": True, "text": True, "timeout": 300}
-        return subprocess.run(command, cwd=tmp_path, env=env, check=False, **options)
+        return subprocess.run(command, cwd=tmp_path, env=os.environ | env, check=False, **options)
 
     return run
 
@@ -104,6 +152,41 @@ def call_main(tmp_path, monkeypatch, capsys):
     yield call
     unlock()
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def refused(call_main, tmp_path, monkeypatch):
+    """Runs a command that has to end as a mistake does, before any training; returns its lines.
+
+    The exit status is 2, one line names the script and has the words, and the disk is as it was.
+    Other lines may come before it if they begin as `notes` do.
+    """
+
+    def train(*args, **options):
+        raise common.UserError("the mistake got through")
+
+    def refused(script, *flags, words, notes=("usage: ", "  ")):
+        before = files(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(common, "train", train)
+            done = call_main(script, *flags)
+        assert done.returncode == 2, done.stdout + done.stderr
+        *others, line = done.stderr.splitlines()
+        assert all(other.startswith(notes) for other in others), done.stderr
+        assert line.startswith(f"{script}: error: ") and words in line, line
+        assert files(tmp_path) == before, "something was written"
+        return [*others, line]
+
+    return refused
+
+
+@pytest.fixture
+def grids(monkeypatch):
+    """Keeps what `common.save_grid` is to draw: (path, rows, options) in a list."""
+    grids = []
+    keep = lambda path, rows, **options: grids.append((path, rows, options))  # noqa: E731
+    monkeypatch.setattr(common, "save_grid", keep)
+    return grids
 
 
 @pytest.fixture
@@ -159,6 +242,19 @@ def make_run(few_pairs):
         return folder
 
     return make
+
+
+def read_rows(path):
+    """Returns the rows of a CSV file as dicts of numbers."""
+    with path.open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def change(run, part, name, value):
+    """Changes one of the flags, or of the data, in a run's options.json."""
+    options = json.loads((run / "options.json").read_text())
+    options[part][name] = value
+    (run / "options.json").write_text(json.dumps(options))
 
 
 @pytest.fixture

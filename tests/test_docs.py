@@ -1,18 +1,19 @@
 """The pages that readers begin with: links, figures, commands, and the two languages."""
 
 import importlib
+import json
 import re
 import shlex
-from pathlib import Path
-
-import common
 
 import pytest
+from conftest import HERE
 
-HERE = Path(common.__file__).parent
 PAGES = [HERE / "README.md", HERE / "README.ko.md", *sorted((HERE / "docs").rglob("*.md"))]
 COURSE = sorted((HERE / "docs" / "course").glob("*.md"))  # each is in ko/, too
 SCRIPTS = sorted(path.name for path in HERE.glob("0*.py"))
+NOTEBOOK = json.loads((HERE / "docs" / "colab.ipynb").read_text(encoding="utf-8"))
+CELLS = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+CODE = "\n".join("".join(cell["source"]) for cell in CELLS)
 FIGURE = r'<img src="([^"]+)"'
 
 
@@ -69,8 +70,8 @@ def parser(script, monkeypatch):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_documented_commands_are_understood(script, parser):
-    """Broken if a page shows a command that its script does not take."""
-    commands = re.findall(rf"python {script}([^`\n#]*)", "\n".join(map(text, PAGES)))
+    """Broken if a page, or the notebook, has a command that its script does not take."""
+    commands = re.findall(rf"python {script}([^`\n#]*)", "\n".join([*map(text, PAGES), CODE]))
     assert commands, "no page shows how to call it"
     for flags in sorted(set(commands)):
         for word in shlex.split(flags.strip(" :,.&;|")):
@@ -84,6 +85,13 @@ def test_help(script, parser):
     assert f"python {script}" in help_text and re.search(r"Stage \d: ", help_text)
     for action in parser._actions:
         assert action.help, action.option_strings
+
+
+def test_notebook():
+    """Broken if the notebook has outputs, or runs a script that is gone."""
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in CELLS)
+    scripts = set(re.findall(r"(?m)^!python (\S+)", CODE))
+    assert len(scripts) >= 6 and scripts <= set(SCRIPTS)
 
 
 def test_make_targets_exist():

@@ -8,6 +8,7 @@ import common
 
 import pytest
 import tensorflow as tf
+from conftest import difference
 
 SCRIPT = "08_export.py"
 stage8 = importlib.import_module("08_export")
@@ -33,8 +34,7 @@ def test_same_picture(call_main, run):
     pictures = tf.concat([common.generate(generator, c[tf.newaxis]) for c in conditions], axis=0)
     batch = scope["saved_model"](condition=conditions)["picture"]
     single = scope["tflite"](condition=conditions[1:2])["picture"]
-    assert float(tf.reduce_max(tf.abs(batch - pictures))) < 1e-3
-    assert float(tf.reduce_max(tf.abs(single - pictures[1:2]))) < 1e-3
+    assert difference(batch, pictures) < 1e-3 and difference(single, pictures[1:2]) < 1e-3
     network = tf.lite.Interpreter(str(out / "generator.tflite"))
     kinds = [operation["op_name"] for operation in network._get_ops_details()]
     assert kinds.count("CONV_2D") == kinds.count("TRANSPOSE_CONV") == 8, kinds
@@ -43,25 +43,18 @@ def test_same_picture(call_main, run):
     assert done.returncode == 0 and (out / "generator.tflite").stat().st_size < size / 2.5
 
 
-def test_overwriting(call_main, run, tmp_path, monkeypatch):
+def test_overwriting(call_main, refused, run, tmp_path, monkeypatch):
     """Broken if anything but an earlier export is overwritten, or that one unasked or by half."""
     for folder in ("old", "mine"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "generator.tflite").write_text("earlier")
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
-
-    def refused(words, *flags):
-        before = sorted(tmp_path.rglob("*"))
-        done = call_main(SCRIPT, "--run", run, "--out", *flags)
-        assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
-        assert sorted(tmp_path.rglob("*")) == before
-        assert (tmp_path / "old" / "generator.tflite").read_text() == "earlier"
-
-    refused("old: exists; add --force", "old")
-    refused("mine: holds other things", "mine", "--force")
+    command = [SCRIPT, "--run", run, "--out"]
+    refused(*command, "old", words="old: exists; add --force")
+    refused(*command, "mine", "--force", words="mine: holds other things")
     with monkeypatch.context() as patch:
         patch.setitem(stage8.ALLOWED, "float32", (-1.0, -1.0))
-        refused("draws another picture", "old", "--force")
+        refused(*command, "old", "--force", words="draws another picture")
     (tmp_path / "link").symlink_to("old")
-    done = call_main(SCRIPT, "--run", run, "--out", "link", "--force")
+    done = call_main(*command, "link", "--force")
     assert done.returncode == 0 and (tmp_path / "old" / "generator.tflite").stat().st_size > 1e4

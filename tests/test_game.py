@@ -7,6 +7,7 @@ import common
 import keras
 import pytest
 import tensorflow as tf
+from conftest import same
 
 
 def cross_entropy(logit, real):
@@ -17,10 +18,6 @@ def cross_entropy(logit, real):
 # A discriminator that gives real pictures the logit 1 and generated ones -2, by hand.
 D_REAL, D_FAKE = cross_entropy(1, True), cross_entropy(-2, False)  # 0.3133, 0.1269
 G_ADVERSARIAL = cross_entropy(-2, True)  # 2.1269
-
-
-def same(one, other):
-    return bool(tf.reduce_all(one == other))
 
 
 @pytest.fixture
@@ -231,36 +228,33 @@ def test_gradients_of_both_terms_reach_the_generator(stage5):
     assert float(tf.norm(adversarial)) > 1e-3 * size and float(tf.norm(half_l1)) > 1e-3 * size
 
 
+def moved(optimizer, slope):
+    """Returns where one step of an optimiser takes a weight w = 1 whose loss is slope * w."""
+    layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    layer.build((1, 1))
+    optimizer.build(layer.trainable_variables)
+    with tf.GradientTape() as tape:
+        loss = slope * tf.reduce_sum(tf.cast(layer(tf.ones((1, 1))), tf.float32))
+    common.minimise(loss, tape, layer, optimizer)
+    return float(layer.kernel.value[0, 0])
+
+
 @pytest.mark.parametrize("scaled", [False, True])
 def test_minimise_moves_by_the_gradient(scaled):
     """Broken if a step is not rate * gradient, down the hill, or if float16's scale stays in it.
 
     Of loss 3 w the gradient is 3: with a rate of 0.5, w goes from 1 to -0.5.
     """
-    layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
-    layer.build((1, 1))
     optimizer = keras.optimizers.SGD(0.5)
-    if scaled:
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    optimizer.build(layer.trainable_variables)
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(3.0 * layer(tf.ones((1, 1))))
-    common.minimise(loss, tape, layer, optimizer)
-    assert float(layer.kernel.value[0, 0]) == pytest.approx(-0.5)
+    optimizer = keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer
+    assert moved(optimizer, 3.0) == pytest.approx(-0.5)
 
 
 def test_float16_keeps_faint_gradients():
     """Broken if a gradient of 1e-8, which is 0 in float16, no longer moves a weight."""
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
-        layer.build((1, 1))
-        optimizer = common.adam(0.1, 0.5)
-        optimizer.build(layer.trainable_variables)
-        with tf.GradientTape() as tape:
-            loss = 1e-8 * tf.reduce_sum(tf.cast(layer(tf.ones((1, 1))), tf.float32))
-        common.minimise(loss, tape, layer, optimizer)
-        assert float(layer.kernel.value[0, 0]) < 1.0
+        assert moved(common.adam(0.1, 0.5), 1e-8) < 1.0
     finally:
         keras.config.set_dtype_policy("float32")
     assert float(common.adam(0.1, 0.5).scale_loss(1.0)) == 1.0

@@ -8,6 +8,7 @@ import common
 import keras
 import pytest
 import tensorflow as tf
+from conftest import difference, same
 
 PICTURE = (1, 256, 256, 3)
 HIGH = (1, 512, 256, 3)  # of --size 512x256
@@ -15,14 +16,6 @@ HIGH = (1, 512, 256, 3)  # of --size 512x256
 
 def normal(shape, seed=0):
     return tf.random.stateless_normal(shape, (seed, 0))
-
-
-def same(one, other):
-    return bool(tf.reduce_all(one == other))
-
-
-def difference(one, other):
-    return float(tf.reduce_max(tf.abs(one - other)))
 
 
 NETWORKS = {

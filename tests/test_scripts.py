@@ -1,8 +1,6 @@
 """The scripts, run as a user runs them: what they leave behind."""
 
-import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -12,13 +10,7 @@ import common
 
 import pytest
 import tensorflow as tf
-
-HERE = Path(__file__).parent.parent
-
-
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+from conftest import HERE, read_rows, same
 
 
 def assert_drawn(*paths):
@@ -78,38 +70,46 @@ def test_train_in_a_notebook(few_pairs, tmp_path, monkeypatch, capfd):
     assert options["flags"]["--loss"] == "l1+cgan" and options["flags"]["--direction"] == "AtoB"
     data = options["data"]
     assert (data["train"], data["val"], data["condition"]) == (4, 2, {"kind": "sketch"})
-    losses, scores = rows(run / "losses.csv"), rows(run / "metrics.csv")
+    losses, scores = read_rows(run / "losses.csv"), read_rows(run / "metrics.csv")
     names = ["epoch", "step", "d_fake", "d_real", "g_adversarial", "g_l1"]
-    assert [list(row) for row in losses] == [names] * 2 and losses[1]["step"] == "4"
-    assert all(0 < float(row["g_l1"]) < 2 for row in losses)
+    assert [list(row) for row in losses] == [names] * 2 and losses[1]["step"] == 4
+    assert all(0 < row["g_l1"] < 2 for row in losses)
     names = [f"{kind}_{name}" for kind in ("val", "condition") for name in ("l1", "psnr", "ssim")]
     assert [list(row) for row in scores] == [["epoch", *names]] * 2
-    last = {name: float(value) for name, value in scores[1].items()}
-    assert f"L1 {last['val_l1']:.4f} ({last['condition_l1']:.4f})" in words
+    assert f"L1 {scores[1]['val_l1']:.4f} ({scores[1]['condition_l1']:.4f})" in words
 
 
 @pytest.mark.parametrize("script", ["01_gan_mnist.py", "02_cgan_mnist.py"])
-def test_digits(script, call_main, tmp_path):
-    """Broken if stage 1 or 2 does not leave its files, or stage 2 cannot be asked for a digit."""
+def test_digits(script, call_main, stage2, tmp_path, request):
+    """Broken if stage 1 or 2 does not leave its files, or --digit draws another digit.
+
+    The digit is drawn with the weights of the run and the noise of --seed.
+    """
     cgan = script == "02_cgan_mnist.py"
     done = call_main(script, "--steps-per-epoch", 4, "--epochs", 2, "--out", "run")
     assert done.returncode == 0 and not done.stderr, done.stderr
     run = tmp_path / "run"
-    losses = rows(run / "losses.csv")
-    assert [(row["epoch"], row["step"]) for row in losses] == [("1", "4"), ("2", "8")]
-    assert all(0 < float(row[name]) < 3 for row in losses for name in ("d_real", "g_adversarial"))
+    losses = read_rows(run / "losses.csv")
+    assert [(row["epoch"], row["step"]) for row in losses] == [(1, 4), (2, 8)]
+    assert all(0 < row[name] < 3 for row in losses for name in ("d_real", "g_adversarial"))
     assert ("d_wrong" in losses[0]) == cgan
     assert json.loads((run / "options.json").read_text())["data"]["digits"] == 60000
     assert_drawn(run / "losses.png", run / "samples" / "epoch_0001.png")
     assert (run / "result.png").read_bytes() == (run / "samples/epoch_0002.png").read_bytes()
     if cgan:
-        done = call_main(script, "--digit", 7, "--out", "run")
-        assert done.returncode == 0 and "digit_7.png" in done.stdout
-        assert_drawn(run / "digit_7.png")
+        grids = request.getfixturevalue("grids")  # from here on
+        done = call_main(script, "--digit", 7, "--seed", 3, "--out", "run")
+        assert done.returncode == 0 and "digit_7.png" in done.stdout, done.stderr
+        generator = stage2.ConditionalGAN().generator
+        generator.load_weights(run / "generator.weights.h5")
+        noise = tf.random.stateless_normal((10, 100), seed=(3, 0))
+        wanted = generator(noise, tf.one_hot([7] * 10, 10), training=False)
+        ((path, (row,), _),) = grids
+        assert path == Path("run", "digit_7.png") and same(tf.stack(row), wanted)
 
 
 @pytest.mark.slow
-def test_a_copy_under_another_name(few_pairs, tmp_path):
+def test_a_copy_under_another_name(run_script, few_pairs, tmp_path):
     """Broken if a learner's own copy of stage 5 trains and then fails, or stage 9 refuses its run.
 
     Keras is set up for JAX, channels first and float16; a good run writes nothing to stderr.
@@ -119,18 +119,13 @@ def test_a_copy_under_another_name(few_pairs, tmp_path):
     settings = {"image_data_format": "channels_first", "floatx": "float16", "backend": "jax"}
     (tmp_path / ".keras").mkdir()
     (tmp_path / ".keras" / "keras.json").write_text(json.dumps(settings))
-    env = {"HOME": str(tmp_path), "KERAS_BACKEND": "jax", "CUDA_VISIBLE_DEVICES": "-1"}
-
-    def python(*command):
-        words = [sys.executable, *map(str, command)]
-        options = {"capture_output": True, "text": True, "cwd": tmp_path}
-        done = subprocess.run(words, check=False, env=os.environ | env, **options)
+    env = {"HOME": str(tmp_path), "KERAS_BACKEND": "jax"}
+    train = [tmp_path / "my.py", "--epochs", 1, "--steps-per-epoch", 3, "--filters", 4]
+    train += ["--dataset", few_pairs, "--out", "runs/x"]
+    for command in (train, ["09_results.py", "runs/x"]):
+        done = run_script(*command, **env)
         assert done.returncode == 0 and not done.stderr, done.stderr
-
-    flags = ["--epochs", 1, "--steps-per-epoch", 3, "--filters", 4, "--dataset", few_pairs]
-    python("my.py", *flags, "--out", "runs/x")
-    assert rows(tmp_path / "runs" / "x" / "losses.csv")[0]["step"] == "3"
-    python(HERE / "09_results.py", "runs/x")
+    assert read_rows(tmp_path / "runs" / "x" / "losses.csv")[0]["step"] == 3
     page = tmp_path / "runs" / "09_results" / "index.html"
     assert "<td>--filters<td>4" in page.read_text(encoding="utf-8")
     assert_drawn(page.parent / "compare.png")

@@ -1,14 +1,11 @@
 """Checks of exercise 3: the jitter of a stack."""
 
-import json
-from pathlib import Path
-
 import common
 
 import pytest
 import tensorflow as tf
+from grade import golden
 
-GOLDEN = Path(__file__).parent.parent / "test_data" / "test_augmentation_golden_jitter_.json"
 DRAWS = 40
 
 
@@ -22,17 +19,16 @@ def edge_of(row):
     return 256 - float(tf.reduce_sum(row[::-1] if mirrored else row)), mirrored
 
 
-@pytest.fixture
 def half_and_half():
     """A stack whose six channels are the same picture: dark on the left, bright on the right."""
     edge = tf.cast(tf.range(256) >= 128, tf.float32)[tf.newaxis, :, tf.newaxis]
     return tf.tile(edge, (256, 1, 6))
 
 
-def test_shape(answer, half_and_half):
+def test_shape(answer):
     """any stack becomes 256x256x6, and the same seed gives the same picture"""
     for height, width in ((256, 256), (300, 500)):
-        stack = tf.image.resize(half_and_half, (height, width))
+        stack = tf.image.resize(half_and_half(), (height, width))
         shape = tuple(answer.jitter(stack, seed(0)).shape)
         assert shape == (256, 256, 6), f"{height}x{width}x6 gives {shape}, not (256, 256, 6)"
     noise = tf.random.stateless_uniform((256, 256, 6), (0, 0))
@@ -43,7 +39,7 @@ def test_shape(answer, half_and_half):
     )
 
 
-def test_halves_stay_together(answer, half_and_half):
+def test_halves_stay_together(answer):
     """condition and target move together"""
     noise = tf.tile(tf.random.stateless_uniform((256, 256, 3), (0, 0)), (1, 1, 2))
     for number in range(8):
@@ -54,14 +50,16 @@ def test_halves_stay_together(answer, half_and_half):
         )
 
 
-def test_moves(answer, half_and_half):
+def test_moves(answer):
     """the picture is enlarged, shifted and mirrored half of the time"""
-    found = [edge_of(answer.jitter(half_and_half, seed(n))[0, :, 0]) for n in range(DRAWS)]
+    stack = half_and_half()
+    found = [edge_of(answer.jitter(stack, seed(n))[0, :, 0]) for n in range(DRAWS)]
     edges, mirrored = [edge for edge, _ in found], sum(flip for _, flip in found)
     assert max(edges) - min(edges) > 5, (
         f"the picture is never shifted: its edge is at column {edges[0]:.0f} in all {DRAWS} draws. "
         "Enlarge to 286 before the crop to 256"
     )
+    # Column 128 lands at 128 * 286 / 256 = 143, less a crop offset of 0 to 30.
     assert min(edges) >= 112 and max(edges) <= 144, (
         f"the edge in the middle lands at columns {min(edges):.0f} to {max(edges):.0f}; of 286 "
         "pixels a crop of 256 leaves it between 113 and 143"
@@ -70,7 +68,7 @@ def test_moves(answer, half_and_half):
     assert 8 <= mirrored <= 32, (
         f"{mirrored} of {DRAWS} draws are mirrored; it should be half of them"
     )
-    rows = tf.transpose(half_and_half, (1, 0, 2))  # dark above, bright below
+    rows = tf.transpose(stack, (1, 0, 2))  # dark above, bright below
     heads = [edge_of(answer.jitter(rows, seed(n))[:, 0, 0])[1] for n in range(DRAWS)]
     assert not any(heads), "some draws stand on their heads: mirror left and right alone"
 
@@ -79,11 +77,11 @@ def test_golden(answer, stage5):
     """its draws of the first embedded pair are those of the script"""
     path = common.find_pairs(stage5.parse_flags([]).dataset)["train"][0]
     stack = common.read_stack(path, "AtoB")
-    for draw, golden in enumerate(json.loads(GOLDEN.read_text())):
+    for draw, row in enumerate(golden("test_data/test_augmentation_golden_jitter_.json")):
         picture = answer.jitter(stack, seed(draw))[tf.newaxis, ..., 3:]
         quarters = tf.reduce_mean(tf.nn.avg_pool2d(picture, 128, 128, "VALID")[0], axis=-1)
         found = [float(value) for value in tf.unstack(tf.reshape(quarters, (4,)))]
-        assert found == pytest.approx(list(golden.values()), rel=1e-3), (
+        assert found == pytest.approx(list(row.values()), rel=1e-3), (
             "a likely picture, but not the script's draw: enlarge, then crop by crop_seed, then "
             "mirror by flip_seed"
         )

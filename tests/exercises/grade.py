@@ -7,6 +7,7 @@ The checks are in check_N.py beside this file, and pytest runs them.
 """
 
 import importlib.util
+import json
 import re
 import sys
 import traceback
@@ -44,6 +45,35 @@ def explain(error, path):
              if frame.filename == str(path)]  # fmt: skip
     where = f"line {lines[-1]}: " if lines else ""
     return f"wrong: {where}{type(error).__name__}: {text}"
+
+
+def near(found, wanted):
+    """Returns whether a number is the wanted one, but for a thousandth."""
+    return abs(float(found) - wanted) < 1e-3 * max(1.0, abs(wanted))
+
+
+def golden(file):
+    """Returns the rows of numbers in one of the tests' golden files."""
+    return json.loads((HERE.parent / file).read_text())
+
+
+def check_losses(losses, wanted, told):
+    """Checks losses by hand, {name: (value, meaning)}; `told` says with which logits."""
+    for name, (value, meaning) in wanted.items():
+        assert name in losses, f'losses has no "{name}"'
+        assert near(losses[name], value), (
+            f"{name} is {float(losses[name]):.3f}. {told} it is {value:.3f}, {meaning}"
+        )
+
+
+def check_first_losses(step, batches, file, cause):
+    """Checks the losses of a training's first steps; `cause` says why they may be others."""
+    for batch, row in zip(batches, golden(file), strict=True):
+        losses = {name: float(loss) for name, loss in step(batch).items()}
+        for name, value in row.items():
+            assert losses[name] == pytest.approx(value, rel=1e-3), (
+                f"{name} is {losses[name]:.4f} and {value:.4f} in the script{cause}"
+            )
 
 
 class Grader:

@@ -3,7 +3,6 @@
 Devices are parts of the processor; processes talk over the loopback interface.
 """
 
-import csv
 import json
 import os
 import signal
@@ -11,12 +10,11 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from conftest import HERE, read_rows
 
-HERE = Path(__file__).parent.parent.parent
 GAN = ["01_gan_mnist.py", "--steps-per-epoch", 4, "--epochs", 3, "--out", "run"]
 
 
@@ -45,11 +43,6 @@ def start_two(folder, script, *flags):
     for s in sockets:
         s.close()
     return [start(folder, script, *flags, cluster=cluster, index=n) for n in (0, 1)]
-
-
-def read_rows(path):
-    with path.open(newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def steps_saved(run):

@@ -8,25 +8,14 @@ fails the test.
 import io
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import common
 
 import pytest
 import tensorflow as tf
-from PIL import Image  # comes with Matplotlib; writes what TensorFlow does not
-
-HERE = Path(__file__).parent.parent.parent
-RED, BLUE = (200, 30, 30), (20, 40, 220)
-
-
-def pair(mode="RGB", width=16, height=8):
-    """A red and a blue half."""
-    image = Image.new("RGB", (width, height), RED)
-    image.paste(BLUE, (width // 2, 0, width, height))
-    return image.convert(mode)
+from conftest import pair, save, turned
+from PIL import Image
 
 
 def encoded(image, form="PNG", **options):
@@ -35,55 +24,12 @@ def encoded(image, form="PNG", **options):
     return file.getvalue()
 
 
-def turned(value):
-    """EXIF data that hold an orientation alone."""
-    exif = Image.Exif()
-    exif[0x0112] = value
-    return exif
-
-
-def huge():
-    """A JPEG whose header asks for 60,000 x 60,000 pixels."""
-    data = encoded(pair(), "JPEG")
-    start = data.index(b"\xff\xc0") + 5
-    return data[:start] + (60000).to_bytes(2, "big") * 2 + data[start + 4 :]
-
-
-def files(folder):
-    """Everything in a folder, with its contents."""
-    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
-
-
 @pytest.fixture
 def mine(tmp_path):
     """A sound dataset `mine` of two training pairs and one to validate with."""
     for name in ("train/a.png", "train/b.png", "val/c.png"):
-        path = tmp_path / "mine" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(pair()))
+        save(pair(), tmp_path / "mine" / name)
     return tmp_path / "mine"
-
-
-@pytest.fixture
-def refused(call_main, tmp_path, monkeypatch):
-    """Asserts that a command is answered as a mistake is, with the words in its line."""
-
-    def train(*args, **options):
-        raise common.UserError("the mistake got through")
-
-    monkeypatch.setattr(common, "train", train)
-
-    def check(script, *flags, words):
-        before = files(tmp_path)
-        done = call_main(script, *flags)
-        assert done.returncode == 2, done.stdout + done.stderr
-        *usage, line = done.stderr.splitlines()
-        assert not usage or usage[0].startswith("usage:"), done.stderr
-        assert line.startswith(f"{script}: error: ") and words in line, line
-        assert files(tmp_path) == before, "something was written"
-        return line
-
-    return check
 
 
 GAN, CGAN, TRAIN = "01_gan_mnist.py", "02_cgan_mnist.py", "05_pix2pix_train.py"
@@ -91,7 +37,6 @@ MODELS, RESULTS = "04_pix2pix_models.py", "09_results.py"
 FLAGS = [
     (GAN, "--epochs 0", "--epochs: '0' is not from 1 to 1000000"),
     (GAN, "--epochs ten", "--epochs: invalid whole number value: 'ten'"),
-    (GAN, "--epochs 1e9", "--epochs"),
     (GAN, "--batch-size 0", "--batch-size"),
     (GAN, "--batch-size 60001", "--batch-size 60001: there are only 60000 examples"),
     (GAN, "--seed -1", "--seed"),
@@ -100,7 +45,6 @@ FLAGS = [
     (GAN, "--precision float64", "--precision"),
     (GAN, "--epoch-count 3", "unrecognized arguments: --epoch-count"),
     (GAN, "--devices 0", "--devices: '0' is not from 1"),
-    (GAN, "--devices some", "--devices: invalid whole number value"),
     (GAN, "--devices 640 --batch-size 640", "--devices 640: there are "),
     (GAN, "--out file", "--out file: exists and is not the folder of a run"),
     (GAN, "--out full", "--out full: exists and is not the folder of a run"),
@@ -113,8 +57,6 @@ FLAGS = [
     (MODELS, "--steps 0", "--steps"),
     (MODELS, "--out file", "file"),
     (TRAIN, "--size 255", "--size: '255' is not HEIGHTxWIDTH"),
-    (TRAIN, "--size 256x", "--size: '256x' is not HEIGHTxWIDTH"),
-    (TRAIN, "--size 8192", "--size: '8192' is not HEIGHTxWIDTH"),
     (TRAIN, "--filters 0", "--filters: '0' is not from 1 to 256"),
     (TRAIN, "--loss l2", "--loss"),
     (TRAIN, "--lambda-l1 nan", "--lambda-l1: 'nan' is not from 0 to 1000000"),
@@ -126,7 +68,6 @@ FLAGS = [
     (RESULTS, "full", "full: no trained run here"),
     (RESULTS, "trained --dataset nowhere", "--dataset nowhere: no such folder"),
     (RESULTS, "trained --split test", "--split test: mine has none"),
-    (RESULTS, "trained trained2", "trained2: --direction is BtoA, but AtoB in trained"),
     (RESULTS, "trained --best", "best.weights.h5: missing, damaged or of another network"),
     (RESULTS, "gan", "gan: holds a run of gan, not of pix2pix; give another folder"),
 ]
@@ -143,10 +84,9 @@ def runs(mine, make_run, tmp_path):
 
     def make():
         network, flags = common.UNet(1), {"--dataset": "mine"}
-        for name, direction in (("trained", "AtoB"), ("trained2", "BtoA"), ("gan", "AtoB")):
-            options = make_run(tmp_path / name, network, direction, flags) / "options.json"
-            if name == "gan":
-                options.write_text(options.read_text().replace('"pix2pix"', '"gan"'))
+        make_run(tmp_path / "trained", network, flags=flags)
+        options = make_run(tmp_path / "gan", network, flags=flags) / "options.json"
+        options.write_text(options.read_text().replace('"pix2pix"', '"gan"'))
 
     return make
 
@@ -162,14 +102,13 @@ def test_flags(script, flags, words, refused, runs):
 
 
 @pytest.mark.slow
-def test_two_devices_share_evenly():
+def test_two_devices_share_evenly(run_script):
     """Broken if a batch that cannot be divided, or float16 on two devices, trains or crashes."""
     for flags, words in (
         (["--batch-size", "3"], "--batch-size 3: not a multiple of the 2 devices"),
         (["--precision", "mixed_float16"], "--precision mixed_float16: one device only"),
     ):
-        command = [sys.executable, HERE / GAN, "--devices", "2", *flags]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = run_script(GAN, "--devices", 2, *flags)
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
         assert words in done.stderr
 
@@ -177,32 +116,34 @@ def test_two_devices_share_evenly():
 FOLDERS = {
     "empty": (lambda mine: [shutil.rmtree(path) for path in mine.iterdir()], "no train in"),
     "no val and no test": (lambda mine: shutil.rmtree(mine / "val"), "no val or test in"),
+    "two sides": (lambda mine: (mine / "train").rename(mine / "trainA"), "no train in"),
     "too deep": (lambda mine: (mine / "val").rename(mine / "train" / "val"), "no val or test in"),
 }
 
 
 @pytest.mark.parametrize("mistake", FOLDERS)
-def test_folders(mistake, mine, call_main):
+def test_folders(mistake, mine, refused):
     """Broken if a dataset's wrong layout is not named, or not told how to mend."""
     make, words = FOLDERS[mistake]
     make(mine)
-    done = call_main(TRAIN, "--dataset", "mine")
-    line = done.stderr.splitlines()[-1]  # before it, warnings name the files that are left out
-    assert done.returncode == 2 and f"--dataset mine: {words} mine with .jpg or .png" in line
-    assert "python 07_get_pairs.py --pair" in line and "Traceback" not in done.stderr
+    words, notes = f"--dataset mine: {words} mine with .jpg or .png", ("Warning: left out",)
+    *_, line = refused(TRAIN, "--dataset", "mine", words=words, notes=notes)
+    assert "python 07_get_pairs.py --pair" in line
 
 
 PICTURES = {
     "no bytes": (lambda: b"", "not a picture that Pillow knows"),
     "text": (lambda: b"no picture", "not a picture that Pillow knows"),
     "a WebP": (lambda: encoded(pair(), "WEBP"), "not JPEG or PNG inside"),
-    "1 pixel wide": (lambda: encoded(pair(width=1)), "too narrow"),
-    "turned by EXIF": (lambda: encoded(pair(), "JPEG", exif=turned(6)), "turned by EXIF"),
-    "mirrored by EXIF": (lambda: encoded(pair(), "JPEG", exif=turned(2)), "turned by EXIF"),
-    "asking for gigabytes": (huge, "over 268 megapixels: make it smaller"),
+    "a camera's": (lambda: encoded(pair(), "TIFF", tiffinfo={254: 1}), "a camera's raw file"),
+    "of 16 bits": (lambda: encoded(Image.new("I;16", (16, 8))), "16 bits of gray"),
+    "1 pixel wide": (lambda: encoded(pair(size=(1, 8))), "too narrow"),
+    "turned by EXIF": (lambda: encoded(pair(), "JPEG", **turned(6)), "turned by EXIF"),
+    "mirrored by EXIF": (lambda: encoded(pair(), "JPEG", **turned(2)), "turned by EXIF"),
     "transparent": (lambda: encoded(pair("RGBA")), "transparent"),
+    "a JPEG's header alone": (lambda: encoded(pair(), "JPEG")[:-100], "damaged (Truncated"),
     "cut in half": (lambda: encoded(pair())[:60], "damaged"),
-    "a JPEG cut short": (lambda: encoded(pair(), "JPEG")[:-100], "damaged"),
+    "a JPEG cut short": (lambda: encoded(pair(), "JPEG")[:-20], "damaged"),
 }
 
 
@@ -210,12 +151,14 @@ PICTURES = {
 def test_pictures(name, mine, refused):
     """Broken if a picture that is none, or not what training would make of it, is trained on.
 
-    The last two have sound headers; they are met when some pictures are looked at.
+    The last two have sound headers; they are met when some pictures are looked at. The others can
+    be mended by stage 7.
     """
     make, problem = PICTURES[name]
     (mine / "train" / "bad.png").write_bytes(make())
-    line = refused(TRAIN, "--dataset", "mine", words="--dataset mine: ")
+    (line,) = refused(TRAIN, "--dataset", "mine", words="--dataset mine: ")
     assert f"{Path('mine', 'train', 'bad.png')} ({problem}" in line
+    assert ("07_get_pairs.py --pair" in line) == (problem != "damaged")
 
 
 @pytest.mark.linux
@@ -228,33 +171,33 @@ def test_all_bad_pictures_are_named_at_once(mine, refused):
     (mine / "val" / "folder.png").mkdir()
     (mine / "val" / os.fsdecode(b"\xb1\xd7.png")).write_bytes(encoded(pair()))
     os.mkfifo(mine / "val" / "pipe.png")  # opening it would wait for ever
-    before = files(mine / "train")
-    line = refused(TRAIN, "--dataset", "mine", words="--dataset mine: ")
+    (line,) = refused(TRAIN, "--dataset", "mine", words="--dataset mine: ")
     for name in [*names, "gone.png (No such file", "pipe.png (not a file"]:
         assert name.replace("\n", "\\n") in line
-    assert files(mine / "train") == before
 
 
 TAKEN = {
     "PNG": lambda: encoded(pair()),
     "JPEG": lambda: encoded(pair(), "JPEG", quality=95),
     "progressive JPEG": lambda: encoded(pair(), "JPEG", quality=95, progressive=True),
-    "JPEG, upright by EXIF": lambda: encoded(pair(), "JPEG", quality=95, exif=turned(1)),
+    "JPEG, upright by EXIF": lambda: encoded(pair(), "JPEG", quality=95, **turned(1)),
+    "JPEG, turned as nobody knows": lambda: encoded(pair(), "JPEG", quality=95, **turned(0)),
     "CMYK JPEG": lambda: encoded(pair("CMYK"), "JPEG", quality=95),
     "palette": lambda: encoded(pair().quantize()),
     "gray": lambda: encoded(pair("L")),
-    "black and white": lambda: encoded(pair("1", width=4, height=2)),
-    "2 pixels": lambda: encoded(pair(width=2, height=1)),
-    "odd width": lambda: encoded(pair(width=17)),
+    "black and white": lambda: encoded(pair("1", (4, 2))),
+    "2 pixels": lambda: encoded(pair(size=(2, 1))),
+    "odd width": lambda: encoded(pair(size=(17, 8))),
 }
 
 
 @pytest.mark.parametrize("kind", TAKEN)
-def test_taken(kind, tmp_path):
+def test_taken(kind, stage5, tmp_path, capsys):
     """Broken if a sound picture of this kind is refused, or read in wrong colours."""
     path = tmp_path / "file"
     path.write_bytes(TAKEN[kind]())
-    assert common.read_header(path)[1] == ""
+    stage5.check_headers("mine", [str(path)])
+    assert not capsys.readouterr().err
     left, right = common.decode_pair(str(path))
     assert left.shape == right.shape
     wanted = pair("1" if kind == "black and white" else "L" if kind == "gray" else "RGB")
@@ -301,10 +244,10 @@ def test_no_memory_is_no_damage(error, mine, stage5, refused, monkeypatch):
 
     monkeypatch.setattr(common, "decode_pair", decode)
     damage = tf.errors.InvalidArgumentError(None, None, "damaged")
-    with (
-        pytest.raises(type(error)),
-        stage5.naming_damaged("mine", common.find_pairs(mine)["train"]),
-    ):
+    paths = common.find_pairs(mine)["train"]
+    with pytest.raises(type(error)), stage5.naming_damaged("mine", paths):
         raise damage
+    with pytest.raises(type(error)), common.opening(paths[0]):
+        raise error
     monkeypatch.setattr(stage5, "kind_of_conditions", decode)
     refused(TRAIN, "--dataset", "mine", words="out of memory. Use a smaller --batch-size")

@@ -1,11 +1,9 @@
 """The scripts on other machines: a GPU, another system. What cannot be had here is played."""
 
-import json
 import os
 import re
 import shutil
 import subprocess
-from pathlib import Path
 from types import SimpleNamespace
 
 import common
@@ -13,8 +11,7 @@ import common
 import keras
 import pytest
 import tensorflow as tf
-
-HERE = Path(__file__).parent.parent.parent
+from conftest import HERE
 
 
 @pytest.fixture
@@ -97,16 +94,3 @@ def test_make_installs_once(flag, file, tmp_path):
     (tmp_path / ".venv").mkdir()
     (tmp_path / re.search(r"touch (\S+)", words)[1]).touch()
     assert "pip" not in make() and "01_gan_mnist.py" in make()
-
-
-def test_notebook():
-    """Broken if the notebook has outputs, or runs a script that is gone, or with flags that are."""
-    notebook = json.loads((HERE / "docs" / "colab.ipynb").read_text(encoding="utf-8"))
-    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
-    text = "\n".join("".join(cell["source"]) for cell in cells)
-    commands = re.findall(r"^!python (\S+)(.*)", text, re.MULTILINE)
-    assert len(commands) >= 6
-    for script, flags in commands:
-        code = "".join((HERE / name).read_text(encoding="utf-8") for name in (script, "common.py"))
-        assert all(f'"{flag}"' in code for flag in re.findall("--[a-z-]+", flags)), script

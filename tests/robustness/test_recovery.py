@@ -6,14 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import common
 
 import pytest
 import tensorflow as tf
-
-HERE = Path(__file__).parent.parent.parent
+from conftest import HERE
 
 
 class Run:
@@ -232,9 +230,8 @@ def test_no_locks_on_this_file_system(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(common.fcntl, "lockf", lockf)
     os.close(common.lock(tmp_path))
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith(
-        "no locks on this file system (No locks available); start one process only"
-    )
+    words = "no locks on this file system (No locks available); start one process only"
+    assert line.endswith(words)
 
 
 @pytest.mark.slow
@@ -253,10 +250,8 @@ def small_disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder]
-    if (
-        not shutil.which("mount")
-        or subprocess.run(mount, capture_output=True, check=False).returncode
-    ):
+    can_mount = shutil.which("mount")
+    if not can_mount or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("no right to mount a small file system")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)

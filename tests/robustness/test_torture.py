@@ -18,8 +18,8 @@ import common
 
 import pytest
 import tensorflow as tf
+from conftest import HERE
 
-HERE = Path(__file__).parent.parent.parent
 STOPS = int(os.environ.get("STOPS", "2"))
 STEPS = {"01_gan_mnist.py": 78, "02_cgan_mnist.py": 78, "05_pix2pix_train.py": 4}  # of an epoch
 SCRIPTS = pytest.mark.parametrize("script", STEPS)
@@ -75,9 +75,8 @@ def assert_same_bytes(run, whole):
     names += ["generator.weights.h5", "result.png"]
     newest = Path("saved", max(checkpoints(whole)))
     names += [newest / path.name for path in (whole / newest).iterdir()]
-    assert [
-        name for name in names if (run / name).read_bytes() != (whole / name).read_bytes()
-    ] == []
+    differ = [n for n in names if (run / n).read_bytes() != (whole / n).read_bytes()]
+    assert not differ
 
 
 def wait_for_moment(process, run, number, dice):
