@@ -228,13 +228,12 @@ def test_lifted(cores, open_page, make_pad, tmp_path):  # noqa: F811
     cores_are = f"Object.defineProperty(navigator, 'hardwareConcurrency', {{value: {cores}}})"
     file = make_pad("run")
     with open_page(file.as_uri(), before=cores_are) as page:
-        until(lambda: page.run("workers.length") == cores)
-        page.settle()
+        until(lambda: page.run("idle.length") == cores)
         page.run("""
             late = [], first = version + 1;
             early = ({ target }) => stroke || target.version === first;
             hold = (event) => (early(event) ? late.push(event) : hear(event));
-            for (const worker of workers) worker.onmessage = hold;
+            for (const worker of idle) worker.onmessage = hold;
         """)
         page.draw((60, 60), (120, 200), (200, 80), (60, 60))
         until(lambda: page.run("late.length") == 2)  # of where the stroke began
