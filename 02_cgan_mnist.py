@@ -177,7 +177,8 @@ def main(argv=None):
 
     # The game: two networks, an optimiser each, batches of real digits with their labels.
     model = ConditionalGAN(args.wrong_labels)
-    model.set_optimizers(*(common.adam(args.learning_rate, args.beta_1) for _ in range(2)))
+    rates = args.learning_rate, args.beta_1
+    model.set_optimizers(common.adam(*rates), common.adam(*rates))
 
     def batches(**steps):
         kind = {"batch_size": args.batch_size, "seed": args.seed}

@@ -68,10 +68,11 @@ def look(path, direction, *, size=common.IMAGE_SIZE, labels=False):
     counts = tf.math.bincount(shades, minlength=256, axis=-1, dtype=tf.float32)
     red, green, blue = (shades[channel::3] // 16 for channel in range(3))  # (2, pixels)
     colours = [float(len(tf.unique(half).y)) for half in red * 256 + green * 16 + blue]
-    ink = float(tf.reduce_mean(tf.where(tf.reduce_mean(stack[..., :3], -1) < 127.5, 1.0, 0.0)))
+    dark = tf.reduce_mean(stack[..., :3], axis=-1) < 127.5
+    ink = float(tf.reduce_mean(tf.cast(dark, tf.float32)))
     halves = tf.stack(split_stack(tf.image.resize(stack, (32, 32), antialias=True)))
     small = tf.cast(tf.image.rgb_to_grayscale(halves), tf.uint8)
-    equal = bool(tf.reduce_all(stack[..., :3] == stack[..., 3:]))
+    equal = float(tf.reduce_mean(tf.abs(stack[..., :3] - stack[..., 3:]))) < 1.5  # JPEG: not 0
     return Look(path, f"{width}x{height}", counts / shades.shape[1], colours, ink, equal, small)
 
 
@@ -105,7 +106,7 @@ def print_table(looks, bad, labels=False):
 def warn_of_copies(looks):
     """Warns of halves that are equal, and of validation pairs that nearly equal training pairs."""
     if equal := [pair.path for pairs in looks.values() for pair in pairs if pair.equal]:
-        common.warn(f"condition and target are equal ({len(equal)}): {common.listed(equal)}")
+        common.warn(f"equal halves, is one missing? ({len(equal)}): {common.listed(equal)}")
     train = tf.cast([pair.small for pair in looks["train"]], tf.float32)
     some, near = common.spread(looks["val"], 100), []
     for pair in some:
@@ -126,8 +127,7 @@ def warn_of_strangers(pairs):
     alike = tf.matmul(edges[:, 0], edges[:, 1], transpose_b=True)  # (N, N); the diagonal: pairs
     less = tf.cast(alike < tf.linalg.diag_part(alike)[:, tf.newaxis], tf.float32)
     if len(pairs) > 3 and tf.reduce_sum(less) < 0.7 * len(pairs) * (len(pairs) - 1):
-        found = "the halves of a file are hardly more alike than halves of different files"
-        common.warn(f"{found}: are these pairs, or single pictures, cut in half here?")
+        common.warn("halves of a file are hardly more alike than any two halves: are these pairs?")
 
 
 # === Drawing ================================================================

@@ -147,10 +147,8 @@ def print_bottleneck():
 
 def some_pairs(paths, count):
     """Returns `count` pairs of one split: (sketch, real), each (1, 256, 256, 3) in [-1, 1]."""
-    pairs = common.training_pairs(
-        paths, batch_size=1, seed=0, direction="AtoB", augment="none", first_step=0, last_step=count
-    )
-    return list(pairs)
+    how = {"batch_size": 1, "seed": 0, "direction": "AtoB", "augment": "none"}
+    return list(common.training_pairs(paths, **how, first_step=0, last_step=count))
 
 
 def l1_loss(generator, sketch, real):

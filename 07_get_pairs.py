@@ -41,7 +41,7 @@ from typing import NamedTuple
 from urllib.error import URLError
 
 import common
-from common import HERE, SPLIT, UnreadableError, UserError, read_picture
+from common import HERE, SPLIT, UnreadableError, UserError, read_header, read_picture
 
 import keras
 import tensorflow as tf
@@ -87,8 +87,10 @@ def download_dataset(name, source, out):
         try:
             unpack(archive, folder)
             paths = sum(common.find_pairs(folder).values(), [])
-            for error in filter(None, common.in_threads(lambda p: read_picture(p) is None, paths)):
-                raise error
+            found = common.in_threads(lambda p: read_header(p)[2] or read_picture(p) is None, paths)
+            for path, problem in zip(paths, found):
+                if problem:
+                    raise UserError(f"{path}: {getattr(problem, 'problem', problem)}")
         except UserError as error:
             part.unlink(missing_ok=True)  # the next try has to start over
             raise UserError(f"{source}: {error}") from error
@@ -207,7 +209,7 @@ def split_of(parts):
 
 def scan(path):
     """Returns (width, height), a remark and the extent of a picture file."""
-    (size, remark, _), extent = common.read_header(path), None
+    (size, remark, _), extent = read_header(path), None
     with common.opening(path) as image:
         if image.mode[0] in "IF":
             values = common.to_tensor(image.convert("F"))
@@ -223,7 +225,7 @@ def find_range(pictures, pattern):
     if not extents:
         return None
     low, high = min(low for low, _ in extents), max(high for _, high in extents)
-    where = f"in {len(extents)} of {len(pictures)} files"  # the others have 8 bits
+    where = f"in the {len(extents)} of {len(pictures)} files that have more than 8 bits"
     print(common.printable(f"Range of {pattern}: {low:g} to {high:g} become 0 to 255 {where}"))
     return low, high if high > low else low + 1.0
 
@@ -505,19 +507,18 @@ def make_dataset(args, out):
 
 def parse_flags(argv):
     """Returns the parsed flags."""
-    parser, path = common.parser_of(__doc__, "--size"), {"type": Path}
+    parser, path = common.parser_of(__doc__, "--size --seed", seed=None), {"type": Path}
     add = parser.add_mutually_exclusive_group(required=True).add_argument
     add("--download", choices=[*common.PAPER], help="a dataset of the paper")
     add("--pair", nargs="+", metavar="PATTERN", help="folders, or patterns in quotes", **path)
     add("--edges", metavar="PATTERN", help="draw sketches of photographs", **path)
     add("--import-cityscapes", metavar="DIR", help="with leftImg8bit/ and gtFine/ in it", **path)
-    add, seeds = parser.add_argument, common.number(0, 2**31 - 1, int)
+    add = parser.add_argument
     add("--out", metavar="DIR", help="folder of the new dataset", **path)
     add("--url", metavar="URL|FILE", help="with --download: a mirror, or a file of your own")
     options = {"nargs": "?", "const": {}, "type": read_palette, "metavar": "CSV"}
     add("--labels", help="the conditions are label maps; CSV: class,colour,name", **options)
     add("--val-share", type=common.number(0, 1), help="share of the pairs for val/ (0.2)")
-    add("--seed", type=seeds, help="random seed of the choice for val/ (0)")
     args = parser.parse_args(argv)
     count, own = len(args.pair or []), args.pair or args.edges
     chosen = (args.val_share, args.seed) != (None, None)

@@ -43,7 +43,7 @@ def refuse_taken(folder, force):
     if not os.path.lexists(folder):
         return
     if not force:
-        raise common.UserError(f"--out {folder}: exists; add --force, or give another folder")
+        raise common.UserError(f"--out {folder}: exists already; add --force, or another --out")
     if not (folder.is_dir() and {path.name for path in folder.iterdir()} <= FILES):
         raise common.UserError(f"--out {folder}: holds other things; give another folder")
 
@@ -63,12 +63,12 @@ def write_files(generator, size, precision, folder):
     saved, module = str(folder / "saved_model"), to_module(generator, size)
 
     @tf.function(input_signature=[tf.TensorSpec((None, *size, 3), name="condition")])
-    def any_number(condition):
+    def colour_all(condition):
         one = tf.function(lambda picture: module.call(picture[tf.newaxis])["picture"][0])
         return {"picture": tf.map_fn(one, condition)}
 
     with common.filtering_logs():
-        tf.saved_model.save(module, saved, signatures=any_number)
+        tf.saved_model.save(module, saved, signatures=colour_all)
     (folder / "generator.tflite").write_bytes(to_tflite(module, precision))
     return {
         "SavedModel": tf.saved_model.load(saved).signatures["serving_default"],
@@ -93,7 +93,7 @@ def export(generator, size, precision, folder):
             print(f"{name}: {mean:.2g} shades of 255 from Keras' picture, {most:.2g} at most")
             allowed = ALLOWED[precision if name == "TFLite" else "float32"]
             if not (mean <= allowed[0] and most <= allowed[1]):  # this way round, NaN fails, too
-                raise common.UserError(f"{name} draws another picture; nothing is written")
+                raise common.UserError(f"{folder}: {name} draws another picture; not written")
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)

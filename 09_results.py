@@ -84,9 +84,9 @@ def refuse_other_data(runs, options, dataset):
 def colour_pairs(generators, pairs, names, folder):
     """Writes all pictures as PNG, and scores them.
 
-    Takes {name of its folder: generator}, and a dataset of (condition, real), each (1, height,
-    width, 3) in [-1, 1]. Returns the scores of each pair, {"condition" or the generator's name:
-    {score: value}}.
+    `generators` are {name of its folder in `folder`: generator}; `pairs` is a dataset of
+    (condition, real), each (1, height, width, 3) in [-1, 1], and `names` those of their files.
+    Returns the scores of each pair, {"condition" or the generator's name: {score: value}}.
     """
     colour = {key: tf.function(partial(generate, network)) for key, network in generators.items()}
     table = []

@@ -47,7 +47,7 @@ NOTES = re.compile(
 
 @contextlib.contextmanager
 def filtering_logs():
-    """Hides TensorFlow's notes; warnings and errors still appear.
+    """Hides TensorFlow's notes; other warnings and errors still appear.
 
     Some notes come before TensorFlow reads its log level: so descriptor 2 itself is redirected.
     """
@@ -536,9 +536,8 @@ def shuffled(positions, count, seed):
     """Returns the examples at positions of an endless sequence of shuffled passes over the data.
 
     Unlike a shuffle buffer it keeps no state, so training can resume at any step and see the
-    same examples. `positions` are (B,) int64, ascending, at most `count` of them; so is the
-    result, from 0 to count - 1. The first `count` positions give every example once, the next
-    `count` in another order.
+    same examples. Takes (B,) int64, ascending, at most `count`, and returns as many, from 0 to
+    count - 1. The first `count` positions give every example once, the next in another order.
     """
 
     def shuffle_pass(number):
@@ -803,7 +802,7 @@ class Table(tf.train.experimental.PythonState):
 
 
 class Checkpoints:
-    """The last two states of a run, `saved/step_00000200` ..., by tf.train.Checkpoint."""
+    """The last two states of a run, `saved/step_00000200` ...; TensorFlow keeps checksums."""
 
     def __init__(self, run, variables):
         self.run, self.folder, self.variables = run, run / "saved", variables
@@ -814,7 +813,8 @@ class Checkpoints:
 
     def names(self):
         """Returns the folders' names, the oldest first."""
-        return sorted(path.name for path in self.folder.glob("step_" + 8 * "[0-9]"))
+        names = [path.name for path in self.folder.glob("step_*") if path.name[5:].isdigit()]
+        return sorted(names, key=lambda name: int(name[5:]))
 
     def save(self, step):
         """Writes a temporary folder and renames it once complete; removes all but the last two."""
@@ -932,7 +932,7 @@ def set_devices(args):
             json.loads(cluster)["cluster"]["worker"]  # without it TensorFlow would train alone
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
-            raise UserError(f"TF_CONFIG: not a cluster of TensorFlow's ({error!r})") from error
+            raise UserError(f"TF_CONFIG: not a cluster: {type(error).__name__} {error}") from error
         signal.signal(signal.SIGTERM, handler)  # TensorFlow has replaced it
     elif args.devices > 1:
         if not gpus:
@@ -978,8 +978,8 @@ def on_gpu():
 def tune_processor():
     """Makes CPU runs reproducible to the bit, and has glibc keep freed memory for the next step.
 
-    glibc would return each large block and fetch it again page by page, a tenth of a Pix2Pix
-    step. On a GPU, determinism would need slower algorithms.
+    glibc would return each large block to the system and fetch it again page by page, a tenth of
+    a Pix2Pix step. On a GPU, determinism would need slower algorithms.
     """
     if on_gpu():
         return
@@ -993,6 +993,7 @@ def tune_processor():
 
 # === 10. The run's folder, and exports ======================================
 
+FORMAT = 3  # of a run's folder
 TRAINERS = {"gan": "01_gan_mnist.py", "cgan": "02_cgan_mnist.py", "pix2pix": "05_pix2pix_train.py"}
 FREE_FLAGS = {"--out", "--fresh", "--devices", "--epochs"}  # these may change when a run goes on
 
@@ -1026,7 +1027,7 @@ def start_run(args, stage, data, files):
         refuse_changes(run, stage, flags, data)
     versions = {module.__name__: module.__version__ for module in (tf, keras, matplotlib)}
     versions["python"] = sys.version.split()[0]
-    options = {"stage": stage, "flags": flags, "data": data, "versions": versions}
+    options = {"format": FORMAT, "stage": stage, "flags": flags, "data": data, "versions": versions}
     with replacing(options_file) as path:
         path.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
     (run / "samples").mkdir(exist_ok=True)
@@ -1060,8 +1061,7 @@ def lock(folder):
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
     except (BlockingIOError, PermissionError) as error:  # PermissionError: Windows
         os.close(file)
-        cure = "wait for it, or give another --out"
-        raise UserError(f"{folder}: another process is working in it; {cure}") from error
+        raise UserError(f"{folder}: another process is working in it; try another --out") from error
     except OSError as error:
         warn(f"{folder}: no locks on this file system ({error.strerror}); start one process only")
     return file
@@ -1075,7 +1075,7 @@ def read_options(run, stage="pix2pix"):
         raise UserError(f"{run}: no trained run here. Train one: {command}")
     try:
         options = json.loads(file.read_text(encoding="utf-8"))
-        found = options["stage"]
+        found = options["stage"] if options["format"] == FORMAT else "another version"
         options["flags"]["--epochs"], options["data"]["files"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: damaged. Add --fresh to start over") from error
@@ -1517,7 +1517,7 @@ def out_folder(text):
 
 
 def image_size(text):
-    """Argparse type of --size, HEIGHTxWIDTH or one number; the U-Net halves both eight times."""
+    """Argparse type of --size: (height, width), multiples of 256, since the U-Net halves both."""
     sides = [int(side) if side.isdecimal() else 0 for side in text.split("x")]
     if len(sides) > 2 or any(side not in range(256, 4097, 256) for side in sides):
         form = "HEIGHTxWIDTH, as 512x256, or one number: multiples of 256, 4096 at most"
@@ -1555,9 +1555,8 @@ def parser_of(docstring, flags="", **defaults):
     add("--direction", choices=["AtoB", "BtoA"], help="AtoB: left to right (the dataset's own)")
     help_text = "size of training, in multiples of 256 (256x256)"
     add("--size", type=image_size, default=IMAGE_SIZE, metavar="HEIGHTxWIDTH|N", help=help_text)
-    filters = number(1, 256, int)  # 256: 870 million weights
     help_text = f"channels of the first layer; the others scale: 16, 32, 96, ... ({FILTERS})"
-    add("--filters", type=filters, default=FILTERS, metavar="N", help=help_text)
+    add("--filters", type=number(1, 256, int), default=FILTERS, metavar="N", help=help_text)
     add("--best", action="store_true", help="take the epoch of the lowest L1, not the last")
     parser.set_defaults(**defaults)
     return parser

@@ -236,7 +236,7 @@ def make_run(few_pairs):
         usual |= {"--filters": generator.encoder[0].conv.filters, "--size": [256, 256]}
         usual |= {"--loss": "l1+cgan", "--lambda-l1": 100.0, "--augment": "jitter", "--seed": 0}
         data = {"files": "x", "bytes": 1, "train": 4, "val": 2, "condition": {"kind": "sketch"}}
-        options = {"stage": "pix2pix", "flags": usual | (flags or {})}
+        options = {"format": common.FORMAT, "stage": "pix2pix", "flags": usual | (flags or {})}
         options |= {"data": data, "versions": {}}
         (folder / "options.json").write_text(json.dumps(options))
         return folder

@@ -104,10 +104,10 @@ class Page:
         left, top, scale = box["x"], box["y"], box["width"] / self.run("WIDTH")
         return {"x": left + x * scale, "y": top + y * scale}
 
-    def draw(self, *points):
-        """Draws with the mouse; one point is a click."""
+    def draw(self, *points, lift=True):
+        """Draws with the mouse; one point is a click. Without `lift` the pen stays down."""
         kinds = ["mousePressed", *["mouseMoved"] * (len(points) - 1), "mouseReleased"]
-        for kind, place in zip(kinds, [*points, points[-1]]):
+        for kind, place in zip(kinds if lift else kinds[:-1], [*points, points[-1]]):
             options = {"button": "left", "buttons": int(kind != "mouseReleased"), "clickCount": 1}
             self.call("Input.dispatchMouseEvent", type=kind, **self.at(*place), **options)
 
@@ -222,12 +222,14 @@ def test_draw(hand, precision, open_page, make_pad, tmp_path):  # noqa: F811
             assert same(common.read_picture(saved), picture)
 
 
+CORES = "Object.defineProperty(navigator, 'hardwareConcurrency', {{value: {}}})"
+
+
 @pytest.mark.parametrize("cores", [1, 2])
 def test_lifted(cores, open_page, make_pad, tmp_path):  # noqa: F811
     """Broken if a lifted pen waits for an earlier picture, or that one is shown over its own."""
-    cores_are = f"Object.defineProperty(navigator, 'hardwareConcurrency', {{value: {cores}}})"
     file = make_pad("run")
-    with open_page(file.as_uri(), before=cores_are) as page:
+    with open_page(file.as_uri(), before=CORES.format(cores)) as page:
         until(lambda: page.run("idle.length") == cores)
         page.run("""
             late = [], first = version + 1;
@@ -235,8 +237,11 @@ def test_lifted(cores, open_page, make_pad, tmp_path):  # noqa: F811
             hold = (event) => (early(event) ? late.push(event) : hear(event));
             for (const worker of idle) worker.onmessage = hold;
         """)
-        page.draw((60, 60), (120, 200), (200, 80), (60, 60))
+        page.draw((60, 60), lift=False)
         until(lambda: page.run("late.length") == 2)  # of where the stroke began
+        page.draw((60, 60), (120, 200), (200, 80), (60, 60), lift=False)
+        assert page.run("idle.length") == cores - 1, "two are at work while the pen moves"
+        page.draw((60, 60))
         if cores == 1:
             page.run("late.splice(0).forEach(hear)")
         shown = check_picture(page, file, tmp_path / "run")
@@ -245,6 +250,22 @@ def test_lifted(cores, open_page, make_pad, tmp_path):  # noqa: F811
         before = page.run("version")
         page.draw((30, 30))
         assert page.run("version") == before + 1, "what has not changed is coloured again"
+
+
+def test_a_worker_fails(open_page, make_pad, tmp_path):  # noqa: F811
+    """Broken if one failure stops the page, or the last one is not said, or wiped off by Clear."""
+    file, fail = make_pad("run"), "hear({target: idle.shift(), data: {error: 'no memory'}})"
+    with open_page(file.as_uri(), before=CORES.format(2)) as page:
+        until(lambda: page.run("idle.length") == 2)
+        page.run(fail)
+        page.draw((60, 60), (120, 200), lift=False)
+        check_picture(page, file, tmp_path / "run")
+        page.draw((60, 60))
+        page.settle()
+        assert page.run("$('message').textContent") == "Draw here. Nothing leaves this page."
+        page.run(fail)
+        page.key("c", "KeyC")
+        assert page.run("$('message').textContent") == "Stopped; reload the page: no memory"
 
 
 @pytest.mark.parametrize("filters, size", [(16, (256, 256)), (32, (512, 256)), (64, (256, 256))])

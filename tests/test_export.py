@@ -50,7 +50,7 @@ def test_overwriting(call_main, refused, run, tmp_path, monkeypatch):
         (tmp_path / folder / "generator.tflite").write_text("earlier")
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     command = [SCRIPT, "--run", run, "--out"]
-    refused(*command, "old", words="old: exists; add --force")
+    refused(*command, "old", words="old: exists already; add --force")
     refused(*command, "mine", "--force", words="mine: holds other things")
     with monkeypatch.context() as patch:
         patch.setitem(stage8.ALLOWED, "float32", (-1.0, -1.0))

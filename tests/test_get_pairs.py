@@ -206,11 +206,14 @@ def test_one_range_for_all_files_of_a_side(get, tmp_path):
         save(Image.new("I;16", (8, 8), 1000 * n + 95), tmp_path / "l" / f"{n}.png")
         save(Image.new("F", (8, 8), 512.0 * n - 1024), tmp_path / "r" / f"{n}.tif")
     save(Image.new("F", (8, 8), float("inf")), tmp_path / "r" / "9.tif")
-    save(Image.new("L", (8, 8), 85), tmp_path / "l" / "1 of 8 bits.png")
-    save(Image.new("F", (8, 8), -512.0), tmp_path / "r" / "1 of 8 bits.tif")
+    save(Image.new("L", (8, 8), 85), tmp_path / "l" / "1b.png")
+    save(Image.new("F", (8, 8), -512.0), tmp_path / "r" / "1b.tif")
     done, pairs = get("--pair", "l", "r")
     assert "holds NaN or infinity: replace them (1): r/9.tif" in done.stderr
-    assert "Range of l: 95 to 3095 become 0 to 255 in 4 of 5 files" in done.stdout
+    assert (
+        "Range of l: 95 to 3095 become 0 to 255 in the 4 of 5 files that have more than 8 bits"
+        in done.stdout
+    )
     assert common.describe_dataset("mine")["ranges"] == {"left": [95, 3095], "right": [-1024, 512]}
     for name, halves in (pairs["train"] | pairs["val"]).items():
         for half in halves:
@@ -403,14 +406,14 @@ def test_mistakes(flags, refuses, tmp_path):
 # === Downloads ===============================================================
 
 
-def archive(*extra, count=3, cut=None):
+def archive(*extra, count=3, cut=None, mode="RGB"):
     """A .tar.gz of facades/ as the paper's server has it; `extra`: (name, target) of links."""
     file, dice = io.BytesIO(), random.Random(0)
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
         members = {"facades/README": dice.randbytes(20_000)}
         for n in range(2 * count):
             picture = io.BytesIO()
-            photo(n, (32, 16)).save(picture, "PNG")
+            photo(n, (32, 16)).convert(mode).save(picture, "PNG")
             members[f"facades/{'train' if n < count else 'val'}/{n}.png"] = picture.getvalue()[:cut]
         for name, data in members.items():
             member = tarfile.TarInfo(name)
@@ -493,6 +496,7 @@ TRAPS = {
     "a path that leads outside": lambda: archive(("../../x.png", "")),
     "no pictures": lambda: archive(count=0),
     "a picture cut short": lambda: archive(cut=60),
+    "what training refuses": lambda: archive(mode="RGBA"),
 }
 
 

@@ -102,7 +102,7 @@ def test_frames_of_a_clip(mine, call_main):
     image.paste(image.crop((0, 0, 64, 64)), (64, 0))
     save(image, mine / "train" / "equal.png")
     said = call_main(LOOK, "--dataset", "mine").stderr
-    assert "condition and target are equal (1): mine/train/equal.png" in said
+    assert "equal halves, is one missing? (1): mine/train/equal.png" in said
     assert "2 of 4 validation pairs nearly equal a training pair, e.g. mine/val/90.png" in said
     assert "and mine/train/0.png" in said
 
@@ -115,7 +115,7 @@ def test_single_pictures_are_no_pairs(size, call_main, tmp_path):
         save(coloured(image, n), tmp_path / "photos" / ("val" if n > 5 else "train") / f"{n}.jpg")
     done = call_main(LOOK, "--dataset", "photos")
     assert done.returncode == 0
-    assert "hardly more alike than halves of different files" in done.stderr
+    assert "hardly more alike than any two halves: are these pairs?" in done.stderr
 
 
 def test_a_look_by_hand(stage3, tmp_path, capsys):

@@ -259,10 +259,10 @@ def files(tmp_path):
 
 
 def test_options_tell_what_a_run_was_made_with(files, tmp_path):
-    """Broken if options.json lacks a flag, the data, or the versions."""
+    """Broken if options.json lacks a flag, the data, the versions or its own format."""
     run = common.start_run(flags_of(tmp_path / "run"), "pix2pix", {"train": 3}, files)
     options = json.loads((run / "options.json").read_text())
-    assert options["stage"] == "pix2pix"
+    assert (options["format"], options["stage"]) == (common.FORMAT, "pix2pix")
     assert options["flags"] == {
         "--out": str(run), "--fresh": False, "--seed": 4, "--precision": "float32",
         "--size": [512, 256], "--epochs": 3, "--devices": 1, "--dataset": "mine",

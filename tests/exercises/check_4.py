@@ -94,13 +94,13 @@ def test_patchgan(answer, monkeypatch):
     assert seen == 6, (
         f"the first convolution sees {seen} channels; condition and picture together are 6"
     )
-    hint = dict.fromkeys((14, 15), "encode_4 has strides=1")
+    hint = dict.fromkeys([(14,), (15,)], "encode_4 has strides=1")
     before = "A ZeroPadding2D stands before each of the last two convolutions"
-    hint |= dict.fromkeys((26, 28), before)
-    hint[31] = "One of the two convolutions of strides 1 is padded otherwise"
-    hint[32] = "Both convolutions of strides 1 have padding 'valid', after a ZeroPadding2D"
+    hint |= dict.fromkeys([(26,), (28,)], before)
+    hint[31,] = "One of the two convolutions of strides 1 is padded otherwise"
+    hint[32,] = "Both convolutions of strides 1 have padding 'valid', after a ZeroPadding2D"
     assert shape == (1, 30, 30, 1), (
-        f"the PatchGAN gives {shape}; it should be (1, 30, 30, 1). {hint.get(shape[1], '')}"
+        f"the PatchGAN gives {shape}; it should be (1, 30, 30, 1). {hint.get(shape[1:2], '')}"
     )
     count = patchgan.count_params()
     hints = {2_770_432: ". The last convolution has a bias", 2_770_689: ". encode_1 has norm=None"}

@@ -190,12 +190,20 @@ def test_files_are_flushed_before_they_get_their_names(run, tmp_path, monkeypatc
     assert flushed[2:] == [str(tmp_path / ".new.table.csv")]
 
 
-@pytest.mark.parametrize("content", ["", '{"flags": 3}', '{"stage": "gan"}'])
+OPTIONS = {
+    "": "options.json: damaged. Add --fresh",
+    '{"flags": 3}': "options.json: damaged. Add --fresh",
+    '{"format": 3, "stage": "gan"}': "options.json: damaged. Add --fresh",
+    '{"format": 2, "flags": {"--epochs": 1}, "data": {"files": ""}}': "a run of another version",
+}
+
+
+@pytest.mark.parametrize("content", OPTIONS)
 def test_damaged_options(content, call_main, tmp_path):
-    """Broken if a damaged options.json ends in a traceback or a fresh start."""
+    """Broken if a damaged or older options.json ends in a traceback or a fresh start."""
     (tmp_path / "options.json").write_text(content)
     done = call_main("01_gan_mnist.py", "--out", tmp_path)
-    assert done.returncode == 2 and "options.json: damaged. Add --fresh" in done.stderr
+    assert done.returncode == 2 and OPTIONS[content] in done.stderr
     assert (tmp_path / "options.json").read_text() == content
 
 
