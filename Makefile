@@ -28,7 +28,7 @@ help:
 	@echo "make exercise  what is right and wrong in exercises/: make exercise N=4"
 	@echo "make test      run the tests"
 	@echo "make slow      run the tests that take longer: whole trainings, processes, kills, a web browser"
-	@echo "make torture   stop trainings 60 times and see that nothing is lost (half an hour)"
+	@echo "make torture   stop trainings 60 times and see that nothing is lost (10 minutes)"
 	@echo "make bench     how fast a step is, and how fast it could be: TORCH=python that has PyTorch"
 	@echo "make web       fetch web/'s runtime for browsers once more, by npm"
 	@echo "make lint      run the linter"

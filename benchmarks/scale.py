@@ -6,7 +6,7 @@ For each --size and --batch-size, float32: the median seconds of a step and the 
 in a process of its own. Then stage 5's own command on folders of 1,000, 10,000 and 50,000 pairs
 (the embedded ones repeated): the seconds until its first step is done.
 
-Prints a table and draws it as runs/scale.png. Linux only (/proc). A quarter of an hour on 2
+Prints a table and draws it as runs/scale.png. Linux only (/proc). Five to ten minutes on 2
 cores, and 3 GB of disk for a while; --quick: the smallest of each, a minute, and no figure.
 """
 
