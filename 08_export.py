@@ -64,8 +64,8 @@ def write_files(generator, size, precision, folder):
 
     @tf.function(input_signature=[tf.TensorSpec((None, *size, 3), name="condition")])
     def colour_all(condition):
-        one = tf.function(lambda picture: module.call(picture[tf.newaxis])["picture"][0])
-        return {"picture": tf.map_fn(one, condition)}
+        drawn = tf.map_fn(lambda one: module.call(one[tf.newaxis])["picture"][0], condition)
+        return {"picture": drawn}
 
     with common.filtering_logs():
         tf.saved_model.save(module, saved, signatures=colour_all)

@@ -646,8 +646,7 @@ def training_pairs(
 ):  # fmt: skip
     """Returns the batches of steps `first_step` to `last_step` - 1, each set by seed and step.
 
-    A dataset of (condition, target), each (batch_size, *size, 3) in [-1, 1]; `labels` as for
-    `resize`.
+    A dataset of (condition, target), each (batch_size, *size, 3) in [-1, 1]; labels: see `resize`.
     """
     files = tf.constant(paths)
 
@@ -1061,7 +1060,8 @@ def lock(folder):
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
     except (BlockingIOError, PermissionError) as error:  # PermissionError: Windows
         os.close(file)
-        raise UserError(f"{folder}: another process is working in it; try another --out") from error
+        cure = "wait for it, or give another --out"
+        raise UserError(f"{folder}: another process is working in it; {cure}") from error
     except OSError as error:
         warn(f"{folder}: no locks on this file system ({error.strerror}); start one process only")
     return file
