@@ -396,7 +396,7 @@ def train(
     a batch cannot be made.
     """
     checkpoints = Checkpoints(run, model.state())
-    losses_table, metrics_table = checkpoints.tables.values()
+    losses_table, metrics_table = checkpoints.tables
     step, last_step = checkpoints.restore(), args.epochs * steps_per_epoch
     if 0 < step < last_step:
         print(f"{run} continues after step {step} ({step / steps_per_epoch:.2f} epochs).")
@@ -405,7 +405,7 @@ def train(
         cure = f"Pass --epochs {epochs + 1} or more to continue."
         print(f"{run} is complete ({epochs} epochs). {cure}")
         if is_chief():  # write its results once more
-            finish_run(run, model, losses_table, metrics_table)
+            finish_run(run, model)
     take_steps = make_train_function(model, batches(first_step=step, last_step=last_step))
     validate = tf.function(model.test_step)
     row_every = max(10, steps_at_once)
@@ -426,7 +426,7 @@ def train(
                 step += count
                 refuse_not_finite(losses, step, checkpoints)
                 if (step - start) % row_every == 0 or step == end:
-                    losses_table.append({"epoch": epoch, "step": step} | losses)
+                    append_row(losses_table, {"epoch": epoch, "step": step} | losses)
                 bar.update(step - start, losses.items(), finalize=False)
                 minutes = (time.monotonic() - checkpoints.saved_at) / 60
                 if step < end and (signals or minutes > CHECKPOINT_MINUTES):
@@ -436,21 +436,21 @@ def train(
             if is_chief():
                 scored = mean_scores([validate(pair) for pair in validation], "val_")
                 if scored:
-                    metrics_table.append({"epoch": epoch} | scored | dict(baseline))
+                    append_row(metrics_table, {"epoch": epoch} | scored | dict(baseline))
                 bar.update(steps_per_epoch, scored.items(), finalize=True)
                 draw(run / "samples" / f"epoch_{epoch:04d}.png")
-                finish_run(run, model, losses_table, metrics_table)
+                finish_run(run, model)
             checkpoints.save(step)  # last, so that a saved epoch is a complete epoch
             leave_if_asked(signals, step)
 
     leave_unless_chief()
-    return metrics_table.rows()
+    return read_rows(metrics_table)
 
 
-def finish_run(run, model, losses_table, metrics_table):
+def finish_run(run, model):
     """Draws the curves and writes the weights: the last ones, and those of the best epoch."""
-    metrics = metrics_table.rows()
-    draw_curves(run / "losses.png", losses_table.rows(), metrics)
+    metrics = read_rows(run / "metrics.csv")
+    draw_curves(run / "losses.png", read_rows(run / "losses.csv"), metrics)
     save_weights(model.generator, run / "generator.weights.h5")
     save_weights(model.discriminator, run / "discriminator.weights.h5")
     if metrics and metrics[-1]["val_l1"] <= min(row["val_l1"] for row in metrics):
@@ -765,50 +765,30 @@ def part_neighbours(x):
 # === 8. Checkpoints and tables ==============================================
 
 
-class Table(tf.train.experimental.PythonState):
-    """A CSV file of numbers whose text is saved in, and restored from, each checkpoint."""
+def append_row(path, row):
+    """Adds a row, a dict of numbers, to a CSV file; to a new file, their names first."""
+    values = [f"{v:.6f}" if isinstance(v, float) else str(v) for v in row.values()]
+    if is_chief():
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            lines = [values] if file.tell() else [row, values]
+            file.writelines(",".join(line) + "\n" for line in lines)
 
-    def __init__(self, path):
-        self.path, self.text = path, ""
 
-    def append(self, row):
-        """Adds a row, a dict of numbers; before the first one, its names. Only the chief writes."""
-        values = [f"{v:.6f}" if isinstance(v, float) else str(v) for v in row.values()]
-        lines = ",".join(values) + "\n" if self.text else f"{','.join(row)}\n{','.join(values)}\n"
-        if is_chief():
-            with self.path.open("a", encoding="utf-8", newline="\n") as file:
-                file.write(lines)
-            self.text += lines
-
-    def rows(self):
-        """Returns the rows as dicts of numbers."""
-        names, *rows = [line.split(",") for line in self.text.splitlines()] or [[]]
-        return [dict(zip(names, map(float, row), strict=True)) for row in rows]
-
-    def write(self):
-        """Writes the file anew, or removes it if the checkpoint had none."""
-        if self.text:
-            with replacing(self.path) as temporary:
-                temporary.write_text(self.text, encoding="utf-8", newline="\n")
-        else:
-            self.path.unlink(missing_ok=True)
-
-    def serialize(self):
-        return self.text
-
-    def deserialize(self, text):  # `restore` writes the file, once the whole checkpoint is read
-        self.text = text.decode()
+def read_rows(path):
+    """Returns a CSV file's rows of numbers as dicts; none if there is no file."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    names, *rows = [line.split(",") for line in text.splitlines()] or [[]]
+    return [dict(zip(names, map(float, row), strict=True)) for row in rows]
 
 
 class Checkpoints:
-    """The last two states of a run, `saved/step_00000200` ...; TensorFlow keeps checksums."""
+    """The last two states of a run, `saved/step_00000200` ...: all variables, and both tables."""
 
     def __init__(self, run, variables):
-        self.run, self.folder, self.variables = run, run / "saved", variables
+        self.folder, self.variables = run / "saved", variables
+        self.tables = [run / "losses.csv", run / "metrics.csv"]
+        self.checkpoint = tf.train.Checkpoint(variables=variables)  # with checksums
         self.saved_at = time.monotonic()
-        self.step = tf.Variable(0, dtype=tf.int64)
-        self.tables = {name: Table(run / f"{name}.csv") for name in ("losses", "metrics")}
-        self.checkpoint = tf.train.Checkpoint(step=self.step, variables=variables, **self.tables)
 
     def names(self):
         """Returns the folders' names, the oldest first."""
@@ -824,10 +804,11 @@ class Checkpoints:
         refuse_not_finite({"a weight": 0.0 if finite else math.nan}, step, self)
         temporary, folder = self.folder / "unfinished", self.folder / f"step_{step:08d}"
         shutil.rmtree(temporary, ignore_errors=True)  # a killed process may have left it
-        self.step.assign(step)
         try:
             with filtering_logs():
                 self.checkpoint.write(str(temporary / "state"))
+            for table in filter(Path.exists, self.tables):
+                shutil.copy(table, temporary)
             for path in temporary.iterdir():
                 flush_to_disk(path)
             shutil.rmtree(folder, ignore_errors=True)  # of the same step, as after a bad picture
@@ -844,19 +825,23 @@ class Checkpoints:
         Raises UserError if there is a run, but no whole checkpoint of it.
         """
         for name in reversed(self.names()):
-            path = self.folder / name
+            saved = [self.folder / name / table.name for table in self.tables]
             try:
                 with filtering_logs():
-                    self.checkpoint.read(str(path / "state")).assert_consumed()
+                    self.checkpoint.read(str(self.folder / name / "state")).assert_consumed()
+                [read_rows(table) for table in saved]  # these have no checksum
             except (OSError, *NO_MEMORY, tf.errors.PermissionDeniedError):
                 raise  # the checkpoint itself may be sound
             except Exception as error:  # TensorFlow reports damage in many ways
-                warn(f"{path} is damaged ({type(error).__name__}); trying the one before")
+                kind = type(error).__name__
+                warn(f"{self.folder / name} is damaged ({kind}); trying the one before")
                 continue
-            for table in self.tables.values() if is_chief() else ():
-                table.write()
-            return int(self.step.read_value())
-        if self.names() or (self.run / "losses.csv").exists():
+            for table, kept in zip(self.tables, saved) if is_chief() else ():
+                table.unlink(missing_ok=True)
+                if kept.exists():
+                    shutil.copy(kept, table)
+            return int(name[5:])
+        if self.names() or self.tables[0].exists():
             raise UserError(f"{self.folder}: no whole checkpoint. Add --fresh to start over")
         self.save(0)  # from here on, a run without a checkpoint is damaged
         return 0

@@ -20,12 +20,12 @@ class Run:
     def __init__(self, folder):
         self.weight = tf.Variable(tf.zeros(50))
         self.checkpoints = common.Checkpoints(folder, [self.weight])
-        self.losses, self.metrics = self.checkpoints.tables.values()
+        self.losses, self.metrics = self.checkpoints.tables
 
     def save(self, step, value):
         self.weight.assign(tf.fill(self.weight.shape, value))
-        self.losses.append({"epoch": 1, "step": step, "d_real": 0.25})
-        self.metrics.append({"epoch": step // 10, "val_l1": 0.125})
+        common.append_row(self.losses, {"epoch": 1, "step": step, "d_real": 0.25})
+        common.append_row(self.metrics, {"epoch": step // 10, "val_l1": 0.125})
         self.checkpoints.save(step)
 
     def restore(self):
@@ -66,26 +66,33 @@ def test_damaged_checkpoint(part, run, tmp_path, capsys):
     assert fell_back > 10
 
 
+@pytest.mark.parametrize("text", ["epoch,step\n1,10,0.2\n", "epoch,step\n1,x", "epoch,step\n1"])
+def test_a_damaged_table_in_a_checkpoint(text, run, capsys):
+    """Broken if a run takes rows that are no numbers from a checkpoint."""
+    (run.checkpoints.folder / "step_00000020" / "losses.csv").write_text(text)
+    assert run.restore() == (10, 1.0) and "step_00000020 is damaged" in capsys.readouterr().err
+
+
 def test_no_whole_checkpoint(run, tmp_path):
     """Broken if a run whose checkpoints are all spoilt starts again, or loses its tables."""
-    kept = run.losses.path.read_text()
+    kept = run.losses.read_text()
     for name in run.checkpoints.names():
         data = run.checkpoints.folder / name / "state.data-00000-of-00001"
         content = bytearray(data.read_bytes())
-        content[content.rindex(bytes([0, 0, 0x80, 0x3F] if name.endswith("10") else 4))] ^= 1
+        content[content.index(b"\0\0\x80\x3f" if name.endswith("10") else b"\0\0\0\x40")] ^= 1
         data.write_bytes(content)
     refused, again = pytest.raises(common.UserError, match="no whole checkpoint"), Run(tmp_path)
     with refused:
         again.restore()
-    assert run.losses.path.read_text() == kept
-    shutil.move(run.losses.path, tmp_path / "kept")
+    assert run.losses.read_text() == kept
+    shutil.move(run.losses, tmp_path / "kept")
     with refused:
         again.restore()
     shutil.rmtree(run.checkpoints.folder)
-    shutil.move(tmp_path / "kept", run.losses.path)
+    shutil.move(tmp_path / "kept", run.losses)
     with refused:
         again.restore()
-    assert run.losses.path.read_text() == kept
+    assert run.losses.read_text() == kept
 
 
 def test_a_checkpoint_of_other_networks(run, tmp_path, capsys):
@@ -117,24 +124,24 @@ SPOILT = {
 @pytest.mark.parametrize("how", SPOILT)
 def test_tables_go_back_with_their_checkpoint(how, run, tmp_path):
     """Broken if a spoilt table costs a row, an epoch or the run: the checkpoint has its text."""
-    text = run.losses.path.read_text()
+    text = run.losses.read_text()
     assert text == "epoch,step,d_real\n1,10,0.250000\n1,20,0.250000\n"
-    run.losses.path.write_text(SPOILT[how](text))
-    run.metrics.path.unlink()
+    run.losses.write_text(SPOILT[how](text))
+    run.metrics.unlink()
     again = Run(tmp_path)
     assert again.restore() == (20, 2.0)
-    assert run.losses.path.read_text() == text
-    assert again.metrics.rows() == [{"epoch": n, "val_l1": 0.125} for n in (1, 2)]
+    assert run.losses.read_text() == text
+    assert common.read_rows(again.metrics) == [{"epoch": n, "val_l1": 0.125} for n in (1, 2)]
     shutil.rmtree(again.checkpoints.folder / "step_00000020")  # to one with fewer rows
-    assert again.restore() == (10, 1.0) and run.losses.path.read_text() == text[:-14]
+    assert again.restore() == (10, 1.0) and run.losses.read_text() == text[:-14]
 
 
 def test_rows_before_the_first_checkpoint_go(tmp_path):
     """Broken if rows of a run that was killed in its first epoch stand in its table twice."""
     run = Run(tmp_path)
     run.restore()
-    run.losses.append({"epoch": 1, "step": 10})
-    assert Run(tmp_path).restore() == (0, 0.0) and not run.losses.path.exists()
+    common.append_row(run.losses, {"epoch": 1, "step": 10})
+    assert Run(tmp_path).restore() == (0, 0.0) and not run.losses.exists()
 
 
 NO_ROOM = [
@@ -183,7 +190,7 @@ def test_files_are_flushed_before_they_get_their_names(run, tmp_path, monkeypatc
 
     monkeypatch.setattr(os, "fsync", note)
     run.checkpoints.save(30)
-    parts = ["state.data-00000-of-00001", "state.index"]
+    parts = ["losses.csv", "metrics.csv", "state.data-00000-of-00001", "state.index"]
     assert sorted(flushed) == [str(tmp_path / "saved" / "unfinished" / part) for part in parts]
     with common.replacing(tmp_path / "table.csv") as temporary:
         temporary.write_text("new")
