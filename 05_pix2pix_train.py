@@ -25,7 +25,7 @@ from common import AdversarialModel, PatchGAN, discriminator_losses, generator_l
 
 import tensorflow as tf
 
-# Of both networks (section 3.3). The paper also halves the discriminator's loss to slow it down;
+# For both networks (section 3.3). The paper also halves the discriminator's loss to slow it down;
 # Adam divides a gradient by its average size, so half the loss makes the same steps.
 LEARNING_RATE, BETA_1 = 2e-4, 0.5
 LAMBDA_L1 = 100.0
@@ -91,17 +91,17 @@ class Pix2Pix(AdversarialModel):
 def load_networks(model, run, args):
     """Reads the networks of an earlier run of stage 5, to start from; returns their names.
 
-    A run of L1 alone gives its generator only: its discriminator has learned nothing. The size
-    may differ. Raises UserError if there is no such run, or its networks are damaged or of
-    another architecture.
+    From a run of L1 alone, only the generator is taken: its discriminator has learned nothing.
+    The size may differ. Raises UserError if there is no such run, or its networks are damaged or
+    of another architecture.
     """
     if run.resolve() == args.out.resolve():
         raise common.UserError(f"--start-from {run}: give the new run another --out")
     flags = common.read_options(run)["flags"]
     for name in ("filters", "norm", "generator"):
         if flags[f"--{name}"] != vars(args)[name]:
-            cure = f"give --{name} {flags[f'--{name}']}"
-            raise common.UserError(f"--start-from {run}: has other networks; {cure}")
+            cure = f"pass --{name} {flags[f'--{name}']}"
+            raise common.UserError(f"--start-from {run}: its networks differ; {cure}")
     names = ["generator", "discriminator"] if "cgan" in flags["--loss"] else ["generator"]
     for name in names:
         common.load_weights(getattr(model, name), run / f"{name}.weights.h5")
@@ -123,7 +123,7 @@ def parse_flags(argv):
     add("--generator", choices=list(common.GENERATORS), default="unet", help=help_text)
     help_text = "normalise over the batch, or each picture separately (batch)"
     add("--norm", choices=["batch", "instance"], default="batch", help=help_text)
-    help_text = "begin with the weights of an earlier run, of any data, instead of random ones"
+    help_text = "start from the weights of an earlier run, on any data, instead of random ones"
     add("--start-from", type=Path, metavar="RUN", help=help_text)
     return parser.parse_args(argv)
 
@@ -131,7 +131,7 @@ def parse_flags(argv):
 def kind_of_conditions(about, paths):
     """Returns "sketch", "labels" or "picture": what dataset.json says, or else a guess.
 
-    The guess is "sketch" if most of a sample are nearly colourless and mostly white.
+    It guesses "sketch" if most sampled conditions are nearly colourless and mostly white.
     """
     if "condition" in about:
         return about["condition"]
@@ -142,12 +142,12 @@ def kind_of_conditions(about, paths):
         paper = tf.reduce_mean(tf.cast(gray > 0.6, tf.float32))
         drawn += bool(float(tf.reduce_mean(colour)) < 0.1 and float(paper) > 0.6)
     kind = "sketch" if drawn > len(sample) / 2 else "picture"
-    print(f"dataset.json does not say what the conditions are: taken for kind {kind}.")
+    print(f"dataset.json does not say what the conditions are; assuming {kind}.")
     return kind
 
 
 def check_headers(dataset, paths):
-    """Refuses ready-made pairs that training would misread, by headers alone; warns of odd ones."""
+    """Checks all headers: refuses pairs that training would misread, and warns of odd ones."""
     problems, odd = [], common.LeftOut()
     for path, header in zip(paths, common.in_threads(common.read_header, paths)):
         failed = isinstance(header, common.UnreadableError)
@@ -155,7 +155,7 @@ def check_headers(dataset, paths):
         if problem:
             problems.append(f"{path} ({problem})")
         if remark or width < 1.2 * height:
-            odd.remark(path, remark or "no likely pairs, cut in half")
+            odd.remark(path, remark or "probably not pairs, but cut in half")
     if problems:
         raise common.UserError(f"--dataset {dataset}: {common.listed(problems)}; {common.CURE}")
     for remark, found in odd.items():

@@ -31,6 +31,7 @@ from pathlib import Path
 import common
 from common import generate, resize, validation_pairs
 
+import keras
 import tensorflow as tf
 
 BRUSH = 7.0  # width of a stroke in pixels of 256, where the run has no lines to measure
@@ -110,8 +111,14 @@ def read_condition(path, conditions, args, left_out):
         picture = tf.image.resize(read_labels(path, conditions, kept, left_out), to, "nearest")
         return tf.cast(picture, tf.float32)[tf.newaxis] / 127.5 - 1.0, size
     with common.opening(path) as image:
-        if image.mode[0] in "IF" and not span:
+        deep = image.mode[0] in "IF"
+        if deep and not span:
             remark = "more than 8 bits, of which the run knows no range: taken by itself"
+        elif span and not deep:
+            remark = "8 bits, where the run's pictures had more: taken as 0 to 255"
+        values = keras.utils.img_to_array(image.convert("F")) if deep else 0.0
+        if not bool(tf.reduce_all(tf.math.is_finite(values))):
+            raise common.UnreadableError(path, "holds NaN or infinity: replace them")
     if remark:
         left_out.remark(path, remark)
     picture = tf.cast(common.read_picture(path, kept, span), tf.float32) / 255.0
@@ -127,23 +134,20 @@ def read_condition(path, conditions, args, left_out):
 
 def read_labels(path, conditions, size, left_out):
     """Reads a label map in the run's colours, (height, width, 3) uint8."""
-    classes, colours = conditions.get("classes"), [colour for colour, _ in conditions["colours"]]
-    codes, is_colours = common.read_label_map(path, size, numbers=classes is not None)
-    if not is_colours and classes is not None:
+    classes = conditions.get("classes", [])
+    known = [int(colour[1:], 16) for colour, _ in conditions["colours"]] or [0xFFFFFF]
+    codes, is_colours = common.read_label_map(path, size, dict(zip(classes, known)))
+    if not is_colours and classes:
         found = {int(code) for code in tf.unique(tf.reshape(codes, [-1])).y}
         if unknown := common.listed([str(number) for number in sorted(found - {*classes})]):
             problem = f"holds classes that the run was not trained on: {unknown}"
             raise common.UnreadableError(path, problem)
-        return common.paint(codes, classes, colours)
-    picture = common.paint(codes if is_colours else codes * 0x010101)
-    near, far = picture, tf.fill(picture.shape[:2], 3 * 255**2)  # squared distance of the nearest
-    for rgb in [[*bytes.fromhex(colour[1:])] for colour in colours]:
-        apart = tf.reduce_sum((tf.cast(picture, tf.int32) - rgb) ** 2, axis=-1)
-        near = tf.where((apart < far)[..., tf.newaxis], tf.constant(rgb, tf.uint8), near)
-        far = tf.minimum(far, apart)
-    if float(tf.reduce_mean(tf.cast(far > 48**2, tf.float32))) > 0.01:
+        return common.paint(codes, classes, [colour for colour, _ in conditions["colours"]])
+    codes = codes if is_colours else codes * 0x010101
+    near, apart = common.nearest(codes, known)
+    if float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32))) > 0.01:
         left_out.remark(path, "over 1% of it has no colour of the run's label maps")
-    return near if conditions.get("exact") else picture  # as a palette did in stage 7
+    return common.paint(near if conditions.get("exact") else codes)  # as a palette did in stage 7
 
 
 def plan_results(sources, out, force, left_out):
@@ -197,7 +201,7 @@ def colour_files(args):
         with common.replacing(result) as temporary:
             image.save(temporary, "PNG")
         done += 1
-        print(f"{result}  {size[0]}x{size[1]}", flush=True)
+        print(common.printable(f"{result}  {size[0]}x{size[1]}"), flush=True)
     left_out.tell(f"{done} pictures coloured")
     if not done:
         raise common.UserError("--colour: no picture that can be read")
@@ -278,8 +282,8 @@ def to_network(run, examples, args):
         pictures = [generate(generator, condition) for condition in conditions]
         if kind == "int8":
             round_kernels(generator)
-        data = common.to_tflite(common.to_module(generator, flags["--size"]), "float16")
-        mean, most = common.difference(common.run_tflite(data), conditions, pictures)
+        data, run_it = common.to_tflite(common.to_module(generator, flags["--size"]), "float16")
+        mean, most = common.difference(run_it, conditions, pictures)
         print(f"{run}: {kind} weights, {mean:.2f} shades of 255 from Keras, {most:.1f} at most")
         if mean <= ALLOWED[kind][0] and most <= ALLOWED[kind][1]:
             return data[0::2] + data[1::2]  # bytes of a kind together, for `to_script`
@@ -317,7 +321,7 @@ def main(argv=None):
     parser, out = common.parser_of(__doc__, "--best"), Path("runs/06_sketch_pad")
     add, run = parser.add_argument, Path("runs/05_pix2pix")
     add("--run", type=Path, nargs="+", default=[run], metavar="DIR", help=f"trained runs ({run})")
-    add("--out", type=common.out_folder, default=out, metavar="DIR|HTML", help=f"to write ({out})")
+    add("--out", type=Path, default=out, metavar="DIR|HTML", help=f"to write ({out})")
     add("--precision", choices=[*ALLOWED], default="int8", help="of the page's weights (int8)")
     add("--no-browser", action="store_true", help="write the page, and open nothing")
     add("--colour", type=Path, nargs="+", metavar="FILE", help="files and folders to colour")

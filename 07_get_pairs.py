@@ -29,7 +29,6 @@ import random
 import re
 import shlex
 import shutil
-import string
 import sys
 import tarfile
 import unicodedata
@@ -38,7 +37,6 @@ import zlib
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
-from urllib.error import URLError
 
 import common
 from common import HERE, SPLIT, UnreadableError, UserError, read_header, read_picture
@@ -62,7 +60,7 @@ def new_dataset(out, about):
     shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
     try:
         if out.exists():
-            raise UserError(f"{out}: already exists; remove it first, or give another --out")
+            raise UserError(f"{out}: already exists; give another --out, or remove it first")
         folder.mkdir()
         yield folder
         text = json.dumps(about, indent=2, ensure_ascii=False)
@@ -117,7 +115,7 @@ def fetch(url, file):
                     bar.update(output.tell() // 10**6)
                 if output.tell() < size:
                     raise UserError(f"{url}: {output.tell()} of {size} bytes came; {cure}")
-    except (URLError, ConnectionError, TimeoutError, ValueError, HTTPException) as error:
+    except (OSError, ValueError, HTTPException) as error:
         if getattr(error, "code", None) == 416:  # no such range of bytes
             if error.headers.get("Content-Range") == f"bytes */{start}":
                 return  # the earlier try fetched all of it
@@ -127,8 +125,6 @@ def fetch(url, file):
 
 def unpack(archive, folder):
     """Unpacks a .tar.gz with train/ in it, or in its one folder, so that `folder` holds train/."""
-    if not archive.is_file():
-        raise UserError("no such file")
     try:
         with tarfile.open(archive, "r:gz") as tar:
             tar.extractall(folder, filter="data")  # refuses what would lie outside of the folder
@@ -156,7 +152,7 @@ class Picture(NamedTuple):
 
 def find_pictures(flag, pattern, left_out):
     """Returns {key: Picture}; a key is a path in a folder, or what stars stand for, lowered."""
-    parts = pattern.expanduser().parts
+    parts = pattern.parts
     fixed = next((n for n, part in enumerate(parts) if {*part} & {*"*?"}), len(parts))
     root, text = Path(*parts[:fixed]), re.escape("/".join(parts[fixed:]))
     if not root.is_dir():
@@ -164,7 +160,7 @@ def find_pictures(flag, pattern, left_out):
     text = re.sub(r"\\\.\\\*$", "[.][^./]+", text)  # of x.*, the extension is no part of the name
     for star, group in {"**/": "(?:(.*)/)?", "*": "([^/]*)", "?": "([^/])"}.items():
         text = text.replace(re.escape(star), group)
-    fit = re.compile(f"{text}(?:/(.+))?" if text else "(.+)", re.IGNORECASE)  # or all in a folder
+    fit = re.compile(f"{text}(?:/(.+))?" if text else "(.+)", re.I | re.S)  # or all in a folder
     places = {path: path.relative_to(root) for path in common.walk(root, left_out)}
     matches = {path: fit.fullmatch(place.as_posix()) for path, place in places.items()}
     fitting, found = [path for path, match in matches.items() if match], {}
@@ -174,7 +170,7 @@ def find_pictures(flag, pattern, left_out):
         stars = "/".join(filter(None, matches[path].groups()))  # may say a split: trainannot/x
         split, (key, name) = split_of((places[path].parent / stars).parts[:-1]), to_names(stars)
         if key in found:
-            raise UserError(f"{flag}: {found[key].path} and {path} have one name; give a pattern")
+            raise UserError(f"{flag}: {found[key].path} and {path} have one name: rename one")
         found[key] = Picture(path, name, split, size, extent)
     if not found:
         problem = "no picture that can be read" if fitting else "fits no file"
@@ -212,7 +208,7 @@ def scan(path):
     (size, remark, _), extent = read_header(path), None
     with common.opening(path) as image:
         if image.mode[0] in "IF":
-            values = common.to_tensor(image.convert("F"))
+            values = keras.utils.img_to_array(image.convert("F"))
             if not bool(tf.reduce_all(tf.math.is_finite(values))):
                 raise UnreadableError(path, "holds NaN or infinity: replace them")
             extent = float(tf.reduce_min(values)), float(tf.reduce_max(values))
@@ -233,7 +229,7 @@ def find_range(pictures, pattern):
 def match_sides(patterns, left, right, left_out):
     """Returns both sides' pictures that have a partner; the others are left out."""
     keys = sorted(left.keys() & right.keys())
-    if own := [left[key].path for key in keys if left[key].path == right[key].path]:
+    if own := [left[key].path for key in keys if left[key].path.samefile(right[key].path)]:
         cure = 'give patterns, e.g. "x/*_A.png" "x/*_B.png" or "x/*/depth" "x/*/color"'
         raise UserError(f"--pair: {own[0]} would be its own partner; {cure}")
     if not keys:
@@ -247,14 +243,15 @@ def match_sides(patterns, left, right, left_out):
 def explain_names(patterns, left, right):
     """Returns two names of each side, and patterns that would fit, if cutting their ends helps."""
     shown = " and ".join(", ".join(sorted(side)[:2]) for side in (left, right))
-    starts = [os.path.commonprefix([*side]).rstrip(string.digits) for side in (left, right)]
+    starts = [os.path.commonprefix([*side]).rstrip("0123456789") for side in (left, right)]
     turned = [os.path.commonprefix([key[::-1] for key in side]) for side in (left, right)]
-    b, d = (end[::-1].lstrip(string.digits) for end in turned)
-    for a, c in (("", ""), starts):
+    b, d = (end[::-1].lstrip("0123456789") for end in turned)
+    for a, c in (("", ""), starts) if all(pattern.is_dir() for pattern in patterns) else ():
         ours = {key[len(a) : len(key) - len(b)] for key in left}
         if ours & {key[len(c) : len(key) - len(d)] for key in right} - {""}:
-            return f'they are {shown}; try "{patterns[0]}/{a}*{b}.*" "{patterns[1]}/{c}*{d}.*"'
-    return f'they are {shown}; give patterns whose stars are equal: "a/*_x.png" "b/*.jpg"'
+            fit = f'"{patterns[0]}/{a}*{b}.*" "{patterns[1]}/{c}*{d}.*"'
+            return f"they are {shown}; if these belong together, try {fit}"
+    return f'they are {shown}; rename them, or give patterns whose stars are equal: "a/*_x" "b/*"'
 
 
 def make_pairs(args, folder, about, left_out):
@@ -306,9 +303,11 @@ def make_pairs(args, folder, about, left_out):
     if legend:
         legend.write(written, folder, about)
     for n, seen in levels.items():
-        if 0 < len(seen) < 16 and seen - {0, 255}:
+        ordered = sorted(seen)
+        gap = max((b - a for a, b in zip(ordered, ordered[1:])), default=0)
+        if seen - {0, 255} and (len(seen) < 16 or gap > 100 or max(seen - {255}) < 64):
             few = f"the {names[n]} have {len(seen)} gray levels, from {min(seen)} to {max(seen)}"
-            common.warn(f"{few}: class numbers are for conditions, with --labels (two folders)")
+            common.warn(f"{few}: class numbers (see --labels), or one far value, as of 'no data'?")
     return len(written)
 
 
@@ -316,7 +315,7 @@ def size_of_pair(sides, key, training_size):
     """Returns (width, height) of the larger one of two Pictures, or less if that is plenty."""
     (w, h), (w2, h2) = sizes = [side[key].size for side in sides]
     if not 1 / 1.02 <= w * h2 / (w2 * h) <= 1.02:
-        problem = f"of other proportions than its partner ({w}x{h}, {w2}x{h2}): crop one"
+        problem = f"of other proportions than its partner ({w}x{h}, {w2}x{h2}): crop or turn one"
         raise UnreadableError(sides[0][key].path, problem)
     return common.kept_size(max(sizes), training_size)
 
@@ -338,9 +337,11 @@ def given_splits(pictures, args, left_out):
     """Returns {key: split} as the pictures' paths or names say; none if they do not say all."""
     splits = {key: picture.split for key, picture in pictures.items()}
     by_name = {key: split_of([picture.name]) for key, picture in pictures.items()}
-    if not any(splits.values()) and all(by_name.values()):  # train_1.png and val_1.png in a folder
-        splits = by_name
+    if not any(splits.values()) and len([*filter(None, by_name.values())]) > len(splits) / 2:
+        splits = by_name  # train_1.png and val_1.png in a folder
     if "train" not in splits.values() or not {"val", "test"} & {*splits.values()}:
+        if said := {*splits.values(), *by_name.values()} - {""}:
+            common.warn(f"only {' and '.join(sorted(said))} in the paths: all are shuffled")
         return {}
     if (args.val_share, args.seed) != (None, None):
         raise UserError("--val-share, --seed: the pictures are in train and val already")
@@ -361,13 +362,13 @@ def write_pairs(folder, pictures, make, args, left_out):
         file.parent.mkdir(exist_ok=True)
 
     def write(file):
-        if len(os.fsencode(file.name)) > 255:
+        if len(os.fsencode(file.name)) > 245:  # later stages add an ending
             raise UnreadableError(file.stem, "the name is too long: shorten it")
         tf.io.write_file(str(file), tf.io.encode_png(tf.concat(make(files[file]), axis=1)))
 
     written = {files[file]: file for file in sift(write, files, left_out)}
     if lost := {*splits.values()} - {splits[key] for key in written}:
-        raise UserError(f"no pair of {lost.pop()} can be used")
+        raise UserError(f"no pair {f'of {lost.pop()} ' if given else ''}can be used")
     if not given:
         share = 0.2 if args.val_share is None else args.val_share
         count = round(share * len(written))
@@ -405,8 +406,9 @@ class Legend:
         classes = sorted(set().union(*self.present.values()))
         if not 0 < (n := len(classes)) <= MOST_CLASSES:
             raise UserError(f"--labels: {n} classes; 1 to {MOST_CLASSES} can be used, no instances")
-        if coloured and palette:
-            share = sum(share for _, share, _ in found.values()) / len(found)
+        if n == 1 or coloured and not any(code & 0xC0C0C0 for code in classes):
+            common.warn("--labels: one class, or nearly black: are these numbers in one channel?")
+        if share := sum(share for _, share, _ in found.values()) / len(found):
             say = print if share < 0.9 else common.warn  # more than blur does: photographs?
             say(f"{share:.1%} of the label maps' pixels had other colours and get the nearest")
         if coloured:
@@ -422,24 +424,22 @@ class Legend:
 
         Returns them, the share of pixels that the palette changed, and whether they are colours.
         """
-        codes, is_colours = common.read_label_map(path, size, numbers=bool(self.palette))
-        if not self.palette or not is_colours:
+        known = {n: int(colour[1:], 16) for n, (colour, _) in self.palette.items()}
+        codes, is_colours = common.read_label_map(path, size, known)
+        if not (known and is_colours):
             return codes, 0.0, is_colours
-        found, places = tf.unique(tf.reshape(codes, [-1]))
-        known = tf.constant([int(colour[1:], 16) for colour, _ in self.palette.values()])
-        ours, theirs = (tf.cast(common.paint(part), tf.float32) for part in (found, known))
-        products = tf.matmul(ours, theirs, transpose_b=True)  # |a - b|^2 = |a|^2 - 2ab + |b|^2
-        places = tf.gather(tf.argmin(tf.reduce_sum(theirs**2, -1) - 2.0 * products, -1), places)
-        near = tf.reshape(tf.gather(known, places), codes.shape)
+        near, _ = common.nearest(codes, [*known.values()])
         return near, float(tf.reduce_mean(tf.cast(near != codes, tf.float32))), True
 
     def find_classes(self, path):
         """Returns a map's classes, the share of pixels changed, and whether they are colours."""
         codes, share, is_colours = self.read(path)
-        if len(found := tf.unique(tf.reshape(codes, [-1])).y) > MOST_CLASSES:
-            cure = "a photograph, or blurred, as by JPEG: give --labels a palette (CSV)"
-            raise UnreadableError(path, f"more than {MOST_CLASSES} colours: {cure}")
-        return {int(code) for code in found}, share, is_colours
+        found = {int(code) for code in tf.unique(tf.reshape(codes, [-1])).y}
+        most = 2 if path.suffix.lower() in {".jpg", ".jpeg"} and not is_colours else MOST_CLASSES
+        if len(found) > most:  # JPEG invents numbers, too
+            cure = "a photograph, or blurred by JPEG: save PNG, or give --labels a palette (CSV)"
+            raise UnreadableError(path, f"more than {most} classes: {cure}")
+        return found, share, is_colours
 
     def paint(self, path, size):
         """Reads a label map in the classes' colours, (height, width, 3) uint8."""
@@ -482,11 +482,8 @@ def read_palette(file):
         if not palette:
             raise ValueError("no class in it")
     except (ValueError, KeyError, AttributeError, TypeError, csv.Error) as error:
-        raise UserError(f"--labels {file}: needs class,colour,name ({error})") from error
+        raise UserError(f"--labels {file}: needs columns class,colour,name ({error})") from error
     return palette
-
-
-# === Command line ===========================================================
 
 
 def make_dataset(args, out):
@@ -507,7 +504,8 @@ def make_dataset(args, out):
 
 def parse_flags(argv):
     """Returns the parsed flags."""
-    parser, path = common.parser_of(__doc__, "--size --seed", seed=None), {"type": Path}
+    parser = common.parser_of(__doc__, "--size --seed", seed=None)
+    path = {"type": lambda text: Path(os.path.expanduser(text))}
     add = parser.add_mutually_exclusive_group(required=True).add_argument
     add("--download", choices=[*common.PAPER], help="a dataset of the paper")
     add("--pair", nargs="+", metavar="PATTERN", help="folders, or patterns in quotes", **path)
@@ -527,7 +525,7 @@ def parse_flags(argv):
         "--labels: goes with two folders of --pair": args.labels is not None and count != 2,
         "--pair: takes one or two; put patterns in quotes": count > 2,
         "--val-share, --seed: go with --pair and --edges": chosen and not own,
-        "--out: name the folder of the new dataset, e.g. --out data/mine": own and not args.out,
+        "--out: name a new folder, e.g. --out data/mine": not args.out.name if args.out else own,
     }
     for problem, given in problems.items():
         if given:

@@ -25,12 +25,12 @@ is a white sheet:
 """
 
 import os
-import shutil
 from pathlib import Path
 
 import common
-from common import difference, generate, run_tflite, to_module, to_tflite
+from common import difference, generate, to_module, to_tflite
 
+import keras
 import tensorflow as tf
 from PIL import Image, ImageDraw
 
@@ -40,6 +40,8 @@ FILES = {"saved_model", "generator.tflite"}
 
 def refuse_taken(folder, force):
     """Raises UserError if the folder exists; with `force`, if it holds anything but an export."""
+    if {*str(folder)} & {*"[*?"}:  # TensorFlow reads them as a pattern
+        raise common.UserError(f"--out {folder}: must not contain [ * or ?")
     if not os.path.lexists(folder):
         return
     if not force:
@@ -52,7 +54,7 @@ def ring(size):
     """Returns a condition to try the files with: a black ring off the middle, (1, *size, 3)."""
     image = Image.new("RGB", size[::-1], "white")
     ImageDraw.Draw(image).ellipse((60, 30, 220, 190), outline="black", width=7)
-    return tf.cast(common.to_tensor(image)[tf.newaxis], tf.float32) / 127.5 - 1.0
+    return tf.constant(keras.utils.img_to_array(image))[tf.newaxis] / 127.5 - 1.0
 
 
 def write_files(generator, size, precision, folder):
@@ -69,11 +71,10 @@ def write_files(generator, size, precision, folder):
 
     with common.filtering_logs():
         tf.saved_model.save(module, saved, signatures=colour_all)
-    (folder / "generator.tflite").write_bytes(to_tflite(module, precision))
-    return {
-        "SavedModel": tf.saved_model.load(saved).signatures["serving_default"],
-        "TFLite": run_tflite((folder / "generator.tflite").read_bytes()),
-    }
+    data, run_tflite = to_tflite(module, precision)
+    (folder / "generator.tflite").write_bytes(data)
+    saved_model = tf.saved_model.load(saved).signatures["serving_default"]
+    return {"SavedModel": saved_model, "TFLite": run_tflite}
 
 
 def export(generator, size, precision, folder):
@@ -84,21 +85,14 @@ def export(generator, size, precision, folder):
     """
     condition = ring(size)
     picture = generate(generator, condition)
-    temporary = folder.with_name(f".new.{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with common.replacing(folder) as temporary:
+        temporary.mkdir(parents=True)
         for name, run in write_files(generator, size, precision, temporary).items():
             mean, most = difference(run, [condition], [picture])
             print(f"{name}: {mean:.2g} shades of 255 from Keras' picture, {most:.2g} at most")
             allowed = ALLOWED[precision if name == "TFLite" else "float32"]
             if not (mean <= allowed[0] and most <= allowed[1]):  # this way round, NaN fails, too
                 raise common.UserError(f"{folder}: {name} draws another picture; not written")
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def main(argv=None):

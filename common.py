@@ -34,6 +34,8 @@ except ImportError:  # Windows
     fcntl = None
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
+if "ipykernel" not in sys.modules:
+    os.environ["MPLBACKEND"] = "agg"  # a notebook hands its own on, which may be missing here
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # 1: no notes, but warnings and errors
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # do not take the whole GPU at once
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "BEST_EFFORT")  # not every file system has locks
@@ -47,10 +49,7 @@ NOTES = re.compile(
 
 @contextlib.contextmanager
 def filtering_logs():
-    """Hides TensorFlow's notes; other warnings and errors still appear.
-
-    Some notes come before TensorFlow reads its log level: so descriptor 2 itself is redirected.
-    """
+    """Keeps TensorFlow's NOTES out of stderr; some come before it reads its log level."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         stderr = os.dup(2)
         os.dup2(log.fileno(), 2)
@@ -92,7 +91,7 @@ EPSILON = 1e-5  # of batchnorm, as in the authors' code; Keras' 1e-3 mutes the f
 
 
 def paper_init():
-    """Returns the paper's N(0, 0.02), a new one each time: a shared one repeats its values."""
+    """Returns a new N(0, 0.02) initialiser, the paper's; a shared one would repeat its values."""
     return keras.initializers.RandomNormal(0.0, 0.02)
 
 
@@ -174,26 +173,35 @@ def decoder_blocks(filters=FILTERS, norm="batch"):
     ]
 
 
-def picture_layer():
-    """Returns a generator's last layer: (B, 128, 128, channels) -> (B, 256, 256, 3) in [-1, 1]."""
-    options = {"kernel_initializer": paper_init(), "dtype": "float32", "name": "to_picture"}
-    return layers.Conv2DTranspose(3, 4, 2, "same", activation="tanh", **options)
-
-
-class UNet(keras.Model):
+class EncoderDecoder(keras.Model):
     """Generator: condition (B, 256, 256, 3) -> picture (B, 256, 256, 3), both in [-1, 1].
 
-    An encoder-decoder whose decoder also receives the encoder's output of the same size (Isola
-    et al. 2017, section 3.2.1 and appendix 6.1).
+    Everything it draws has passed through the 512 numbers of its bottleneck.
     """
 
     def __init__(self, filters=FILTERS, norm="batch", **kwargs):
         super().__init__(**kwargs)
         self.encoder = encoder_blocks(filters, norm)
         self.decoder = decoder_blocks(filters, norm)
+        options = {"kernel_initializer": paper_init(), "dtype": "float32", "name": "to_picture"}
+        self.to_picture = layers.Conv2DTranspose(3, 4, 2, "same", activation="tanh", **options)
+
+    def call(self, x, training):
+        for block in self.encoder + self.decoder:
+            x = block(x, training=training)
+        return self.to_picture(x)
+
+
+class UNet(EncoderDecoder):
+    """The Encoder-Decoder with skips: a decoder block also gets the encoder's map of its size.
+
+    Isola et al. 2017, section 3.2.1 and appendix 6.1.
+    """
+
+    def __init__(self, filters=FILTERS, norm="batch", **kwargs):
+        super().__init__(filters, norm, **kwargs)
         # Layers instead of tf.concat, so that stage 4's table can name them.
         self.joins = [layers.Concatenate(name=f"skip_{n}") for n in range(7, 0, -1)]
-        self.to_picture = picture_layer()
 
     def call(self, x, training):
         skips = []
@@ -203,24 +211,6 @@ class UNet(keras.Model):
         # The deepest map is the decoder's input; the others join it on the way up.
         for block, join, skip in zip(self.decoder, self.joins, reversed(skips[:-1])):
             x = join([block(x, training=training), skip])  # twice the block's channels
-        return self.to_picture(x)
-
-
-class EncoderDecoder(keras.Model):
-    """The U-Net without its skips: everything it draws has passed through 512 numbers.
-
-    Condition (B, 256, 256, 3) -> picture (B, 256, 256, 3), both in [-1, 1].
-    """
-
-    def __init__(self, filters=FILTERS, norm="batch", **kwargs):
-        super().__init__(**kwargs)
-        self.encoder = encoder_blocks(filters, norm)
-        self.decoder = decoder_blocks(filters, norm)
-        self.to_picture = picture_layer()
-
-    def call(self, x, training):
-        for block in self.encoder + self.decoder:
-            x = block(x, training=training)
         return self.to_picture(x)
 
 
@@ -318,15 +308,13 @@ def scores(picture, real):
 
 
 class AdversarialModel(keras.Model):
-    """A generator and a discriminator with an optimiser each: what the three trainers share.
+    """A generator and a discriminator with an optimiser each; `train` trains it, not Keras' `fit`.
 
     A subclass provides:
         self.generator, self.discriminator: networks whose weights exist.
         self.random: a SeedGenerator, if it calls `noise`.
         train_step(batch): updates both networks and returns the losses by name, scalars.
         test_step(pair): returns the scores of one validation pair by name, if there are any.
-
-    `common.train` runs it; Keras' `compile` and `fit` are not used.
     """
 
     def set_optimizers(self, generator_optimizer, discriminator_optimizer):
@@ -424,7 +412,7 @@ def train(
                     checkpoints.save(step)
                     raise
                 step += count
-                refuse_not_finite(losses, step, checkpoints)
+                refuse_not_finite(losses, step)
                 if (step - start) % row_every == 0 or step == end:
                     append_row(losses_table, {"epoch": epoch, "step": step} | losses)
                 bar.update(step - start, losses.items(), finalize=False)
@@ -589,7 +577,7 @@ def resize(stack, size=IMAGE_SIZE, labels=False):
     """Resizes (height, width, channels) to (*size, channels), antialiased when shrinking.
 
     With `labels`, the condition (the first 3 channels) is a label map: its pixels are picked,
-    since a mixture of two classes' colours is the colour of a third class, or of none.
+    since a blend of two classes' colours is the colour of a third class, or of none.
     """
     if not labels:
         return tf.image.resize(stack, size, antialias=True)
@@ -668,13 +656,11 @@ def validation_pairs(paths, direction, *, size=IMAGE_SIZE, labels=False):
     return stacks.map(split_stack).batch(1).prefetch(tf.data.AUTOTUNE)
 
 
-# *****************************************************************************
-# Machinery: you can follow the course without reading beyond this line
-# *****************************************************************************
+# *** Machinery: you can follow the course without reading beyond this line ******************
 
 # === 7. Faster layers =======================================================
-# They make a Pix2Pix step a third faster on a CPU. On a GPU, and for kernels, strides and padding
-# that are not the paper's, Keras' own code computes them.
+# They make a Pix2Pix step a third faster on a CPU. On a GPU, and for other kernels, strides or
+# padding than the paper's, Keras' own code runs.
 
 
 class CompiledAdam(keras.optimizers.Adam):
@@ -684,7 +670,7 @@ class CompiledAdam(keras.optimizers.Adam):
         if tf.distribute.has_strategy():  # Keras adds the devices' gradients up; we want the mean
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             return super().apply([grad / replicas for grad in grads], trainable_variables)
-        if on_gpu():  # XLA there needs a file of CUDA's compiler that many installations lack
+        if tf.config.get_visible_devices("GPU"):  # XLA needs a file that many installations lack
             return super().apply(grads, trainable_variables)
         update = tf.function(lambda g: super(CompiledAdam, self).apply(g), jit_compile=True)
         return update(grads)  # without the variables: `build` has them, tf.function would copy them
@@ -700,7 +686,7 @@ class BatchNorm(layers.BatchNormalization):
             x=x, scale=self.gamma, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon
         )
         count = tf.size(x) // x.shape[-1]
-        variance *= tf.cast(count - 1, tf.float32) / tf.cast(count, tf.float32)  # as Keras has it
+        variance *= tf.cast(count - 1, tf.float32) / tf.cast(count, tf.float32)  # Keras' is biased
         for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             average.assign(average * self.momentum + value * (1.0 - self.momentum))
         return y
@@ -709,7 +695,7 @@ class BatchNorm(layers.BatchNormalization):
 class Conv2D(layers.Conv2D):
     """Keras' convolution, as a matrix product on small maps (4x4 kernel, stride 2).
 
-    The library reorders a kernel at each use. For a map of fewer pixels than channels that takes
+    TensorFlow reorders a kernel at each use. For a map with fewer pixels than channels that takes
     longer than the arithmetic: a fifth of a Pix2Pix step in all.
     """
 
@@ -742,12 +728,12 @@ class Conv2DTranspose(layers.Conv2DTranspose):
 def few_pixels(layer, x, limit):
     """Returns whether the fast form applies: a CPU, the paper's settings, few enough pixels."""
     usual = (layer.kernel_size, layer.strides, layer.padding) == ((4, 4), (2, 2), "same")
-    known = usual and layer.fast and None not in x.shape
-    return known and not on_gpu() and math.prod(x.shape[:-1]) <= limit
+    known = usual and layer.fast and None not in x.shape and math.prod(x.shape[:-1]) <= limit
+    return known and not tf.config.get_visible_devices("GPU")
 
 
 def from_patches(patches, shape):
-    """Returns the map of this shape (B, H, W, C) that patches lie on, summed where they overlap."""
+    """Adds overlapping 4x4 patches up to the map of this shape, (B, H, W, C)."""
     batch, height, width, channels = shape
     x = tf.reshape(patches, (batch, height // 2, width // 2, 4, 4 * channels))
     x = tf.reshape(tf.transpose(x, (0, 1, 3, 2, 4)), (-1, width // 2, 4 * channels))
@@ -757,7 +743,7 @@ def from_patches(patches, shape):
 
 
 def part_neighbours(x):
-    """Splits each place in two and adds them where they overlap: (N, L, 2 C) -> (N, L + 1, C)."""
+    """Splits each position into halves and adds neighbouring ones: (N, L, 2 C) -> (N, L + 1, C)."""
     left, right = tf.split(x, 2, axis=-1)
     return tf.pad(left, [[0, 0], [0, 1], [0, 0]]) + tf.pad(right, [[0, 0], [1, 0], [0, 0]])
 
@@ -785,63 +771,49 @@ class Checkpoints:
     """The last two states of a run, `saved/step_00000200` ...: all variables, and both tables."""
 
     def __init__(self, run, variables):
-        self.folder, self.variables = run / "saved", variables
-        self.tables = [run / "losses.csv", run / "metrics.csv"]
+        self.folder, self.tables = run / "saved", [run / "losses.csv", run / "metrics.csv"]
         self.checkpoint = tf.train.Checkpoint(variables=variables)  # with checksums
         self.saved_at = time.monotonic()
 
-    def names(self):
-        """Returns the folders' names, the oldest first."""
-        names = [path.name for path in self.folder.glob("step_*") if path.name[5:].isdigit()]
-        return sorted(names, key=lambda name: int(name[5:]))
+    def folders(self):
+        """Returns the checkpoints' folders, the oldest first."""
+        return sorted(self.folder.glob("step_*"))
 
     def save(self, step):
         """Writes a temporary folder and renames it once complete; removes all but the last two."""
         if not is_chief():
             return
-        floats = [v for v in self.variables if v.dtype.is_floating]
-        finite = all(bool(tf.reduce_all(tf.math.is_finite(v))) for v in floats)
-        refuse_not_finite({"a weight": 0.0 if finite else math.nan}, step, self)
-        temporary, folder = self.folder / "unfinished", self.folder / f"step_{step:08d}"
-        shutil.rmtree(temporary, ignore_errors=True)  # a killed process may have left it
-        try:
-            with filtering_logs():
-                self.checkpoint.write(str(temporary / "state"))
+        folder, unfinished = self.folder / f"step_{step:08d}", self.folder / "unfinished"
+        with filtering_logs(), replacing(folder, unfinished) as temporary:
+            self.checkpoint.write(str(temporary / "state"))
             for table in filter(Path.exists, self.tables):
                 shutil.copy(table, temporary)
-            for path in temporary.iterdir():
-                flush_to_disk(path)
-            shutil.rmtree(folder, ignore_errors=True)  # of the same step, as after a bad picture
-            temporary.replace(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        for name in self.names()[:-2]:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+        for folder in self.folders()[:-2]:
+            shutil.rmtree(folder, ignore_errors=True)
         self.saved_at = time.monotonic()
 
     def restore(self):
-        """Reads the newest whole checkpoint, or makes the first one; returns its number of steps.
+        """Reads the newest whole checkpoint, or makes a new run's first one; returns its step.
 
         Raises UserError if there is a run, but no whole checkpoint of it.
         """
-        for name in reversed(self.names()):
-            saved = [self.folder / name / table.name for table in self.tables]
+        for folder in reversed(self.folders()):
+            saved = [folder / table.name for table in self.tables]
             try:
                 with filtering_logs():
-                    self.checkpoint.read(str(self.folder / name / "state")).assert_consumed()
+                    self.checkpoint.read(str(folder / "state")).assert_consumed()
                 [read_rows(table) for table in saved]  # these have no checksum
             except (OSError, *NO_MEMORY, tf.errors.PermissionDeniedError):
                 raise  # the checkpoint itself may be sound
             except Exception as error:  # TensorFlow reports damage in many ways
-                kind = type(error).__name__
-                warn(f"{self.folder / name} is damaged ({kind}); trying the one before")
+                warn(f"{folder} is damaged ({type(error).__name__}); trying the one before")
                 continue
             for table, kept in zip(self.tables, saved) if is_chief() else ():
                 table.unlink(missing_ok=True)
                 if kept.exists():
                     shutil.copy(kept, table)
-            return int(name[5:])
-        if self.names() or self.tables[0].exists():
+            return int(folder.name[5:])
+        if self.folders() or self.tables[0].exists():
             raise UserError(f"{self.folder}: no whole checkpoint. Add --fresh to start over")
         self.save(0)  # from here on, a run without a checkpoint is damaged
         return 0
@@ -866,31 +838,31 @@ def load_weights(network, path):
         raise UserError(f"{path}: missing, damaged or of another network. {cure}") from error
 
 
-def refuse_not_finite(losses, step, checkpoints):
-    """Raises UserError if a loss (or weight) is NaN or infinite."""
-    bad = [name for name, loss in losses.items() if not math.isfinite(loss)]
-    if bad:
-        good = "".join(checkpoints.names()[-1:]) or "the chief's"
+def refuse_not_finite(losses, step):
+    """Raises UserError if a loss is NaN or infinite."""
+    if bad := ", ".join(name for name, loss in losses.items() if not math.isfinite(loss)):
         cure = "Rerunning will fail the same way: add --fresh, and --precision float32 first"
-        problem = f"{', '.join(bad)}: NaN or infinite. The last good checkpoint is {good}"
-        raise UserError(f"by step {step}: {problem}. {cure}")
-
-
-def flush_to_disk(path):
-    """Waits until a file has reached the disk: a power cut must not leave a name without it."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+        raise UserError(f"by step {step}: {bad} is NaN or infinite. {cure}")
 
 
 @contextlib.contextmanager
-def replacing(path):
-    """Yields a temporary path to write to; renames it to `path` if the block ends without error."""
-    temporary = path.with_name(f".new.{path.name}")
+def replacing(path, temporary=None):
+    """Yields a path for a new file or folder; it becomes `path` if the block ends without error.
+
+    Its contents reach the disk first: a power cut must not leave a name without them.
+    """
+    temporary = temporary or path.with_name(f".new.{path.name}")
+    shutil.rmtree(temporary, ignore_errors=True)  # a killed process may have left it
     try:
         yield temporary
-        flush_to_disk(temporary)
+        for part in filter(Path.is_file, [temporary, *temporary.rglob("*")]):
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+        if temporary.is_dir():  # a folder does not replace one that has files in it
+            shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
     finally:
+        shutil.rmtree(temporary, ignore_errors=True)
         temporary.unlink(missing_ok=True)
 
 
@@ -931,7 +903,7 @@ def set_devices(args):
         raise UserError(f"--batch-size {args.batch_size}: not a multiple of the {replicas} devices")
     if replicas > 1 and args.precision == "mixed_float16":
         raise UserError("--precision mixed_float16: one device only; use mixed_bfloat16")
-    if not is_chief():  # who alone is heard
+    if not is_chief():  # only the chief prints
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     tune_processor()
     keras.config.set_dtype_policy(args.precision)
@@ -940,7 +912,7 @@ def set_devices(args):
 
 
 def is_chief():
-    """Returns whether this process writes the results: all do but TF_CONFIG's later ones."""
+    """Returns whether this process writes the results: with TF_CONFIG, the first one does."""
     return tf.distribute.get_strategy().extended.should_checkpoint
 
 
@@ -954,18 +926,13 @@ def leave_unless_chief():
         sys.exit()
 
 
-def on_gpu():
-    """Returns whether TensorFlow computes on a GPU."""
-    return bool(tf.config.get_visible_devices("GPU"))
-
-
 def tune_processor():
     """Makes CPU runs reproducible to the bit, and has glibc keep freed memory for the next step.
 
     glibc would return each large block to the system and fetch it again page by page, a tenth of
     a Pix2Pix step. On a GPU, determinism would need slower algorithms.
     """
-    if on_gpu():
+    if tf.config.get_visible_devices("GPU"):
         return
     if shutil.which("nvidia-smi") and "CUDA_VISIBLE_DEVICES" not in os.environ:
         warn(f"TensorFlow does not see the GPU. Try: {INSTALL.replace('.txt', '-gpu.txt')}")
@@ -977,13 +944,12 @@ def tune_processor():
 
 # === 10. The run's folder, and exports ======================================
 
-FORMAT = 3  # of a run's folder
 TRAINERS = {"gan": "01_gan_mnist.py", "cgan": "02_cgan_mnist.py", "pix2pix": "05_pix2pix_train.py"}
-FREE_FLAGS = {"--out", "--fresh", "--devices", "--epochs"}  # these may change when a run goes on
+FREE_FLAGS = {"--out", "--fresh", "--devices", "--epochs"}  # these may change when a run continues
 
 
 def start_run(args, stage, data, files):
-    """Opens the folder `args.out`, new or to go on with, locks it, and writes options.json.
+    """Creates the run's folder `args.out`, or reopens it, locks it, and writes options.json.
 
     The flags, the stage ("gan", "cgan" or "pix2pix") and `data`, a dict of names and counts, are
     kept in it. A run goes on with `files` of the same names. Raises UserError if the folder
@@ -997,11 +963,13 @@ def start_run(args, stage, data, files):
     data["bytes"] = sum(os.stat(file).st_size for file in files)
     flags = {f"--{name.replace('_', '-')}": value for name, value in vars(args).items()}
     flags = json.loads(json.dumps(flags, default=str))  # as options.json will have them
+    if {*str(run)} & {*"[*?"}:  # TensorFlow reads them as a pattern
+        raise UserError(f"--out {run}: must not contain [ * or ?")
     occupied = run.is_file() or run.is_dir() and any(path.name[0] != "." for path in run.iterdir())
     if occupied and not options_file.exists():
         raise UserError(f"--out {run}: exists and is not the folder of a run; give another one")
     if args.fresh and options_file.exists():
-        os.close(lock(run))  # nobody works in it; Windows renames no folder with an open file
+        os.close(lock(run))  # if free; closed, as Windows renames no folder with an open file
         earlier = (Path(f"{run}.{number}") for number in range(1, 10**6))
         earlier = run.rename(next(path for path in earlier if not path.exists()))
         print(f"Starting over. The earlier run is now {earlier}")
@@ -1011,7 +979,7 @@ def start_run(args, stage, data, files):
         refuse_changes(run, stage, flags, data)
     versions = {module.__name__: module.__version__ for module in (tf, keras, matplotlib)}
     versions["python"] = sys.version.split()[0]
-    options = {"format": FORMAT, "stage": stage, "flags": flags, "data": data, "versions": versions}
+    options = {"stage": stage, "flags": flags, "data": data, "versions": versions}
     with replacing(options_file) as path:
         path.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
     (run / "samples").mkdir(exist_ok=True)
@@ -1060,21 +1028,19 @@ def read_options(run, stage="pix2pix"):
         raise UserError(f"{run}: no trained run here. Train one: {command}")
     try:
         options = json.loads(file.read_text(encoding="utf-8"))
-        found = options["stage"] if options["format"] == FORMAT else "another version"
-        options["flags"]["--epochs"], options["data"]["files"]
+        facts = options["stage"], options["flags"]["--epochs"], options["data"]["files"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: damaged. Add --fresh to start over") from error
-    if found != stage:
-        raise UserError(f"{run}: holds a run of {found}, not of {stage}; give another folder")
+    if facts[0] != stage:
+        raise UserError(f"{run}: holds a run of {facts[0]}, not of {stage}; give another folder")
     return options
 
 
 def load_generator(run, best=False):
-    """Loads the generator of a run of stage 5; warns if the run is not finished.
+    """Returns the generator of a run of stage 5 and the run's flags; warns if it is not finished.
 
-    With `best`, the weights are those of the epoch of the lowest validation L1, not the last.
-    Returns the generator, and the run's flags as a dict. Raises UserError as `read_options` and
-    `load_weights` do.
+    With `best`, the weights are those of the epoch with the lowest validation L1. Raises UserError
+    as `read_options` and `load_weights` do.
     """
     flags = read_options(run)["flags"]
     generator = GENERATORS[flags["--generator"]](flags["--filters"], flags["--norm"])
@@ -1091,12 +1057,16 @@ def to_module(generator, size):
 
     `call` maps condition, (1, *size, 3) in [-1, 1], to {"picture": the same}.
     """
-    states = [id(variable) for variable in generator.non_trainable_variables]
     for block in generator.encoder + generator.decoder:
         block.conv.fast = False  # other runtimes know Keras' own convolutions best
-        if isinstance(getattr(block, "dropout", None), layers.Layer):
-            index = states.index(id(block.dropout.seed_generator.state))
-            block.dropout = fixed_dropout(block.dropout, index)
+    states = [id(variable) for variable in generator.non_trainable_variables]
+    for n, block in enumerate(generator.decoder, start=1):
+        if block.dropout:  # becomes a constant: TFLite has no such random numbers
+            state = block.dropout.seed_generator.state
+            seed = tf.constant([0, states.index(id(state))], state.dtype)  # as in `generate`
+            ones = tf.ones((1, *(side * 2**n // 256 for side in size), block.conv.filters))
+            mask, _ = block.dropout.stateless_call([], [seed], ones, training=True)  # 0 or 2
+            block.dropout = lambda x, training, mask=mask: x * mask
     module, signature = tf.Module(), [tf.TensorSpec((1, *size, 3), name="condition")]
     module.weights = [variable.value for variable in generator.variables]
     call = tf.function(lambda condition: {"picture": generate(generator, condition)}, signature)
@@ -1104,34 +1074,20 @@ def to_module(generator, size):
     return module
 
 
-def fixed_dropout(layer, index):
-    """Returns what `generate` drops in a layer as a constant: TFLite has no such random numbers."""
-
-    def call(x, training):
-        with tf.init_scope():  # runs once, while tracing
-            seeds = tf.constant([0, index], layer.seed_generator.state.dtype)
-            mask, _ = layer.stateless_call([], [seeds], tf.ones(x.shape), training=training)
-        return x * mask  # 0 or 2
-
-    return call
-
-
 def to_tflite(module, precision):
-    """Returns a module for one picture as a TFLite file, weights of float32, float16 or int8."""
-    with filtering_logs():
+    """Returns a module as a TFLite file, with weights of float32, float16 or int8, and its runner.
+
+    The runner is a function of `condition`, (1, height, width, 3), to {"picture": ...}.
+    """
+    with filtering_logs(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
         converter = tf.lite.TFLiteConverter.from_concrete_functions([module.call], module)
         converter.optimizations = [] if precision == "float32" else [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16] if precision == "float16" else []
-        return converter.convert()
-
-
-def run_tflite(data):
-    """Returns a TFLite file's bytes as a function of `condition`, to {"picture": ...}."""
-    with filtering_logs(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
+        data = converter.convert()
         interpreter = tf.lite.Interpreter(model_content=data)
         interpreter.allocate_tensors()  # prints its notes now
-    return interpreter.get_signature_runner()
+    return data, interpreter.get_signature_runner()
 
 
 def difference(run, conditions, pictures):
@@ -1145,20 +1101,21 @@ def difference(run, conditions, pictures):
 PAPER = {"facades": "labels", "cityscapes": "labels", "maps": "picture", "night2day": "picture"}
 PAPER = {name: {"direction": "BtoA", "condition": kind} for name, kind in PAPER.items()}
 PAPER |= {f"edges2{name}": {"condition": "sketch"} for name in ("shoes", "handbags")}
-SPLIT = re.compile(r"(train|val|test)(?:ing|id|idation)?([ _-]?[ab])?(?![a-z])", re.IGNORECASE)
+FACTS = {"direction", "condition", "origin", "colours", "classes", "ranges"}  # of dataset.json
+SPLIT = re.compile(r"(train|val|test)(?:ing|id|idation|val|set)?([ _-]?[ab])?(?![a-z])", re.I)
 ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png"}  # of ready-made pairs
 RAW = {".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"}
-CURE = "python 07_get_pairs.py --pair FOLDER --out DIR makes pairs that can be used"
+CURE = "python 07_get_pairs.py --pair FOLDER --out DIR makes usable pairs"
 Image.MAX_IMAGE_PIXELS = 2**27  # twice as many are refused; phones have 200 megapixels
 PngImagePlugin.MAX_TEXT_CHUNK = 2**25  # bytes of notes, which programs put into their pictures
-warnings.filterwarnings("ignore", module="PIL[.]")  # Pillow's, about notes that nobody reads here
+warnings.filterwarnings("ignore", module="PIL[.]")  # Pillow's, about metadata that is not used here
 UNUSABLE = {UnidentifiedImageError: "not a picture that Pillow knows: save it as JPEG or PNG"}
-UNUSABLE |= {UnicodeEncodeError: "a name in another encoding than UTF-8: rename it"}
+UNUSABLE |= {UnicodeEncodeError: "its name is not UTF-8: rename it"}
 UNUSABLE |= {Image.DecompressionBombError: "over 268 megapixels: make it smaller"}
 
 
 def dataset_folder(dataset):
-    """Returns the folder that --dataset means: a path, or the name of one under data/."""
+    """Finds the folder of --dataset, which is a path or the name of one under data/."""
     for folder in (Path(dataset), HERE / "data" / dataset):
         if folder.is_dir():
             return folder
@@ -1180,10 +1137,12 @@ def describe_dataset(dataset):
         sound = [about["direction"] in {"AtoB", "BtoA"}]
         sound += [about.get("condition", "sketch") in {"sketch", "labels", "picture"}]
         sound += [re.fullmatch("#[0-9a-f]{6}", colour) for colour, _ in about.get("colours", [])]
-        sound += [low < high for low, high in about.get("ranges", {}).values()]
+        sound += [low - high < 0 for low, high in about.get("ranges", {}).values()]
+        sound += [len(about.get("classes", [])) in {0, len(about.get("colours", []))}]
+        sound += [about.keys() <= FACTS]
         if all(sound):
             return about
-    raise UserError(f"{file}: cannot be used: not as stage 7 writes it; fix it, or remove it")
+    raise UserError(f"{file}: cannot be used: not as stage 7 writes it; fix or remove it")
 
 
 def spread(paths, count):
@@ -1214,17 +1173,16 @@ class LeftOut(dict):
         print(f"{done}, {count} files left out{' (named above)' if count else ''}.")
 
 
-def walk(folder, left_out, parents=()):
+def walk(folder, left_out):
     """Yields the files in a folder and its sub-folders, sorted; hidden ones are left out."""
-    parents = (*parents, folder.resolve())
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
-            if not path.name.startswith(".new."):  # that is being written
+            if not path.name.startswith(".new."):  # a result being written
                 left_out.add(path, "hidden")
         elif not path.is_dir():
             yield path
-        elif path.resolve() not in parents:  # else it is a link to a folder above
-            yield from walk(path, left_out, parents)
+        elif not folder.resolve().is_relative_to(path.resolve()):  # else a link to one above
+            yield from walk(path, left_out)
 
 
 def find_pairs(dataset, left_out=None):
@@ -1252,6 +1210,8 @@ def find_pairs(dataset, left_out=None):
         if split not in pairs:
             problem = f"no {names} in {folder} with .jpg or .png directly in it"
             raise UserError(f"--dataset {dataset}: {problem}; {CURE}")
+        if len(folders := {Path(path).parent.name for path in pairs[split]}) > 1:
+            warn(f"--dataset {dataset}: {listed(sorted(folders))} are used as one, {split}")
     return {split: sorted(pairs[split]) for split in ("train", "val", "test") if split in pairs}
 
 
@@ -1260,13 +1220,13 @@ def opening(path):
     """Opens a picture file with Pillow; what fails in the block becomes an UnreadableError."""
     path = Path(path)
     try:
-        str(path).encode()  # TensorFlow takes no other names
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise UnreadableError(path, "not a file")
+        str(path).encode()  # TensorFlow accepts only UTF-8 names
         with Image.open(path) as image:
             tags = image.tag_v2 if image.format == "TIFF" else {}
             if path.suffix.lower() in RAW or tags.get(254, 0) & 1:  # 1: a thumbnail
                 raise UnreadableError(path, "a camera's raw file: save it as JPEG or PNG")
+            if tags.get(262) == 0 and image.mode[0] in "IF":  # which Pillow does not turn round
+                raise UnreadableError(path, "a TIFF whose 0 is white: save it with 0 as black")
             is_alpha = {1, 2} & {*(tags.get(338) or ())}  # else the band is, e.g., infrared
             image.info["drop"] = tags.get(262) == 2 and tags.get(277, 3) > 3 and not is_alpha
             yield image
@@ -1278,7 +1238,7 @@ def opening(path):
 
 
 def read_header(path):
-    """Returns a picture's (width, height) when upright, a remark, and why it is no ready pair."""
+    """Returns a picture's upright (width, height), a remark, and why it cannot be a ready pair."""
     with opening(path) as image:
         turn = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # decodes no pixels
         swap = turn in range(5, 9) and image.format != "TIFF"  # which Pillow turns itself
@@ -1295,7 +1255,7 @@ def read_header(path):
 
 
 def kept_size(size, training_size=IMAGE_SIZE):
-    """Returns (width, height), divided by a whole number as far as training cannot see it."""
+    """Returns (width, height), divided by a whole number as far as training would not notice."""
     height, width = training_size
     factor = min(size[0] / width, size[1] / height) / (2 * 286 / 256)  # the jitter's, twice
     return size[0] // max(1, int(factor)), size[1] // max(1, int(factor))
@@ -1313,7 +1273,7 @@ def read_picture(path, size=None, span=None):
         picture = to_rgb(ImageOps.exif_transpose(image), span)
         if size and picture.size != tuple(size):
             picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
-        return to_tensor(picture)
+        return tf.constant(keras.utils.img_to_array(picture, dtype="uint8"))
 
 
 def to_rgb(image, span=None):
@@ -1329,28 +1289,36 @@ def to_rgb(image, span=None):
     return image.convert("RGB")
 
 
-def to_tensor(image):
-    """Returns a Pillow image as (height, width, channels): uint8, int32 ("I") or float32 ("F")."""
-    kind = {"I": tf.int32, "F": tf.float32}.get(image.mode, tf.uint8)
-    return tf.reshape(tf.io.decode_raw(image.tobytes(), kind), (image.height, image.width, -1))
-
-
-def read_label_map(path, size=None, numbers=False):
+def read_label_map(path, size=None, palette=None):
     """Reads a label map: class numbers (gray), or colours (RGB, or a palette of its own).
 
-    `size` is the (width, height) to bring it to; pixels are picked, never mixed. With `numbers`,
-    a palette file's numbers count, and not its colours. Returns (height, width) int32 class
+    `size` is the (width, height) to bring it to; pixels are picked, never mixed. `palette`, {class
+    number: 0xrrggbb}, makes numbers of a file with a palette of its own: its indices, or if it has
+    the same colours in another order, the numbers of these. Returns (height, width) int32 class
     numbers, or colours as 0xrrggbb; and whether it is colours.
     """
     with opening(path) as image:
-        labels = ImageOps.exif_transpose(image)
-        palette = labels.getpalette("RGB") if labels.mode == "P" else None
-        if labels.mode[0] in "IF" or labels.mode in {"1", "L", "LA"}:
-            labels = labels.convert("I")
-        elif not palette or not (numbers or palette[::3] == palette[1::3] == palette[2::3]):
+        labels, table = ImageOps.exif_transpose(image), None
+        if labels.mode == "P":
+            own = labels.getpalette("RGB")
+            colours = {
+                n: int.from_bytes(own[3 * n : 3 * n + 3], "big") for _, n in labels.getcolors()
+            }
+            numbers = {colour: number for number, colour in (palette or {}).items()}
+            if not numbers and not own[::3] == own[1::3] == own[2::3]:
+                labels = to_rgb(labels)
+            elif {*colours.values()} <= {*numbers} and colours.items() - palette.items():
+                table = [numbers.get(colours.get(n), 0) for n in range(256)]
+        elif labels.mode in {"1", "LA"}:
+            labels = labels.convert("L")
+        elif labels.mode != "L" and labels.mode[0] not in "IF":
             labels = to_rgb(labels)
         labels = labels.resize(size or labels.size, Image.Resampling.NEAREST)
-        codes = tf.cast(to_tensor(labels), tf.int32)
+        codes = tf.constant(keras.utils.img_to_array(labels, dtype="float64"))
+    if not tf.reduce_max(tf.abs(codes - tf.round(codes))) < 0.01:
+        raise UnreadableError(path, "class numbers with fractions: save whole numbers")
+    codes = tf.cast(tf.round(codes), tf.int32)
+    codes = codes if table is None else tf.gather(table, codes)
     if bool(tf.reduce_all(codes == codes[..., :1])):  # numbers in three equal channels, too
         return codes[..., 0], False
     return tf.reduce_sum(codes * tf.constant([65536, 256, 1]), axis=-1), True
@@ -1363,6 +1331,18 @@ def paint(codes, classes=None, colours=None):
         table = tf.lookup.KeyValueTensorInitializer(tf.constant(classes), values)
         codes = tf.lookup.StaticHashTable(table, 0).lookup(codes)
     return tf.cast(tf.stack([codes // 65536, codes // 256 % 256, codes % 256], axis=-1), tf.uint8)
+
+
+def nearest(codes, colours):
+    """Returns 0xrrggbb codes as the nearest of some colours, and their squared distances."""
+    found, places = tf.unique(tf.reshape(codes, [-1]))
+    known = tf.constant(colours)
+    ours, theirs = (tf.cast(paint(part), tf.float32) for part in (found, known))
+    products = tf.matmul(ours, theirs, transpose_b=True)  # |a - b|^2 = |a|^2 - 2ab + |b|^2
+    ours, theirs = tf.reduce_sum(ours**2, -1, keepdims=True), tf.reduce_sum(theirs**2, -1)
+    apart = ours - 2.0 * products + theirs
+    near = tf.gather(known, tf.argmin(apart, -1)), tf.reduce_min(apart, -1)
+    return [tf.reshape(tf.gather(values, places), codes.shape) for values in near]
 
 
 def in_threads(function, items):
@@ -1395,7 +1375,7 @@ class UserError(Exception):
 
 
 class UnreadableError(UserError):
-    """A file that is no picture, or damaged; `problem` says so without the path."""
+    """A file that is not a picture, or is damaged; `problem` says which, without the path."""
 
     def __init__(self, path, problem):
         super().__init__(f"{path}: {problem}")
@@ -1403,10 +1383,13 @@ class UnreadableError(UserError):
 
 
 def run_main(main):
-    """Runs `main()`. What the user can fix ends in one line and exit status 2."""
+    """Runs `main()`. Mistakes that the user can fix end in one line and exit status 2."""
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends the script quietly
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # cleans up on the way
+    with contextlib.suppress(AttributeError):  # of a notebook's streams
+        for stream in (sys.stdout, sys.stderr):  # a name may have letters that a terminal lacks
+            stream.reconfigure(errors="backslashreplace")
     try:
         return main()
     except KeyboardInterrupt:
@@ -1421,7 +1404,7 @@ def run_main(main):
 
 
 def explain(error):
-    """Returns what the user can do about an error, or None if it is a fault of the code."""
+    """Returns what the user can do about an error, or None for a bug in the code."""
     text = str(error)
     full = "No space left", "Disk quota", "File too large", "not enough space"  # the last: Windows
     if any(words in text for words in full):
@@ -1445,7 +1428,7 @@ def warn(message):
 
 
 def printable(text):
-    """Escapes what acts on a terminal: file names may hold line breaks, or worse."""
+    """Escapes control characters: file names may contain line breaks or terminal codes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -1472,7 +1455,7 @@ def deferring_signals():
 
 
 def leave_if_asked(signals, step):
-    """Ends the process if a signal has come; everything is saved. Workers end with their chief."""
+    """Exits if a signal has arrived; the caller has just saved. Workers end with their chief."""
     if signals and is_chief():
         print(f"Stopped at step {step}, saved. Run the same command to continue.", file=sys.stderr)
         if "TF_CONFIG" in os.environ:
@@ -1494,13 +1477,6 @@ def number(low, high, kind=float):
     return parse
 
 
-def out_folder(text):
-    """Argparse type of --out."""
-    if set(text) & set("[*?"):  # TensorFlow reads them as a pattern
-        raise argparse.ArgumentTypeError(f"{text!r} must not contain [ * or ?")
-    return Path(text)
-
-
 def image_size(text):
     """Argparse type of --size: (height, width), multiples of 256, since the U-Net halves both."""
     sides = [int(side) if side.isdecimal() else 0 for side in text.split("x")]
@@ -1514,10 +1490,7 @@ TRAINER = "--out --epochs --fresh --batch-size --steps-per-epoch --seed --precis
 
 
 def parser_of(docstring, flags="", **defaults):
-    """Returns a parser whose help is a script's docstring, with `flags` out of those below.
-
-    `flags` are their names, in one text; `defaults` are as argparse's `set_defaults` takes them.
-    """
+    """Returns a parser with a script's docstring as help, and the `flags` it names of these."""
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=docstring, formatter_class=style)
     whole, seeds = number(1, 10**6, int), number(0, 2**31 - 1, int)
@@ -1526,7 +1499,7 @@ def parser_of(docstring, flags="", **defaults):
         if flag in flags.split():
             parser.add_argument(flag, **options)
 
-    add("--out", type=out_folder, metavar="DIR", help="folder to write (%(default)s)")
+    add("--out", type=Path, metavar="DIR", help="folder to write (%(default)s)")
     add("--epochs", type=whole, default=10, help="total number of epochs (10)")
     add("--fresh", action="store_true", help="start over; an earlier run in DIR is renamed")
     add("--batch-size", type=whole, help="examples in a batch (%(default)s)")
@@ -1603,7 +1576,7 @@ def draw_curves(path, losses, metrics):
     for score in ("l1", "psnr", "ssim") if metrics else ():
         level = "the condition itself", metrics[0][f"condition_{score}"]
         panels.append((f"{score.upper()}, validation", metrics, "epoch", [f"val_{score}"], level))
-    figure = Figure((12.6, 6.8), layout="constrained")  # `save_figure` cuts off what stays empty
+    figure = Figure((12.6, 6.8), layout="constrained")  # `save_figure` crops the empty panels
     for place, (title, table, x, curves, level) in enumerate(panels, start=1):
         axis = figure.add_subplot(2, 3, place)
         for name in curves:

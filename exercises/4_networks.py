@@ -12,11 +12,9 @@ docs/course/4-networks.md.
 from common import (
     FILTERS,
     Conv2D,
-    decoder_blocks,
-    encoder_blocks,
+    EncoderDecoder,
     normalization,
     paper_init,
-    picture_layer,
 )
 
 import keras
@@ -38,15 +36,16 @@ class EncodeBlock(layers.Layer):
         raise NotImplementedError("send x through the layers in EncodeBlock.call")
 
 
-class UNet(keras.Model):
-    """Generator: condition (B, 256, 256, 3) -> picture (B, 256, 256, 3), both in [-1, 1]."""
+class UNet(EncoderDecoder):
+    """Generator: condition (B, 256, 256, 3) -> picture (B, 256, 256, 3), both in [-1, 1].
+
+    From EncoderDecoder it has self.encoder, eight blocks (128x128 ... 1x1), self.decoder, seven
+    (2x2 ... 128x128), and self.to_picture.
+    """
 
     def __init__(self, filters=FILTERS, norm="batch", **kwargs):
-        super().__init__(**kwargs)
-        self.encoder = encoder_blocks(filters, norm)  # eight, 128x128 ... 1x1
-        self.decoder = decoder_blocks(filters, norm)  # seven, 2x2 ... 128x128
+        super().__init__(filters, norm, **kwargs)
         self.joins = [layers.Concatenate(name=f"skip_{n}") for n in range(7, 0, -1)]
-        self.to_picture = picture_layer()
 
     def call(self, x, training):
         # Down: call each encoder block, and keep what it gives.

@@ -230,13 +230,13 @@ def make_run(few_pairs):
         (folder / "metrics.csv").write_text("epoch,val_l1,val_psnr,val_ssim\n1,0.5,10.0,0.5\n")
         pixel = tf.io.encode_png(tf.zeros((8, 8, 3), tf.uint8))
         tf.io.write_file(str(folder / "losses.png"), pixel)
-        without_skips = isinstance(generator, common.EncoderDecoder)
+        without_skips = not isinstance(generator, common.UNet)
         usual = {"--dataset": str(few_pairs), "--direction": direction, "--epochs": 1}
         usual |= {"--generator": "encoder-decoder" if without_skips else "unet", "--norm": "batch"}
         usual |= {"--filters": generator.encoder[0].conv.filters, "--size": [256, 256]}
         usual |= {"--loss": "l1+cgan", "--lambda-l1": 100.0, "--augment": "jitter", "--seed": 0}
         data = {"files": "x", "bytes": 1, "train": 4, "val": 2, "condition": {"kind": "sketch"}}
-        options = {"format": common.FORMAT, "stage": "pix2pix", "flags": usual | (flags or {})}
+        options = {"stage": "pix2pix", "flags": usual | (flags or {})}
         options |= {"data": data, "versions": {}}
         (folder / "options.json").write_text(json.dumps(options))
         return folder

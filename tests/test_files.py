@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 
 
 @pytest.mark.parametrize("split, kind", [("validation", "val"), ("VAL", "val"), ("test2", "test")])
-def test_splits_are_known_by_their_beginning(split, kind, tmp_path):
+def test_splits_are_known_by_their_beginning(split, kind, tmp_path, capsys):
     """Broken if given splits of other names are not found, or val is not preferred to test."""
     for name in ("Training/b.JPG", "Training/a.png", f"{split}/c.jpeg"):
         save(pair(), tmp_path / name)
@@ -25,6 +25,7 @@ def test_splits_are_known_by_their_beginning(split, kind, tmp_path):
     found = common.find_pairs(tmp_path)
     assert [*found] == (["train", "val"] if kind == "val" else ["train", "val", "test"])
     assert str(path) in found["val"]
+    assert ("are used as one, val" in capsys.readouterr().err) == (kind == "val")
 
 
 def test_every_file_that_is_not_used_is_counted(tmp_path):
@@ -79,6 +80,9 @@ WRONG = [
     {"condition": "map"},
     {"colours": [["red", ""]]},
     {"ranges": {"left": [9, 1]}},
+    {"ranges": {"left": ["0", "9"]}},
+    {"condition": "labels", "colours": [["#000000", ""]], "classes": [0, 1]},
+    {"Direction": "BtoA"},
     [],
 ]
 
@@ -105,7 +109,7 @@ def test_odd_pairs_are_told(stage5, tmp_path, capsys):
     paths += [str(save(pair(), tmp_path / "moving.png", **pages))]
     stage5.check_headers("mine", paths)
     warnings = capsys.readouterr().err
-    assert f"no likely pairs, cut in half (1 of 3): {paths[1]}\n" in warnings
+    assert f"probably not pairs, but cut in half (1 of 3): {paths[1]}\n" in warnings
     assert f"only the first page is used (1 of 3): {paths[2]}\n" in warnings
 
 
@@ -161,6 +165,15 @@ def test_remarks(tmp_path):
     assert common.read_header(path)[1:] == ("", "")
 
 
+def test_a_tiff_whose_0_is_white(tmp_path):
+    """Broken if Pillow's 16 bits, which it does not turn round, are read as a negative."""
+    path = save(Image.new("I;16", (4, 4), 9), tmp_path / "a.tif")
+    old, new = (struct.pack("<HHIH", 262, 3, 1, kind) for kind in (1, 0))
+    path.write_bytes(path.read_bytes().replace(old, new))
+    with pytest.raises(common.UnreadableError, match="0 is white"):
+        common.read_picture(path)
+
+
 @pytest.mark.parametrize("tag, kind", [(338, 2), (338, 0), (65000, 2)])  # 338, 2: it is alpha
 def test_a_fourth_band(tag, kind, tmp_path):
     """Broken if infrared is taken for transparency, or dropped without a word."""
@@ -200,7 +213,7 @@ def test_names_of_another_encoding(tmp_path):
     """Broken if a sound picture of an old archive, with a name in CP949, is called damaged."""
     path = tmp_path / os.fsdecode("사진.png".encode("cp949"))
     save(pair(), tmp_path / "a.png").rename(path)
-    with pytest.raises(common.UnreadableError, match="a name in another encoding than UTF-8"):
+    with pytest.raises(common.UnreadableError, match="its name is not UTF-8"):
         common.read_header(path)
 
 
@@ -232,24 +245,38 @@ def test_kept_sizes():
 
 
 COLOURED, GRAY = (Image.new("RGB", (4, 2), rgb).quantize() for rgb in [(200, 100, 50), (9, 9, 9)])
-MAPS = {
-    "gray": (Image.new("L", (4, 2), 7), False, 7, False),
-    "16 bits": (Image.new("I;16", (4, 2), 26001), False, 26001, False),
-    "three equal channels": (Image.new("RGB", (4, 2), (3, 3, 3)), False, 3, False),
-    "palette": (COLOURED, False, 0xC86432, True),
-    "palette, numbers wanted": (COLOURED, True, 0, False),
-    "a palette of grays": (GRAY, False, 0, False),
-    "RGB": (Image.new("RGB", (4, 2), (1, 2, 3)), False, 0x010203, True),
+MAPS = {  # an image, what the palette says of numbers, the code, and whether it is a colour
+    "gray": (Image.new("L", (4, 2), 7), {}, 7, False),
+    "1 bit": (Image.new("1", (4, 2), 1), {}, 255, False),
+    "16 bits": (Image.new("I;16", (4, 2), 26001), {}, 26001, False),
+    "a bit less than 3": (Image.new("F", (4, 2), 2.9999), {}, 3, False),
+    "three equal channels": (Image.new("RGB", (4, 2), (3, 3, 3)), {}, 3, False),
+    "palette": (COLOURED, {}, 0xC86432, True),
+    "palette of the same colours": (COLOURED, {0: 0xC86432}, 0, False),
+    "palette of other colours": (COLOURED, {7: 0xFFFFFF}, 0, False),
+    "palette in another order": (COLOURED, {7: 0xC86432, 0: 0}, 7, False),
+    "a palette of grays": (GRAY, {}, 0, False),
+    "RGB": (Image.new("RGB", (4, 2), (1, 2, 3)), {}, 0x010203, True),
 }
 
 
 @pytest.mark.parametrize("kind", MAPS)
 def test_label_maps_are_numbers_or_colours(kind, tmp_path):
-    """Broken if class numbers are read as colours, or a palette's colours as numbers unasked."""
-    image, numbers, code, is_colours = MAPS[kind]
-    codes, found = common.read_label_map(save(image, tmp_path / "map.png"), numbers=numbers)
-    assert (codes.shape, found) == ((2, 4), is_colours)
-    assert {int(n) for n in tf.reshape(codes, [-1])} == {code}
+    """Broken if class numbers are read as colours, or colours of a file's palette as numbers."""
+    image, palette, code, is_colours = MAPS[kind]
+    path = save(image, tmp_path / f"map.{'tif' if image.mode == 'F' else 'png'}")
+    for size, shape in ((None, (2, 4)), ((8, 2), (2, 8))):
+        codes, found = common.read_label_map(path, size, palette)
+        assert (codes.shape, found) == (shape, is_colours)
+        assert {int(n) for n in tf.reshape(codes, [-1])} == {code}
+
+
+def test_label_maps_with_fractions_are_refused(tmp_path):
+    """Broken if classes 0.25 and 0.5, as of floats scaled to 1, become one class unsaid."""
+    for number in (0.25, float("nan")):
+        path = save(Image.new("F", (4, 2), number), tmp_path / "map.tif")
+        with pytest.raises(common.UnreadableError, match="numbers with fractions"):
+            common.read_label_map(path)
 
 
 def test_classes_are_painted_by_hand():

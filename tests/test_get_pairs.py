@@ -80,6 +80,7 @@ LAYOUTS = {  # files of the left and of the right side, what --pair gets
     "folders of scenes": ("s{}/depth/1.png", "s{}/color/1.jpg", "s*/depth s*/color"),
     "any depth": ("a/b{}/depth/1.png", "a/b{}/color/1.jpg", "**/depth/* **/color/*"),
     "one sign": ("{}1.png", "{}2.png", "?1.png ?2.png"),
+    "a line break": ("l/a\n{}.png", "r/a\n{}.jpg", "l r"),
 }
 
 
@@ -106,6 +107,7 @@ SPLITS = {  # of the left and of the right side, what --pair gets
     "trainannot": ("c/trainannot/ c/valannot/", "c/train/ c/val/", "c/*annot/*.png c/*/*.png"),
     "years": ("l/train2017/ l/val2017/", "r/train2017/ r/val2017/", "l r"),
     "in the names": ("l/train_ l/val_", "r/train_ r/val_", "l r"),
+    "trainval": ("l/trainval/ l/testset/", "r/trainval/ r/testset/", "l r"),
 }
 
 
@@ -121,6 +123,17 @@ def test_given_splits_are_kept(layout, get, refuses, tmp_path):
     refuses("--pair", *patterns.split(), "--seed", 1, "--out", "x", words="--val-share, --seed: ")
     _, pairs = get("--pair", *patterns.split())
     assert {split: len(files) for split, files in pairs.items()} == {"train": 3, other: 2}
+
+
+@pytest.mark.parametrize(
+    "other, words", [("dev/", "only train in"), ("val_", "only train and val")]
+)
+def test_half_a_split_is_told(other, words, get, tmp_path):
+    """Broken if pictures of which some name a split, and others none, are shuffled unsaid."""
+    for n, name in enumerate(("train/a", f"{other}b", "x/c", "x/d")):
+        for side in "lr":
+            save(photo(n), tmp_path / side / f"{name}.png")
+    assert words in get("--pair", "l", "r")[0].stderr
 
 
 def test_three_splits_and_what_lies_outside(get, tmp_path):
@@ -159,7 +172,7 @@ def test_names_that_do_not_fit(refuses, tmp_path):
     assert '"l/*_seg.*" "r/*.*"' in refuses("--pair", "l", "r", "--out", "x", words=words)[-1]
     lines = refuses("--pair", "l/*_seg.*", "o", "--out", "x", words="stars are equal")
     assert "0x0, 1x1" in lines[-1]
-    refuses("--pair", "r", "r", "--out", "x", words="would be its own partner; give patterns")
+    refuses("--pair", "r", "l/../r", "--out", "x", words="would be its own partner; give patterns")
     save(photo(), tmp_path / "r" / "S_0000.png")
     refuses("--pair", "l/*_seg.*", "r", "--out", "x", words="S_0000.png have one name")
 
@@ -220,22 +233,27 @@ def test_one_range_for_all_files_of_a_side(get, tmp_path):
             assert values(half, 4, 4) == pytest.approx([85 * int(name[0])] * 3, abs=1)
 
 
-@pytest.mark.parametrize("levels, warned", [((0, 1, 2, 3), True), ((0, 255), False)])
-def test_few_gray_levels(levels, warned, get, tmp_path):
-    """Broken if class numbers are trained on as nearly black pictures without a word."""
-    two_sides(tmp_path, photo, lambda n: label_map(classes=levels))
-    done, _ = get("--pair", "l", "r")
-    assert ("targets have 4 gray levels, from 0 to 3: class numbers" in done.stderr) == warned
+def far_value(n):
+    """A picture of 16 bits with one far value, as where a sensor saw nothing."""
+    image = label_map(classes=range(40)).convert("I").point(lambda value: value * 250)
+    image.putpixel((n, 9), 65535)
+    return image.convert("I;16")
 
 
-def test_few_gray_levels_of_ready_pairs(get, tmp_path):
-    """Broken if class numbers in one half of ready-made pairs are trained on without a word."""
-    for n in range(4):
-        image = Image.new("RGB", (128, 64))
-        image.paste(photo(n), (0, 0))
-        image.paste((1, 1, 1), (64, 0, 70 + n, 64))
-        save(image, tmp_path / "p" / f"{n}.png")
-    assert "targets have 2 gray levels, from 0 to 1: class numbers" in get("--pair", "p")[0].stderr
+FEW = {
+    "4 gray levels, from 0 to 3": lambda n: label_map(classes=(0, 1, 2, 3)),
+    "40 gray levels, from 0 to 39": lambda n: label_map(classes=range(40)),
+    "40 gray levels, from 0 to 255": far_value,
+    "": lambda n: label_map(classes=(0, 255)),
+}
+
+
+@pytest.mark.parametrize("words", FEW)
+def test_few_gray_levels(words, get, tmp_path):
+    """Broken if class numbers, or what one far value leaves, are trained on nearly black unsaid."""
+    two_sides(tmp_path, photo, FEW[words])
+    said = get("--pair", "l", "r")[0].stderr
+    assert (f"targets have {words}: class numbers" in said) if words else "levels" not in said
 
 
 def test_white_on_transparent(get, tmp_path):
@@ -296,12 +314,37 @@ def test_a_palette_mends_jpeg_and_soft_edges(get, refuses, tmp_path):
         assert colours_of(left) <= {0, 0xDC143C, 0x8E, 0x4682B4}
 
 
-def test_photographs_given_as_label_maps(get, tmp_path):
-    """Broken if a palette turns photographs, given first by mistake, into maps unwarned."""
-    two_sides(tmp_path, photo)
+RED = Image.merge("RGB", (label_map(classes=(0, 1, 2)), *[Image.new("L", (64, 64))] * 2))
+ODD_MAPS = {  # what the maps are, the flag, and what is said of it
+    "photographs": (photo, "p.csv", "Warning: 100.0% of the label maps' pixels had other colours"),
+    "numbers in the red channel": (lambda n: RED, "", "Warning: --labels: one class, or nearly"),
+    "one class": (lambda n: Image.new("L", (64, 64), 3), "", "Warning: --labels: one class"),
+    "gray.jpg": (lambda n: label_map(), "", "more than 2 classes: a photograph, or blurred by"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_MAPS)
+def test_odd_label_maps_are_told(kind, call_main, tmp_path):
+    """Broken if label maps become nearly black, or a hundred classes, without a word."""
+    make, flag, words = ODD_MAPS[kind]
+    two_sides(tmp_path, make)
+    for path in (tmp_path / "l").iterdir() if "jpg" in kind else ():
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
     (tmp_path / "p.csv").write_text("class,colour,name\n0,#000000,\n1,#dc143c,thing\n")
-    done, _ = get("--pair", "l", "r", "--labels", "p.csv")
-    assert "Warning: 100.0% of the label maps' pixels had other colours" in done.stderr
+    command = f"--pair l r --out mine --labels {flag}".split()
+    assert words in call_main(GET, *command).stderr
+
+
+def test_indexed_files_of_the_palettes_colours(get, tmp_path):
+    """Broken if indices that a program gave to the colours of a map count as classes."""
+    image = Image.new("RGB", (64, 64), (0, 0, 142))
+    image.paste((220, 20, 60), (0, 0, 40, 64))
+    two_sides(tmp_path, lambda n: image.quantize(4))
+    (tmp_path / "p.csv").write_text("class,colour,name\n0,#000000,\n1,#00008e,a\n2,#dc143c,b\n")
+    _, pairs = get("--pair", "l", "r", "--labels", "p.csv")
+    left, _ = (pairs["train"] | pairs["val"])["0"]
+    assert values(left, 9, 9) == [220, 20, 60] and values(left, 9, 60) == [0, 0, 142]
 
 
 def test_kinds_of_label_maps_are_not_mixed(get, refuses, tmp_path):
@@ -309,7 +352,8 @@ def test_kinds_of_label_maps_are_not_mixed(get, refuses, tmp_path):
     red = Image.new("RGB", (64, 64))
     red.paste((200, 0, 0), (0, 0, 64, 32))
     two_sides(tmp_path, lambda n: red if n else Image.new("RGB", (64, 64)))
-    _, pairs = get("--pair", "l", "r", "--labels")
+    done, pairs = get("--pair", "l", "r", "--labels")
+    assert "nearly black" not in done.stderr
     assert common.describe_dataset("mine")["colours"] == [["#000000", ""], ["#c80000", ""]]
     save(label_map(), tmp_path / "l" / "0.png")
     words = "0.png has class numbers, where others have colours: make them of one kind"
@@ -381,15 +425,17 @@ MISTAKES = {
     "--pair l/[0-2].png r --out x": "no such folder (l/[0-2].png), and no pattern with * or ?",
     "--pair l/0* r/0* --out x": "0 of 1 pairs would be in val; take two or more, and e.g. 0.5",
     "--pair l r r --out x": "--pair: takes one or two; put patterns in quotes",
-    "--pair l r": "--out: name the folder of the new dataset",
+    "--pair l r": "--out: name a new folder, e.g. --out data/mine",
+    "--pair l r --out .": "--out: name a new folder, e.g. --out data/mine",
+    "--pair ~nouser/l r --out x": "--pair ~nouser/l: no such folder",
     "--pair l r --out l": "l: already exists",
-    "--pair l r --labels bad.csv --out x": "bad.csv: needs class,colour,name (colour red",
-    "--pair l r --labels empty.csv --out x": "empty.csv: needs class,colour,name (no class",
+    "--pair l r --labels bad.csv --out x": "bad.csv: needs columns class,colour,name (colour red",
+    "--pair l r --labels empty.csv --out x": "empty.csv: needs columns class,colour,name (no class",
     "--pair l --labels --out x": "--labels: goes with two folders of --pair",
     "--edges l --url http://x --out x": "--url: goes with --download only",
     "--download facades --seed 1 --out x": "--val-share, --seed: go with --pair and --edges",
     "--import-cityscapes l --out x": "no such folder (l/gtFine)",
-    "--download facades --url none.tgz --out x": "none.tgz: no such file",
+    "--download facades --url none.tgz --out x": "none.tgz: No such file",
     "--download facades --url bad.csv --out x": "bad.csv: damaged, or not a .tar.gz",
 }
 

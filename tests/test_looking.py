@@ -207,6 +207,11 @@ def test_the_range_of_training_is_used(read, tmp_path):
     sheet, _, said = read(path, range=[0, 4096])
     assert values(sheet, 0, 9, 9) == pytest.approx([-0.5] * 3, abs=0.01) and not said
     assert "more than 8 bits, of which the run knows no range" in read(path)[2]
+    path = save(Image.new("L", (64, 64), 64), tmp_path / "b.png")
+    assert "8 bits, where the run's pictures had more" in read(path, range=[0, 4096])[2]
+    path = save(Image.new("F", (64, 64), float("nan")), tmp_path / "c.tif")
+    with pytest.raises(common.UnreadableError, match="NaN"):
+        read(path, range=[0, 4096])
 
 
 def test_label_maps_take_the_colours_of_the_run(read, tmp_path):

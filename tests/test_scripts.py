@@ -60,8 +60,8 @@ def test_train_in_a_notebook(few_pairs, tmp_path, monkeypatch, capfd):
         "options.json", "losses.csv",
         "metrics.csv", ".lock", "samples", "saved", "validation",
         *(f"saved/step_0000000{step}" for step in (2, 4)),
-        *(f"saved/step_0000000{n}/state.{part}" for n in (2, 4)
-          for part in ("index", "data-00000-of-00001")),
+        *(f"saved/step_0000000{n}/{part}" for n in (2, 4) for part in
+          ("state.index", "state.data-00000-of-00001", "losses.csv", "metrics.csv")),
         *(f"validation/{kind}" for kind in kinds),
         *(f"validation/{kind}/{name}.png" for kind in kinds for name in pictures),
     }  # fmt: skip
@@ -112,14 +112,15 @@ def test_digits(script, call_main, stage2, tmp_path, request):
 def test_a_copy_under_another_name(run_script, few_pairs, tmp_path):
     """Broken if a learner's own copy of stage 5 trains and then fails, or stage 9 refuses its run.
 
-    Keras is set up for JAX, channels first and float16; a good run writes nothing to stderr.
+    Keras is set up for JAX, channels first and float16, Matplotlib for a notebook of another
+    Python; a good run writes nothing to stderr.
     """
     for file, name in (("common.py", "common.py"), ("05_pix2pix_train.py", "my.py")):
         shutil.copy(HERE / file, tmp_path / name)
     settings = {"image_data_format": "channels_first", "floatx": "float16", "backend": "jax"}
     (tmp_path / ".keras").mkdir()
     (tmp_path / ".keras" / "keras.json").write_text(json.dumps(settings))
-    env = {"HOME": str(tmp_path), "KERAS_BACKEND": "jax"}
+    env = {"HOME": str(tmp_path), "KERAS_BACKEND": "jax", "MPLBACKEND": "module://gone"}
     train = [tmp_path / "my.py", "--epochs", 1, "--steps-per-epoch", 3, "--filters", 4]
     train += ["--dataset", few_pairs, "--out", "runs/x"]
     for command in (train, ["09_results.py", "runs/x"]):

@@ -49,7 +49,7 @@ FLAGS = [
     (GAN, "--out file", "--out file: exists and is not the folder of a run"),
     (GAN, "--out full", "--out full: exists and is not the folder of a run"),
     (GAN, "--out file/run", "file/run"),
-    (GAN, "--out run[1]", "--out: 'run[1]' must not contain [ * or ?"),
+    (GAN, "--out run[1]", "--out run[1]: must not contain [ * or ?"),
     (CGAN, "--digit 10", "--digit: '10' is not from 0 to 9"),
     (CGAN, "--digit 7 --out full", "full: no trained run here. Train one: python 02_"),
     (CGAN, "--learning-rate nan", "--learning-rate: 'nan' is not from 0 to 1"),
@@ -170,9 +170,8 @@ def test_all_bad_pictures_are_named_at_once(mine, refused):
     (mine / "val" / "gone.png").symlink_to("nowhere")
     (mine / "val" / "folder.png").mkdir()
     (mine / "val" / os.fsdecode(b"\xb1\xd7.png")).write_bytes(encoded(pair()))
-    os.mkfifo(mine / "val" / "pipe.png")  # opening it would wait for ever
     (line,) = refused(TRAIN, "--dataset", "mine", words="--dataset mine: ")
-    for name in [*names, "gone.png (No such file", "pipe.png (not a file"]:
+    for name in [*names, "gone.png (No such file"]:
         assert name.replace("\n", "\\n") in line
 
 

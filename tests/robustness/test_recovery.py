@@ -38,7 +38,9 @@ def run(tmp_path):
     assert run.restore() == (0, 0.0)
     run.save(10, 1.0)
     run.save(20, 2.0)
-    assert run.checkpoints.names() == ["step_00000010", "step_00000020"], "the last two are kept"
+    assert [f.name for f in run.checkpoints.folders()] == ["step_00000010", "step_00000020"], (
+        "the last two are kept"
+    )
     return run
 
 
@@ -76,7 +78,7 @@ def test_a_damaged_table_in_a_checkpoint(text, run, capsys):
 def test_no_whole_checkpoint(run, tmp_path):
     """Broken if a run whose checkpoints are all spoilt starts again, or loses its tables."""
     kept = run.losses.read_text()
-    for name in run.checkpoints.names():
+    for name in [f.name for f in run.checkpoints.folders()]:
         data = run.checkpoints.folder / name / "state.data-00000-of-00001"
         content = bytearray(data.read_bytes())
         content[content.index(b"\0\0\x80\x3f" if name.endswith("10") else b"\0\0\0\x40")] ^= 1
@@ -101,15 +103,9 @@ def test_a_checkpoint_of_other_networks(run, tmp_path, capsys):
         other = common.Checkpoints(tmp_path, [tf.Variable(tf.zeros(size)) for size in sizes])
         with pytest.raises(common.UserError, match="no whole checkpoint"):
             other.restore()
-    assert run.checkpoints.names() == ["step_00000010", "step_00000020"], "they are sound"
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_not_saved(value, run):
-    """Broken if weights that came apart replace the last good checkpoint."""
-    with pytest.raises(common.UserError, match="by step 30: a weight: NaN.* is step_00000020"):
-        run.save(30, value)
-    assert run.restore() == (20, 2.0)
+    assert [f.name for f in run.checkpoints.folders()] == ["step_00000010", "step_00000020"], (
+        "they are sound"
+    )
 
 
 SPOILT = {
@@ -161,7 +157,7 @@ def test_no_room_is_no_damage(error, words, run, monkeypatch):
     monkeypatch.setattr(run.checkpoints.checkpoint, "read", read)
     with pytest.raises(type(error)):
         run.restore()
-    assert run.checkpoints.names() == ["step_00000010", "step_00000020"]
+    assert [f.name for f in run.checkpoints.folders()] == ["step_00000010", "step_00000020"]
     assert words in common.explain(error)
 
 
@@ -194,20 +190,20 @@ def test_files_are_flushed_before_they_get_their_names(run, tmp_path, monkeypatc
     assert sorted(flushed) == [str(tmp_path / "saved" / "unfinished" / part) for part in parts]
     with common.replacing(tmp_path / "table.csv") as temporary:
         temporary.write_text("new")
-    assert flushed[2:] == [str(tmp_path / ".new.table.csv")]
+    assert flushed[4:] == [str(tmp_path / ".new.table.csv")]
 
 
 OPTIONS = {
     "": "options.json: damaged. Add --fresh",
     '{"flags": 3}': "options.json: damaged. Add --fresh",
-    '{"format": 3, "stage": "gan"}': "options.json: damaged. Add --fresh",
-    '{"format": 2, "flags": {"--epochs": 1}, "data": {"files": ""}}': "a run of another version",
+    '{"stage": "pix2pix"}': "options.json: damaged. Add --fresh",
+    '{"stage": "cgan", "flags": {"--epochs": 1}, "data": {"files": ""}}': "a run of cgan, not",
 }
 
 
 @pytest.mark.parametrize("content", OPTIONS)
 def test_damaged_options(content, call_main, tmp_path):
-    """Broken if a damaged or older options.json ends in a traceback or a fresh start."""
+    """Broken if a damaged or another stage's options.json ends in a traceback or starts over."""
     (tmp_path / "options.json").write_text(content)
     done = call_main("01_gan_mnist.py", "--out", tmp_path)
     assert done.returncode == 2 and OPTIONS[content] in done.stderr
