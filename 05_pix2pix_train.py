@@ -100,7 +100,7 @@ def load_networks(model, run, args):
     flags = common.read_options(run)["flags"]
     for name in ("filters", "norm", "generator"):
         if flags[f"--{name}"] != vars(args)[name]:
-            cure = f"pass --{name} {flags[f'--{name}']}"
+            cure = f"give --{name} {flags[f'--{name}']}"
             raise common.UserError(f"--start-from {run}: its networks differ; {cure}")
     names = ["generator", "discriminator"] if "cgan" in flags["--loss"] else ["generator"]
     for name in names:
