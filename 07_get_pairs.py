@@ -266,7 +266,7 @@ def make_pairs(args, folder, about, left_out):
     ranged = [{} if legend else sides[0], *sides[1:]]  # class numbers have no range
     spans = [find_range(side.values(), pattern) for side, pattern in zip(ranged, patterns)]
     halves = {"left": None if args.edges else spans[0], "right": spans[-1]}
-    about["ranges"] = {half: list(span) for half, span in halves.items() if span}
+    about.setdefault("ranges", {}).update({h: list(span) for h, span in halves.items() if span})
     levels = {n: set() for n in ([-1] if legend or args.edges else [0, -1])}  # of gray in all files
 
     def read(n, key, size):
@@ -493,8 +493,10 @@ def make_dataset(args, out):
         ends = "gtFine/*/*/*_gtFine_color.png", "leftImg8bit/*/*/*_leftImg8bit.png"
         args.pair = [args.import_cityscapes / end for end in ends]
     left_out, made = common.LeftOut(), 0
-    about = {"direction": "AtoB", "origin": shlex.join(sys.argv[1:])}
-    about |= {"condition": "sketch"} if args.edges else {}
+    about = {"direction": "AtoB"} | ({"condition": "sketch"} if args.edges else {})
+    if args.pair and len(args.pair) == 1 and args.pair[0].is_dir():  # it may be a dataset already
+        about = common.describe_dataset(args.pair[0])
+    about |= {"origin": shlex.join(sys.argv[1:])}
     with new_dataset(out, about) as folder:
         try:
             made = make_pairs(args, folder, about, left_out)

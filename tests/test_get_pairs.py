@@ -272,7 +272,9 @@ def test_ready_pairs_of_any_kind(get, tmp_path):
         image.paste(photo(n), (0, 0))
         save(image.convert("RGB" if kind == "b.bmp" else "RGBA"), tmp_path / "p" / "train" / kind)
         save(photo(n, (64, 64)), tmp_path / "p" / "val" / f"{n}.jpg")
+    (tmp_path / "p" / "dataset.json").write_text('{"direction": "BtoA"}')
     done, pairs = get("--pair", "p")
+    assert common.describe_dataset("mine")["direction"] == "BtoA", "as in p/dataset.json"
     assert [*map(len, (pairs["train"], pairs["val"]))] == [4, 4]
     assert values(pairs["train"]["d"][1], 9, 9) == [255, 255, 255], "on white"
     assert values(pairs["train"]["d"][0], 63, 63) == [*photo(3).getpixel((63, 63))]
