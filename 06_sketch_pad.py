@@ -136,18 +136,22 @@ def read_labels(path, conditions, size, left_out):
     """Reads a label map in the run's colours, (height, width, 3) uint8."""
     classes = conditions.get("classes", [])
     known = [int(colour[1:], 16) for colour, _ in conditions["colours"]] or [0xFFFFFF]
-    codes, is_colours = common.read_label_map(path, size, dict(zip(classes, known)))
+    codes, is_colours, share = common.read_label_map(path, size, dict(zip(classes, known)))
     if not is_colours and classes:
         found = {int(code) for code in tf.unique(tf.reshape(codes, [-1])).y}
         if unknown := common.listed([str(number) for number in sorted(found - {*classes})]):
             problem = f"holds classes that the run was not trained on: {unknown}"
             raise common.UnreadableError(path, problem)
-        return common.paint(codes, classes, [colour for colour, _ in conditions["colours"]])
-    codes = codes if is_colours else codes * 0x010101
-    near, apart = common.nearest(codes, known)
-    if float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32))) > 0.01:
+        picture = common.paint(codes, classes, [colour for colour, _ in conditions["colours"]])
+    else:
+        codes = codes if is_colours else codes * 0x010101
+        near, apart = common.nearest(codes, known)
+        share = float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32)))
+        # The nearest colours only as a palette gave them in stage 7.
+        picture = common.paint(tf.gather(known, near) if conditions.get("exact") else codes)
+    if share > 0.01:
         left_out.remark(path, "over 1% of it has no colour of the run's label maps")
-    return common.paint(near if conditions.get("exact") else codes)  # as a palette did in stage 7
+    return picture
 
 
 def plan_results(sources, out, force, left_out):
@@ -270,7 +274,7 @@ def round_kernels(network):
     for kernel in network.trainable_variables:
         if kernel.shape.rank == 4:
             largest = float(tf.reduce_max(tf.abs(kernel)))
-            step = 2.0 ** math.ceil(math.log2(max(largest, 1e-6) / 127))
+            step = 2.0 ** math.ceil(math.log2(max(1e-6, largest) / 127))
             kernel.assign(tf.round(kernel / step) * step)
 
 

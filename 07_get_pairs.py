@@ -211,7 +211,10 @@ def scan(path):
             values = keras.utils.img_to_array(image.convert("F"))
             if not bool(tf.reduce_all(tf.math.is_finite(values))):
                 raise UnreadableError(path, "holds NaN or infinity: replace them")
-            extent = float(tf.reduce_min(values)), float(tf.reduce_max(values))
+            low, high = extent = float(tf.reduce_min(values)), float(tf.reduce_max(values))
+            inner = tf.unique(values[(values > low) & (values < high)]).y
+            if len(inner) > 16 and tf.reduce_max(inner) - tf.reduce_min(inner) < (high - low) / 4:
+                remark = f"{low:g} or {high:g} is far from all other values: does it mean no data?"
     return size, remark, extent
 
 
@@ -230,8 +233,9 @@ def match_sides(patterns, left, right, left_out):
     """Returns both sides' pictures that have a partner; the others are left out."""
     keys = sorted(left.keys() & right.keys())
     if own := [left[key].path for key in keys if left[key].path.samefile(right[key].path)]:
-        cure = 'give patterns, e.g. "x/*_A.png" "x/*_B.png" or "x/*/depth" "x/*/color"'
-        raise UserError(f"--pair: {own[0]} would be its own partner; {cure}")
+        raise UserError(
+            f'--pair: {own[0]} would be its own partner; give patterns: "*_A.*" "*_B.*"'
+        )
     if not keys:
         raise UserError(f"--pair: no names are equal: {explain_names(patterns, left, right)}")
     for side, other, pattern in ((left, right, patterns[1]), (right, left, patterns[0])):
@@ -246,10 +250,11 @@ def explain_names(patterns, left, right):
     starts = [os.path.commonprefix([*side]).rstrip("0123456789") for side in (left, right)]
     turned = [os.path.commonprefix([key[::-1] for key in side]) for side in (left, right)]
     b, d = (end[::-1].lstrip("0123456789") for end in turned)
+    star = "**/*" if any("/" in key for key in left) else "*"
     for a, c in (("", ""), starts) if all(pattern.is_dir() for pattern in patterns) else ():
         ours = {key[len(a) : len(key) - len(b)] for key in left}
         if ours & {key[len(c) : len(key) - len(d)] for key in right} - {""}:
-            fit = f'"{patterns[0]}/{a}*{b}.*" "{patterns[1]}/{c}*{d}.*"'
+            fit = f'"{patterns[0]}/{a}{star}{b}.*" "{patterns[1]}/{c}{star}{d}.*"'
             return f"they are {shown}; if these belong together, try {fit}"
     return f'they are {shown}; rename them, or give patterns whose stars are equal: "a/*_x" "b/*"'
 
@@ -259,8 +264,7 @@ def make_pairs(args, folder, about, left_out):
     patterns, flag = args.pair or [args.edges], "--edges" if args.edges else "--pair"
     sides = [find_pictures(flag, pattern, left_out) for pattern in patterns]
     names, legend = ["conditions", "targets"], None
-    if len(sides) == 2:
-        sides = match_sides(patterns, *sides, left_out)
+    sides = match_sides(patterns, *sides, left_out) if len(sides) == 2 else sides
     if args.labels is not None:
         legend = Legend(sides[0], args.labels, left_out)
     ranged = [{} if legend else sides[0], *sides[1:]]  # class numbers have no range
@@ -275,8 +279,8 @@ def make_pairs(args, folder, about, left_out):
     def make(key):
         halves = halves_of(key)
         for n, seen in levels.items():
-            gray = bool(tf.reduce_all(halves[n] == halves[n][..., :1]))
-            found = tf.unique(tf.reshape(halves[n][..., 0], [-1])).y if gray else range(256)
+            few = tf.reduce_all(halves[n] == halves[n][..., :1]) or tf.reduce_max(halves[n]) < 64
+            found = tf.unique(tf.reshape(halves[n][..., 0], [-1])).y if few else range(256)
             seen.update(int(level) for level in found)
             if len(found) == 1:
                 note = f"blank {names[n]}, of gray level {found[0]} (255 is white, and transparent)"
@@ -303,11 +307,9 @@ def make_pairs(args, folder, about, left_out):
     if legend:
         legend.write(written, folder, about)
     for n, seen in levels.items():
-        ordered = sorted(seen)
-        gap = max((b - a for a, b in zip(ordered, ordered[1:])), default=0)
-        if seen - {0, 255} and (len(seen) < 16 or gap > 100 or max(seen - {255}) < 64):
+        if seen - {0, 255} and (len(seen) < 16 or max(seen - {255}) < 64):
             few = f"the {names[n]} have {len(seen)} gray levels, from {min(seen)} to {max(seen)}"
-            common.warn(f"{few}: class numbers (see --labels), or one far value, as of 'no data'?")
+            common.warn(f"{few}: class numbers are for conditions, with --labels (two folders)")
     return len(written)
 
 
@@ -340,8 +342,9 @@ def given_splits(pictures, args, left_out):
     if not any(splits.values()) and len([*filter(None, by_name.values())]) > len(splits) / 2:
         splits = by_name  # train_1.png and val_1.png in a folder
     if "train" not in splits.values() or not {"val", "test"} & {*splits.values()}:
-        if said := {*splits.values(), *by_name.values()} - {""}:
-            common.warn(f"only {' and '.join(sorted(said))} in the paths: all are shuffled")
+        paths = " ".join(f"{p.split} {p.name}" for p in pictures.values()).lower()
+        if len(said := re.findall("(?<![a-z])(?:train|val|test)", paths)) > len(pictures) / 4:
+            common.warn(f"only {' and '.join(sorted({*said}))} in the paths: all are shuffled")
         return {}
     if (args.val_share, args.seed) != (None, None):
         raise UserError("--val-share, --seed: the pictures are in train and val already")
@@ -420,24 +423,23 @@ class Legend:
         self.classes = {n: palette[n] if n in palette else (next(others), "") for n in classes}
 
     def read(self, path, size=None):
-        """Reads a label map as (height, width) int32 codes: with a palette, its nearest colours.
-
-        Returns them, the share of pixels that the palette changed, and whether they are colours.
-        """
+        """Returns what `common.read_label_map` does, colours as the palette's nearest ones."""
         known = {n: int(colour[1:], 16) for n, (colour, _) in self.palette.items()}
-        codes, is_colours = common.read_label_map(path, size, known)
-        if not (known and is_colours):
-            return codes, 0.0, is_colours
-        near, _ = common.nearest(codes, [*known.values()])
-        return near, float(tf.reduce_mean(tf.cast(near != codes, tf.float32))), True
+        codes, is_colours, share = common.read_label_map(path, size, known)
+        if known and is_colours:
+            near, apart = common.nearest(codes, [*known.values()])
+            share = float(tf.reduce_mean(tf.cast(apart > 0, tf.float32)))
+            codes = tf.gather([*known.values()], near)
+        return codes, share, is_colours
 
     def find_classes(self, path):
         """Returns a map's classes, the share of pixels changed, and whether they are colours."""
         codes, share, is_colours = self.read(path)
         found = {int(code) for code in tf.unique(tf.reshape(codes, [-1])).y}
-        most = 2 if path.suffix.lower() in {".jpg", ".jpeg"} and not is_colours else MOST_CLASSES
-        if len(found) > most:  # JPEG invents numbers, too
-            cure = "a photograph, or blurred by JPEG: save PNG, or give --labels a palette (CSV)"
+        with common.opening(path) as image:
+            jpeg = image.format in {"JPEG", "MPO"}  # which invents numbers
+        if len(found) > (most := 2 if jpeg and not is_colours else MOST_CLASSES):
+            cure = "a photograph, or blurred by JPEG: save PNG; a palette (CSV) mends colours"
             raise UnreadableError(path, f"more than {most} classes: {cure}")
         return found, share, is_colours
 
@@ -493,10 +495,9 @@ def make_dataset(args, out):
         ends = "gtFine/*/*/*_gtFine_color.png", "leftImg8bit/*/*/*_leftImg8bit.png"
         args.pair = [args.import_cityscapes / end for end in ends]
     left_out, made = common.LeftOut(), 0
-    about = {"direction": "AtoB"} | ({"condition": "sketch"} if args.edges else {})
-    if args.pair and len(args.pair) == 1 and args.pair[0].is_dir():  # it may be a dataset already
-        about = common.describe_dataset(args.pair[0])
-    about |= {"origin": shlex.join(sys.argv[1:])}
+    ready = args.pair and len(args.pair) == 1 and args.pair[0].is_dir()  # a dataset, perhaps
+    about = common.describe_dataset(args.pair[0]) if ready else {"direction": "AtoB"}
+    about |= {"origin": shlex.join(sys.argv[1:])} | ({"condition": "sketch"} if args.edges else {})
     with new_dataset(out, about) as folder:
         try:
             made = make_pairs(args, folder, about, left_out)
@@ -545,8 +546,7 @@ def main(argv=None):
         download_dataset(args.download, args.url or URL.format(name=args.download), out)
     else:
         make_dataset(args, out)
-    found = common.find_pairs(out)
-    counts = ", ".join(f"{len(paths)} in {split}" for split, paths in found.items())
+    counts = ", ".join(f"{len(p)} in {split}" for split, p in common.find_pairs(out).items())
     flags = f"--dataset {shlex.quote(str(args.out or name))}"
     flags += " --size {}x{}".format(*args.size) if args.size != common.IMAGE_SIZE else ""
     print(

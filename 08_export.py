@@ -40,8 +40,7 @@ FILES = {"saved_model", "generator.tflite"}
 
 def refuse_taken(folder, force):
     """Raises UserError if the folder exists; with `force`, if it holds anything but an export."""
-    if {*str(folder)} & {*"[*?"}:  # TensorFlow reads them as a pattern
-        raise common.UserError(f"--out {folder}: must not contain [ * or ?")
+    common.refuse_name(folder.resolve())
     if not os.path.lexists(folder):
         return
     if not force:

@@ -14,7 +14,6 @@ animation. Takes 5 s plus 0.1 s per picture.
 """
 
 import html
-import shutil
 import urllib.parse
 from functools import partial
 from pathlib import Path
@@ -142,7 +141,9 @@ def animate(folder, path):
     for file, frame in zip(files, frames):
         ImageDraw.Draw(frame).text((8, 4), f"epoch {int(file.stem[6:])}", "black", font_size=20)
     times = [FRAME_MS] * (len(frames) - 1) + [5 * FRAME_MS]
-    frames[0].save(path, "PNG", save_all=True, append_images=frames[1:], duration=times, loop=0)
+    form = {"save_all": True, "append_images": frames[1:], "duration": times, "loop": 0}
+    with common.replacing(path) as temporary:
+        frames[0].save(temporary, "PNG", **form)
 
 
 def main(argv=None):
@@ -165,12 +166,14 @@ def main(argv=None):
     paths, title = pairs[args.split], f"{dataset}, {args.split}"
     form = {"size": tuple(flags["--size"]), "labels": condition["kind"] == "labels"}
 
+    curves = [(run / "losses.png").read_bytes() for run in runs]
     args.out.mkdir(parents=True, exist_ok=True)
     files = [Path(path).name for path in paths]
     loaded = validation_pairs(paths, flags["--direction"], **form)
     table = colour_pairs(generators, loaded, files, args.out / "pictures")
-    for key, run in zip(named, runs):
-        shutil.copy(run / "losses.png", args.out / f"{key}.png")
+    for key, picture in zip(named, curves):
+        with common.replacing(args.out / f"{key}.png") as temporary:
+            temporary.write_bytes(picture)
     write_page(args.out / "index.html", named, files, table, options=options, where=title)
 
     shown = validation_pairs(common.spread(paths, 6), flags["--direction"], **form)

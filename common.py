@@ -384,7 +384,7 @@ def train(
     a batch cannot be made.
     """
     checkpoints = Checkpoints(run, model.state())
-    losses_table, metrics_table = checkpoints.tables
+    losses_table, metrics_table = checkpoints.tables.paths
     step, last_step = checkpoints.restore(), args.epochs * steps_per_epoch
     if 0 < step < last_step:
         print(f"{run} continues after step {step} ({step / steps_per_epoch:.2f} epochs).")
@@ -767,17 +767,38 @@ def read_rows(path):
     return [dict(zip(names, map(float, row), strict=True)) for row in rows]
 
 
+class Tables(tf.train.experimental.PythonState):
+    """A run's CSV files; their text is saved in, and put back from, each checkpoint."""
+
+    def __init__(self, *paths):
+        self.paths = paths
+
+    def serialize(self):
+        texts = [path.read_text(encoding="utf-8") if path.exists() else "" for path in self.paths]
+        return json.dumps(texts)
+
+    def deserialize(self, texts):  # `restore` writes the files, once the whole checkpoint is read
+        self.texts = json.loads(texts)
+
+    def write(self):
+        """Writes the files as the checkpoint had them; removes one that it did not have."""
+        for path, text in zip(self.paths, self.texts):
+            path.unlink(missing_ok=True)
+            if text:
+                path.write_text(text, encoding="utf-8", newline="\n")
+
+
 class Checkpoints:
-    """The last two states of a run, `saved/step_00000200` ...: all variables, and both tables."""
+    """The last two states of a run, `saved/step_00000200` ...; TensorFlow keeps checksums."""
 
     def __init__(self, run, variables):
-        self.folder, self.tables = run / "saved", [run / "losses.csv", run / "metrics.csv"]
-        self.checkpoint = tf.train.Checkpoint(variables=variables)  # with checksums
+        self.folder, self.tables = run / "saved", Tables(run / "losses.csv", run / "metrics.csv")
+        self.checkpoint = tf.train.Checkpoint(variables=variables, tables=self.tables)
         self.saved_at = time.monotonic()
 
     def folders(self):
         """Returns the checkpoints' folders, the oldest first."""
-        return sorted(self.folder.glob("step_*"))
+        return sorted(self.folder.glob("step_" + 8 * "[0-9]"))
 
     def save(self, step):
         """Writes a temporary folder and renames it once complete; removes all but the last two."""
@@ -786,8 +807,6 @@ class Checkpoints:
         folder, unfinished = self.folder / f"step_{step:08d}", self.folder / "unfinished"
         with filtering_logs(), replacing(folder, unfinished) as temporary:
             self.checkpoint.write(str(temporary / "state"))
-            for table in filter(Path.exists, self.tables):
-                shutil.copy(table, temporary)
         for folder in self.folders()[:-2]:
             shutil.rmtree(folder, ignore_errors=True)
         self.saved_at = time.monotonic()
@@ -798,22 +817,18 @@ class Checkpoints:
         Raises UserError if there is a run, but no whole checkpoint of it.
         """
         for folder in reversed(self.folders()):
-            saved = [folder / table.name for table in self.tables]
             try:
                 with filtering_logs():
                     self.checkpoint.read(str(folder / "state")).assert_consumed()
-                [read_rows(table) for table in saved]  # these have no checksum
             except (OSError, *NO_MEMORY, tf.errors.PermissionDeniedError):
                 raise  # the checkpoint itself may be sound
             except Exception as error:  # TensorFlow reports damage in many ways
                 warn(f"{folder} is damaged ({type(error).__name__}); trying the one before")
                 continue
-            for table, kept in zip(self.tables, saved) if is_chief() else ():
-                table.unlink(missing_ok=True)
-                if kept.exists():
-                    shutil.copy(kept, table)
+            if is_chief():
+                self.tables.write()
             return int(folder.name[5:])
-        if self.folders() or self.tables[0].exists():
+        if self.folders() or self.tables.paths[0].exists():
             raise UserError(f"{self.folder}: no whole checkpoint. Add --fresh to start over")
         self.save(0)  # from here on, a run without a checkpoint is damaged
         return 0
@@ -851,18 +866,22 @@ def replacing(path, temporary=None):
 
     Its contents reach the disk first: a power cut must not leave a name without them.
     """
-    temporary = temporary or path.with_name(f".new.{path.name}")
+    temporary = temporary or path.with_name(f".new.{path.name[-60:]}")
+    earlier = path.with_name(f".old.{path.name[-60:]}")
     shutil.rmtree(temporary, ignore_errors=True)  # a killed process may have left it
     try:
         yield temporary
         for part in filter(Path.is_file, [temporary, *temporary.rglob("*")]):
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
-        if temporary.is_dir():  # a folder does not replace one that has files in it
-            shutil.rmtree(path, ignore_errors=True)
+        if temporary.is_dir() and path.is_dir():  # a folder does not replace another
+            path.replace(earlier)
         temporary.replace(path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if earlier.exists() and not path.exists():
+            earlier.replace(path)
+        for folder in (temporary, earlier):
+            shutil.rmtree(folder, ignore_errors=True)
         temporary.unlink(missing_ok=True)
 
 
@@ -948,6 +967,12 @@ TRAINERS = {"gan": "01_gan_mnist.py", "cgan": "02_cgan_mnist.py", "pix2pix": "05
 FREE_FLAGS = {"--out", "--fresh", "--devices", "--epochs"}  # these may change when a run continues
 
 
+def refuse_name(out):
+    """Raises UserError for a path that TensorFlow reads as a pattern, or cannot encode."""
+    if {*str(out)} & {*"[*?"} or str(out).encode(errors="replace").decode() != str(out):
+        raise UserError(f"--out {out}: give a name in UTF-8 without [, * and ?")
+
+
 def start_run(args, stage, data, files):
     """Creates the run's folder `args.out`, or reopens it, locks it, and writes options.json.
 
@@ -963,8 +988,7 @@ def start_run(args, stage, data, files):
     data["bytes"] = sum(os.stat(file).st_size for file in files)
     flags = {f"--{name.replace('_', '-')}": value for name, value in vars(args).items()}
     flags = json.loads(json.dumps(flags, default=str))  # as options.json will have them
-    if {*str(run)} & {*"[*?"}:  # TensorFlow reads them as a pattern
-        raise UserError(f"--out {run}: must not contain [ * or ?")
+    refuse_name(run)
     occupied = run.is_file() or run.is_dir() and any(path.name[0] != "." for path in run.iterdir())
     if occupied and not options_file.exists():
         raise UserError(f"--out {run}: exists and is not the folder of a run; give another one")
@@ -1109,6 +1133,7 @@ CURE = "python 07_get_pairs.py --pair FOLDER --out DIR makes usable pairs"
 Image.MAX_IMAGE_PIXELS = 2**27  # twice as many are refused; phones have 200 megapixels
 PngImagePlugin.MAX_TEXT_CHUNK = 2**25  # bytes of notes, which programs put into their pictures
 warnings.filterwarnings("ignore", module="PIL[.]")  # Pillow's, about metadata that is not used here
+warnings.filterwarnings("ignore", "Glyph .* missing")  # Matplotlib's, of names in other scripts
 UNUSABLE = {UnidentifiedImageError: "not a picture that Pillow knows: save it as JPEG or PNG"}
 UNUSABLE |= {UnicodeEncodeError: "its name is not UTF-8: rename it"}
 UNUSABLE |= {Image.DecompressionBombError: "over 268 megapixels: make it smaller"}
@@ -1133,7 +1158,7 @@ def describe_dataset(dataset):
     if not file.exists():
         return {"direction": "AtoB"} | PAPER.get(file.parent.resolve().name, {})
     with contextlib.suppress(ValueError, TypeError, AttributeError):
-        about = {"direction": "AtoB"} | json.loads(file.read_text(encoding="utf-8"))
+        about = {"direction": "AtoB"} | json.loads(file.read_text(encoding="utf-8-sig"))
         sound = [about["direction"] in {"AtoB", "BtoA"}]
         sound += [about.get("condition", "sketch") in {"sketch", "labels", "picture"}]
         sound += [re.fullmatch("#[0-9a-f]{6}", colour) for colour, _ in about.get("colours", [])]
@@ -1292,23 +1317,29 @@ def to_rgb(image, span=None):
 def read_label_map(path, size=None, palette=None):
     """Reads a label map: class numbers (gray), or colours (RGB, or a palette of its own).
 
-    `size` is the (width, height) to bring it to; pixels are picked, never mixed. `palette`, {class
-    number: 0xrrggbb}, makes numbers of a file with a palette of its own: its indices, or if it has
-    the same colours in another order, the numbers of these. Returns (height, width) int32 class
-    numbers, or colours as 0xrrggbb; and whether it is colours.
+    `size` is the (width, height) to bring it to; pixels are picked, never mixed. `palette` is
+    {class number: 0xrrggbb}: with it, a file with a palette of its own has numbers, its indices
+    or, where most pixels have colours of `palette` in another order, those of the nearest colours.
+    Returns (height, width) int32 class numbers, or colours as 0xrrggbb; whether it is colours; and
+    the share of pixels that got the number of a colour which is not theirs.
     """
     with opening(path) as image:
-        labels, table = ImageOps.exif_transpose(image), None
+        labels, table, share = ImageOps.exif_transpose(image), None, 0.0
         if labels.mode == "P":
-            own = labels.getpalette("RGB")
-            colours = {
-                n: int.from_bytes(own[3 * n : 3 * n + 3], "big") for _, n in labels.getcolors()
-            }
-            numbers = {colour: number for number, colour in (palette or {}).items()}
-            if not numbers and not own[::3] == own[1::3] == own[2::3]:
+            own, pixels = labels.getpalette("RGB"), math.prod(labels.size)
+            counts = {n: count for count, n in labels.getcolors() if own[3 * n : 3 * n + 3]}
+            colours = {n: int.from_bytes(own[3 * n : 3 * n + 3], "big") for n in counts}
+            gray = own[::3] == own[1::3] == own[2::3]
+            if palette and counts:
+                places, apart = nearest(tf.constant([*colours.values()]), [*palette.values()])
+                near = dict(zip(counts, apart < (1.0 if gray else 9.0)))
+                known = sum(count for n, count in counts.items() if near[n])
+                same = sum(count for n, count in counts.items() if palette.get(n) == colours[n])
+                if known > max(same, pixels / 2):
+                    meant = dict(zip(counts, tf.gather([*palette], places)))
+                    table, share = [int(meant.get(n, n)) for n in range(256)], 1.0 - known / pixels
+            elif not gray:
                 labels = to_rgb(labels)
-            elif {*colours.values()} <= {*numbers} and colours.items() - palette.items():
-                table = [numbers.get(colours.get(n), 0) for n in range(256)]
         elif labels.mode in {"1", "LA"}:
             labels = labels.convert("L")
         elif labels.mode != "L" and labels.mode[0] not in "IF":
@@ -1320,8 +1351,8 @@ def read_label_map(path, size=None, palette=None):
     codes = tf.cast(tf.round(codes), tf.int32)
     codes = codes if table is None else tf.gather(table, codes)
     if bool(tf.reduce_all(codes == codes[..., :1])):  # numbers in three equal channels, too
-        return codes[..., 0], False
-    return tf.reduce_sum(codes * tf.constant([65536, 256, 1]), axis=-1), True
+        return codes[..., 0], False, share
+    return tf.reduce_sum(codes * tf.constant([65536, 256, 1]), axis=-1), True, 0.0
 
 
 def paint(codes, classes=None, colours=None):
@@ -1334,14 +1365,14 @@ def paint(codes, classes=None, colours=None):
 
 
 def nearest(codes, colours):
-    """Returns 0xrrggbb codes as the nearest of some colours, and their squared distances."""
+    """Returns which of some colours is nearest to each 0xrrggbb code, and its squared distance."""
     found, places = tf.unique(tf.reshape(codes, [-1]))
     known = tf.constant(colours)
     ours, theirs = (tf.cast(paint(part), tf.float32) for part in (found, known))
     products = tf.matmul(ours, theirs, transpose_b=True)  # |a - b|^2 = |a|^2 - 2ab + |b|^2
     ours, theirs = tf.reduce_sum(ours**2, -1, keepdims=True), tf.reduce_sum(theirs**2, -1)
     apart = ours - 2.0 * products + theirs
-    near = tf.gather(known, tf.argmin(apart, -1)), tf.reduce_min(apart, -1)
+    near = tf.argmin(apart, -1), tf.reduce_min(apart, -1)
     return [tf.reshape(tf.gather(values, places), codes.shape) for values in near]
 
 

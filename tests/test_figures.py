@@ -100,9 +100,8 @@ def test_curves_are_those_of_the_tables(figures, tmp_path):
         panel = panels[f"{name.upper()}, validation"]
         assert panel[f"val_{name}"] == ([1.0, 2.0], values)
         assert panel["the condition itself"][1] == [level, level]
-    # Of two kinds of fake, as in stage 2, another level than log 2 means "cannot tell".
     common.draw_curves(tmp_path / "losses.png", [row | {"d_wrong": 0.4} for row in LOSSES], [])
-    panels = curves(figures["losses.png"])
+    panels = curves(figures["losses.png"])  # stage 2: log 2 is not the level of "cannot tell"
     assert set(panels["adversarial losses, training"]) == {"d_real", "d_wrong"}
 
 

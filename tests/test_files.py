@@ -245,6 +245,8 @@ def test_kept_sizes():
 
 
 COLOURED, GRAY = (Image.new("RGB", (4, 2), rgb).quantize() for rgb in [(200, 100, 50), (9, 9, 9)])
+EDGED = Image.new("RGB", (4, 2), (200, 100, 49))  # nearly the palette's colour
+EDGED.putpixel((0, 0), (9, 9, 9))
 MAPS = {  # an image, what the palette says of numbers, the code, and whether it is a colour
     "gray": (Image.new("L", (4, 2), 7), {}, 7, False),
     "1 bit": (Image.new("1", (4, 2), 1), {}, 255, False),
@@ -255,6 +257,7 @@ MAPS = {  # an image, what the palette says of numbers, the code, and whether it
     "palette of the same colours": (COLOURED, {0: 0xC86432}, 0, False),
     "palette of other colours": (COLOURED, {7: 0xFFFFFF}, 0, False),
     "palette in another order": (COLOURED, {7: 0xC86432, 0: 0}, 7, False),
+    "one pixel of no class": (EDGED.quantize(), {7: 0xC86432, 3: 0x00FF00}, 7, False),
     "a palette of grays": (GRAY, {}, 0, False),
     "RGB": (Image.new("RGB", (4, 2), (1, 2, 3)), {}, 0x010203, True),
 }
@@ -266,8 +269,9 @@ def test_label_maps_are_numbers_or_colours(kind, tmp_path):
     image, palette, code, is_colours = MAPS[kind]
     path = save(image, tmp_path / f"map.{'tif' if image.mode == 'F' else 'png'}")
     for size, shape in ((None, (2, 4)), ((8, 2), (2, 8))):
-        codes, found = common.read_label_map(path, size, palette)
+        codes, found, share = common.read_label_map(path, size, palette)
         assert (codes.shape, found) == (shape, is_colours)
+        assert share == (0.125 if kind == "one pixel of no class" else 0.0)
         assert {int(n) for n in tf.reshape(codes, [-1])} == {code}
 
 

@@ -130,7 +130,7 @@ def test_given_splits_are_kept(layout, get, refuses, tmp_path):
 )
 def test_half_a_split_is_told(other, words, get, tmp_path):
     """Broken if pictures of which some name a split, and others none, are shuffled unsaid."""
-    for n, name in enumerate(("train/a", f"{other}b", "x/c", "x/d")):
+    for n, name in enumerate(("train/a", f"{other}b", "train/c", "x/d")):
         for side in "lr":
             save(photo(n), tmp_path / side / f"{name}.png")
     assert words in get("--pair", "l", "r")[0].stderr
@@ -219,10 +219,14 @@ def test_one_range_for_all_files_of_a_side(get, tmp_path):
         save(Image.new("I;16", (8, 8), 1000 * n + 95), tmp_path / "l" / f"{n}.png")
         save(Image.new("F", (8, 8), 512.0 * n - 1024), tmp_path / "r" / f"{n}.tif")
     save(Image.new("F", (8, 8), float("inf")), tmp_path / "r" / "9.tif")
+    far = Image.linear_gradient("L").convert("F")
+    far.putpixel((3, 3), -9999.0)
+    save(far, tmp_path / "r" / "8.tif")
     save(Image.new("L", (8, 8), 85), tmp_path / "l" / "1b.png")
     save(Image.new("F", (8, 8), -512.0), tmp_path / "r" / "1b.tif")
     done, pairs = get("--pair", "l", "r")
     assert "holds NaN or infinity: replace them (1): r/9.tif" in done.stderr
+    assert "-9999 or 255 is far from all other values: does it mean no data? (1)" in done.stderr
     assert (
         "Range of l: 95 to 3095 become 0 to 255 in the 4 of 5 files that have more than 8 bits"
         in done.stdout
@@ -233,24 +237,20 @@ def test_one_range_for_all_files_of_a_side(get, tmp_path):
             assert values(half, 4, 4) == pytest.approx([85 * int(name[0])] * 3, abs=1)
 
 
-def far_value(n):
-    """A picture of 16 bits with one far value, as where a sensor saw nothing."""
-    image = label_map(classes=range(40)).convert("I").point(lambda value: value * 250)
-    image.putpixel((n, 9), 65535)
-    return image.convert("I;16")
-
-
+BLACK = [Image.new("L", (64, 64))] * 2
 FEW = {
     "4 gray levels, from 0 to 3": lambda n: label_map(classes=(0, 1, 2, 3)),
     "40 gray levels, from 0 to 39": lambda n: label_map(classes=range(40)),
-    "40 gray levels, from 0 to 255": far_value,
+    "3 gray levels, from 0 to 2": lambda n: Image.merge(
+        "RGB", [label_map(classes=range(3)), *BLACK]
+    ),
     "": lambda n: label_map(classes=(0, 255)),
 }
 
 
 @pytest.mark.parametrize("words", FEW)
 def test_few_gray_levels(words, get, tmp_path):
-    """Broken if class numbers, or what one far value leaves, are trained on nearly black unsaid."""
+    """Broken if class numbers, gray or in one channel, are trained on nearly black unsaid."""
     two_sides(tmp_path, photo, FEW[words])
     said = get("--pair", "l", "r")[0].stderr
     assert (f"targets have {words}: class numbers" in said) if words else "levels" not in said
@@ -307,7 +307,7 @@ def test_a_palette_mends_jpeg_and_soft_edges(get, refuses, tmp_path):
         save(image.resize((64, 64)), tmp_path / "l" / f"{n}.jpg", quality=75)
         save(photo(n), tmp_path / "r" / f"{n}.png")
     lines = refuses("--pair", "l", "r", "--labels", "--out", "x", words="0 classes; 1 to 256")
-    assert "give --labels a palette (CSV)" in "".join(lines)
+    assert "a palette (CSV) mends colours" in "".join(lines)
     rows = ["class,colour,name", "0,#000000,void", "1,#dc143c,a", "2,#00008e,b", "3,#4682b4,c"]
     (tmp_path / "p.csv").write_text("\n".join(rows))
     done, pairs = get("--pair", "l", "r", "--labels", "p.csv")
@@ -316,10 +316,13 @@ def test_a_palette_mends_jpeg_and_soft_edges(get, refuses, tmp_path):
         assert colours_of(left) <= {0, 0xDC143C, 0x8E, 0x4682B4}
 
 
-RED = Image.merge("RGB", (label_map(classes=(0, 1, 2)), *[Image.new("L", (64, 64))] * 2))
 ODD_MAPS = {  # what the maps are, the flag, and what is said of it
     "photographs": (photo, "p.csv", "Warning: 100.0% of the label maps' pixels had other colours"),
-    "numbers in the red channel": (lambda n: RED, "", "Warning: --labels: one class, or nearly"),
+    "numbers in the red channel": (
+        FEW["3 gray levels, from 0 to 2"],
+        "",
+        "Warning: --labels: one class, or nearly",
+    ),
     "one class": (lambda n: Image.new("L", (64, 64), 3), "", "Warning: --labels: one class"),
     "gray.jpg": (lambda n: label_map(), "", "more than 2 classes: a photograph, or blurred by"),
 }

@@ -18,6 +18,7 @@ def test_encode_block(answer):
     assert tuple(y.shape) == (2, 4, 4, 16), (
         f"EncodeBlock(16) makes {tuple(y.shape)} of (2, 8, 8, 4); it should be (2, 4, 4, 16)"
     )
+    assert float(tf.reduce_mean(y)) > 0.1, "the normalisation comes before LeakyReLU"
     plain = answer.EncodeBlock(16, norm=None)
     plain(x, training=True)
     for made, norm, count in ((block, "batch", 16 * 4 * 16 + 4 * 16), (plain, None, 16 * 4 * 16)):

@@ -66,7 +66,7 @@ def assert_same_run(run, wanted):
     states = [str(folder / "saved" / "step_00000012" / "state") for folder in (run, wanted)]
     for name, _ in tf.train.list_variables(states[1]):
         value, other = (tf.train.load_variable(state, name) for state in states)
-        if not isinstance(value, bytes):  # what objects there are
+        if not isinstance(value, bytes):  # the tables' texts
             value, other = tf.cast(value, tf.float64), tf.cast(other, tf.float64)
             size = float(tf.reduce_max(abs(other)))
             assert float(tf.reduce_max(abs(value - other))) <= 1e-3 * size, name
