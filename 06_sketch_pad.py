@@ -286,8 +286,8 @@ def to_network(run, examples, args):
         pictures = [generate(generator, condition) for condition in conditions]
         if kind == "int8":
             round_kernels(generator)
-        data, run_it = common.to_tflite(common.to_module(generator, flags["--size"]), "float16")
-        mean, most = common.difference(run_it, conditions, pictures)
+        data, run_tflite = common.to_tflite(common.to_module(generator, flags["--size"]), "float16")
+        mean, most = common.difference(run_tflite, conditions, pictures)
         print(f"{run}: {kind} weights, {mean:.2f} shades of 255 from Keras, {most:.1f} at most")
         if mean <= ALLOWED[kind][0] and most <= ALLOWED[kind][1]:
             return data[0::2] + data[1::2]  # bytes of a kind together, for `to_script`

@@ -181,10 +181,10 @@ def find_pictures(flag, pattern, left_out):
 def sift(function, items, left_out):
     """Returns {item: function(item)}, but of files that cannot be used: `left_out` gets them."""
     results = dict(zip(items, common.in_threads(function, [*items])))
-    errors = {item for item, result in results.items() if isinstance(result, UnreadableError)}
-    for item in errors:
-        left_out.add(results[item].path, results[item].problem)
-    return {item: result for item, result in results.items() if item not in errors}
+    for item in [item for item in items if isinstance(results[item], UnreadableError)]:
+        error = results.pop(item)
+        left_out.add(error.path, error.problem)
+    return results
 
 
 def to_names(place):
@@ -209,12 +209,13 @@ def scan(path):
     with common.opening(path) as image:
         if image.mode[0] in "IF":
             values = keras.utils.img_to_array(image.convert("F"))
-            if not bool(tf.reduce_all(tf.math.is_finite(values))):
+            low, high = extent = float(values.min()), float(values.max())
+            if not abs(low) + abs(high) < float("inf"):
                 raise UnreadableError(path, "holds NaN or infinity: replace them")
-            low, high = extent = float(tf.reduce_min(values)), float(tf.reduce_max(values))
-            inner = tf.unique(values[(values > low) & (values < high)]).y
-            if len(inner) > 16 and tf.reduce_max(inner) - tf.reduce_min(inner) < (high - low) / 4:
-                remark = f"{low:g} or {high:g} is far from all other values: does it mean no data?"
+            inner = values[(values > low) & (values < high)]
+            if len(inner) > 16 and inner.max() - inner.min() < (high - low) / 4:
+                far = low if inner.min() - low > high - inner.max() else high
+                remark = remark or f"{far:g} is far from all other values: is it no data?"
     return size, remark, extent
 
 
@@ -233,9 +234,7 @@ def match_sides(patterns, left, right, left_out):
     """Returns both sides' pictures that have a partner; the others are left out."""
     keys = sorted(left.keys() & right.keys())
     if own := [left[key].path for key in keys if left[key].path.samefile(right[key].path)]:
-        raise UserError(
-            f'--pair: {own[0]} would be its own partner; give patterns: "*_A.*" "*_B.*"'
-        )
+        raise UserError(f"--pair: {own[0]} would be its own partner; give patterns: *_A.* *_B.*")
     if not keys:
         raise UserError(f"--pair: no names are equal: {explain_names(patterns, left, right)}")
     for side, other, pattern in ((left, right, patterns[1]), (right, left, patterns[0])):
@@ -270,7 +269,7 @@ def make_pairs(args, folder, about, left_out):
     ranged = [{} if legend else sides[0], *sides[1:]]  # class numbers have no range
     spans = [find_range(side.values(), pattern) for side, pattern in zip(ranged, patterns)]
     halves = {"left": None if args.edges else spans[0], "right": spans[-1]}
-    about.setdefault("ranges", {}).update({h: list(span) for h, span in halves.items() if span})
+    about["ranges"] = about.get("ranges", {}) | {h: [*span] for h, span in halves.items() if span}
     levels = {n: set() for n in ([-1] if legend or args.edges else [0, -1])}  # of gray in all files
 
     def read(n, key, size):
@@ -279,8 +278,9 @@ def make_pairs(args, folder, about, left_out):
     def make(key):
         halves = halves_of(key)
         for n, seen in levels.items():
-            few = tf.reduce_all(halves[n] == halves[n][..., :1]) or tf.reduce_max(halves[n]) < 64
-            found = tf.unique(tf.reshape(halves[n][..., 0], [-1])).y if few else range(256)
+            gray = tf.reduce_max(halves[n], axis=-1)
+            few = tf.reduce_all(halves[n] == gray[..., tf.newaxis]) or tf.reduce_max(gray) < 64
+            found = tf.unique(tf.reshape(gray, [-1])).y if few else range(256)
             seen.update(int(level) for level in found)
             if len(found) == 1:
                 note = f"blank {names[n]}, of gray level {found[0]} (255 is white, and transparent)"
@@ -294,9 +294,10 @@ def make_pairs(args, folder, about, left_out):
         if len(sides) == 1:
             width, height = sides[0][key].size
             if width < 1.2 * height:
-                left_out.remark(sides[0][key].path, "no likely pair, and cut in half")
+                left_out.remark(sides[0][key].path, "probably not a pair, but cut in half")
             kept = common.kept_size((width // 2, height), args.size)
-            picture = read(0, key, (2 * kept[0], kept[1]) if kept[1] < height else None)
+            whole = kept[1] == height or about.get("condition") == "labels"  # a blend is no class
+            picture = read(0, key, None if whole else (2 * kept[0], kept[1]))
             return picture[:, : picture.shape[1] // 2], picture[:, -(picture.shape[1] // 2) :]
         size = args.size[::-1] if args.import_cityscapes else size_of_pair(sides, key, args.size)
         target = read(1, key, size)
@@ -343,8 +344,10 @@ def given_splits(pictures, args, left_out):
         splits = by_name  # train_1.png and val_1.png in a folder
     if "train" not in splits.values() or not {"val", "test"} & {*splits.values()}:
         paths = " ".join(f"{p.split} {p.name}" for p in pictures.values()).lower()
-        if len(said := re.findall("(?<![a-z])(?:train|val|test)", paths)) > len(pictures) / 4:
-            common.warn(f"only {' and '.join(sorted({*said}))} in the paths: all are shuffled")
+        said = re.findall(rf"(?<![a-z]){SPLIT.pattern}", paths)
+        if len(said) > len(pictures) / 4:
+            words = " and ".join(sorted(dict(said)))
+            common.warn(f"some paths say {words}, too few or not all splits: all are shuffled")
         return {}
     if (args.val_share, args.seed) != (None, None):
         raise UserError("--val-share, --seed: the pictures are in train and val already")
@@ -384,14 +387,11 @@ def write_pairs(folder, pictures, make, args, left_out):
     return [*written]
 
 
-# === Label maps: class numbers become colours ===============================
-
-
 class Legend:
     """The classes of label maps, {key: Picture}, and their colours.
 
-    `classes` is {number, or 0xrrggbb of maps in colours: ("#rrggbb", name)}; `present` has the
-    classes of each map that can be used. `palette`: {number: ("#rrggbb", name)}, where known.
+    `classes` is {number, or 0xrrggbb of maps in colours: ("#rrggbb", name)}; `present` has those of
+    each map that can be used, and `palette` {number: ("#rrggbb", name)}, where known.
     """
 
     def __init__(self, maps, palette, left_out):
@@ -439,8 +439,8 @@ class Legend:
         with common.opening(path) as image:
             jpeg = image.format in {"JPEG", "MPO"}  # which invents numbers
         if len(found) > (most := 2 if jpeg and not is_colours else MOST_CLASSES):
-            cure = "a photograph, or blurred by JPEG: save PNG; a palette (CSV) mends colours"
-            raise UnreadableError(path, f"more than {most} classes: {cure}")
+            cure = "export it as PNG" if most == 2 else "save PNG, or give --labels a palette (CSV)"
+            raise UnreadableError(path, f"more than {most} classes, a photograph or JPEG: {cure}")
         return found, share, is_colours
 
     def paint(self, path, size):

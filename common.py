@@ -34,8 +34,8 @@ except ImportError:  # Windows
     fcntl = None
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
-if "ipykernel" not in sys.modules:
-    os.environ["MPLBACKEND"] = "agg"  # a notebook hands its own on, which may be missing here
+if "IPython" not in sys.modules:
+    os.environ.pop("MPLBACKEND", None)  # `!python` in a notebook inherits its; it may be missing
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # 1: no notes, but warnings and errors
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # do not take the whole GPU at once
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "BEST_EFFORT")  # not every file system has locks
@@ -195,7 +195,8 @@ class EncoderDecoder(keras.Model):
 class UNet(EncoderDecoder):
     """The Encoder-Decoder with skips: a decoder block also gets the encoder's map of its size.
 
-    Isola et al. 2017, section 3.2.1 and appendix 6.1.
+    Condition (B, 256, 256, 3) -> picture (B, 256, 256, 3), both in [-1, 1] (Isola et al. 2017,
+    section 3.2.1 and appendix 6.1).
     """
 
     def __init__(self, filters=FILTERS, norm="batch", **kwargs):
@@ -423,6 +424,7 @@ def train(
 
             if is_chief():
                 scored = mean_scores([validate(pair) for pair in validation], "val_")
+                refuse_not_finite(scored, step)  # the last step's weights may be NaN
                 if scored:
                     append_row(metrics_table, {"epoch": epoch} | scored | dict(baseline))
                 bar.update(steps_per_epoch, scored.items(), finalize=True)
@@ -670,7 +672,7 @@ class CompiledAdam(keras.optimizers.Adam):
         if tf.distribute.has_strategy():  # Keras adds the devices' gradients up; we want the mean
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             return super().apply([grad / replicas for grad in grads], trainable_variables)
-        if tf.config.get_visible_devices("GPU"):  # XLA needs a file that many installations lack
+        if tf.config.get_visible_devices("GPU"):  # XLA needs libdevice, which many lack
             return super().apply(grads, trainable_variables)
         update = tf.function(lambda g: super(CompiledAdam, self).apply(g), jit_compile=True)
         return update(grads)  # without the variables: `build` has them, tf.function would copy them
@@ -774,8 +776,8 @@ class Tables(tf.train.experimental.PythonState):
         self.paths = paths
 
     def serialize(self):
-        texts = [path.read_text(encoding="utf-8") if path.exists() else "" for path in self.paths]
-        return json.dumps(texts)
+        form = {"encoding": "utf-8", "errors": "replace"}
+        return json.dumps([path.read_text(**form) if path.exists() else "" for path in self.paths])
 
     def deserialize(self, texts):  # `restore` writes the files, once the whole checkpoint is read
         self.texts = json.loads(texts)
@@ -783,9 +785,10 @@ class Tables(tf.train.experimental.PythonState):
     def write(self):
         """Writes the files as the checkpoint had them; removes one that it did not have."""
         for path, text in zip(self.paths, self.texts):
-            path.unlink(missing_ok=True)
             if text:
                 path.write_text(text, encoding="utf-8", newline="\n")
+            else:
+                path.unlink(missing_ok=True)
 
 
 class Checkpoints:
@@ -798,7 +801,7 @@ class Checkpoints:
 
     def folders(self):
         """Returns the checkpoints' folders, the oldest first."""
-        return sorted(self.folder.glob("step_" + 8 * "[0-9]"))
+        return sorted(self.folder.glob("step_*[0-9]"), key=lambda path: int(path.name[5:]))
 
     def save(self, step):
         """Writes a temporary folder and renames it once complete; removes all but the last two."""
@@ -807,8 +810,8 @@ class Checkpoints:
         folder, unfinished = self.folder / f"step_{step:08d}", self.folder / "unfinished"
         with filtering_logs(), replacing(folder, unfinished) as temporary:
             self.checkpoint.write(str(temporary / "state"))
-        for folder in self.folders()[:-2]:
-            shutil.rmtree(folder, ignore_errors=True)
+        for old in self.folders()[:-2]:
+            shutil.rmtree(old, ignore_errors=True)
         self.saved_at = time.monotonic()
 
     def restore(self):
@@ -854,10 +857,10 @@ def load_weights(network, path):
 
 
 def refuse_not_finite(losses, step):
-    """Raises UserError if a loss is NaN or infinite."""
+    """Raises UserError if a loss, or score, is NaN or infinite."""
     if bad := ", ".join(name for name, loss in losses.items() if not math.isfinite(loss)):
         cure = "Rerunning will fail the same way: add --fresh, and --precision float32 first"
-        raise UserError(f"by step {step}: {bad} is NaN or infinite. {cure}")
+        raise UserError(f"by step {step}: NaN or infinite: {bad}. {cure}")
 
 
 @contextlib.contextmanager
@@ -875,6 +878,7 @@ def replacing(path, temporary=None):
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
         if temporary.is_dir() and path.is_dir():  # a folder does not replace another
+            shutil.rmtree(earlier, ignore_errors=True)  # a killed process may have left it
             path.replace(earlier)
         temporary.replace(path)
     finally:
@@ -970,7 +974,7 @@ FREE_FLAGS = {"--out", "--fresh", "--devices", "--epochs"}  # these may change w
 def refuse_name(out):
     """Raises UserError for a path that TensorFlow reads as a pattern, or cannot encode."""
     if {*str(out)} & {*"[*?"} or str(out).encode(errors="replace").decode() != str(out):
-        raise UserError(f"--out {out}: give a name in UTF-8 without [, * and ?")
+        raise UserError(f"--out {out}: TensorFlow needs a path in UTF-8 without [, * and ?")
 
 
 def start_run(args, stage, data, files):
@@ -1052,11 +1056,11 @@ def read_options(run, stage="pix2pix"):
         raise UserError(f"{run}: no trained run here. Train one: {command}")
     try:
         options = json.loads(file.read_text(encoding="utf-8"))
-        facts = options["stage"], options["flags"]["--epochs"], options["data"]["files"]
+        found, *_ = options["stage"], options["flags"]["--epochs"], options["data"]["files"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: damaged. Add --fresh to start over") from error
-    if facts[0] != stage:
-        raise UserError(f"{run}: holds a run of {facts[0]}, not of {stage}; give another folder")
+    if found != stage:
+        raise UserError(f"{run}: holds a run of {found}, not of {stage}; give another folder")
     return options
 
 
@@ -1126,7 +1130,7 @@ PAPER = {"facades": "labels", "cityscapes": "labels", "maps": "picture", "night2
 PAPER = {name: {"direction": "BtoA", "condition": kind} for name, kind in PAPER.items()}
 PAPER |= {f"edges2{name}": {"condition": "sketch"} for name in ("shoes", "handbags")}
 FACTS = {"direction", "condition", "origin", "colours", "classes", "ranges"}  # of dataset.json
-SPLIT = re.compile(r"(train|val|test)(?:ing|id|idation|val|set)?([ _-]?[ab])?(?![a-z])", re.I)
+SPLIT = re.compile(r"(train|val|test)(?:ing|id|idation|set)?([ _-]?[ab])?(?![a-z])", re.I)
 ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png"}  # of ready-made pairs
 RAW = {".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"}
 CURE = "python 07_get_pairs.py --pair FOLDER --out DIR makes usable pairs"
@@ -1164,10 +1168,11 @@ def describe_dataset(dataset):
         sound += [re.fullmatch("#[0-9a-f]{6}", colour) for colour, _ in about.get("colours", [])]
         sound += [low - high < 0 for low, high in about.get("ranges", {}).values()]
         sound += [len(about.get("classes", [])) in {0, len(about.get("colours", []))}]
-        sound += [about.keys() <= FACTS]
-        if all(sound):
+        if all(sound) and about.keys() <= FACTS:
             return about
-    raise UserError(f"{file}: cannot be used: not as stage 7 writes it; fix or remove it")
+    raise UserError(
+        f"{file}: cannot be used. Its keys are {listed(sorted(FACTS))}; fix or remove it"
+    )
 
 
 def spread(paths, count):
@@ -1198,16 +1203,17 @@ class LeftOut(dict):
         print(f"{done}, {count} files left out{' (named above)' if count else ''}.")
 
 
-def walk(folder, left_out):
+def walk(folder, left_out, parents=()):
     """Yields the files in a folder and its sub-folders, sorted; hidden ones are left out."""
+    parents = (*parents, folder.resolve())
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             if not path.name.startswith(".new."):  # a result being written
                 left_out.add(path, "hidden")
         elif not path.is_dir():
             yield path
-        elif not folder.resolve().is_relative_to(path.resolve()):  # else a link to one above
-            yield from walk(path, left_out)
+        elif path.resolve() not in parents:  # else it is a link to a folder above
+            yield from walk(path, left_out, parents)
 
 
 def find_pairs(dataset, left_out=None):
@@ -1250,7 +1256,7 @@ def opening(path):
             tags = image.tag_v2 if image.format == "TIFF" else {}
             if path.suffix.lower() in RAW or tags.get(254, 0) & 1:  # 1: a thumbnail
                 raise UnreadableError(path, "a camera's raw file: save it as JPEG or PNG")
-            if tags.get(262) == 0 and image.mode[0] in "IF":  # which Pillow does not turn round
+            if tags.get(262) == 0 and image.mode[0] in "IF":  # which Pillow does not invert
                 raise UnreadableError(path, "a TIFF whose 0 is white: save it with 0 as black")
             is_alpha = {1, 2} & {*(tags.get(338) or ())}  # else the band is, e.g., infrared
             image.info["drop"] = tags.get(262) == 2 and tags.get(277, 3) > 3 and not is_alpha
@@ -1330,25 +1336,28 @@ def read_label_map(path, size=None, palette=None):
             counts = {n: count for count, n in labels.getcolors() if own[3 * n : 3 * n + 3]}
             colours = {n: int.from_bytes(own[3 * n : 3 * n + 3], "big") for n in counts}
             gray = own[::3] == own[1::3] == own[2::3]
-            if palette and counts:
+            if palette and counts and not (gray and all(own[3 * n] == n for n in counts)):
                 places, apart = nearest(tf.constant([*colours.values()]), [*palette.values()])
-                near = dict(zip(counts, apart < (1.0 if gray else 9.0)))
-                known = sum(count for n, count in counts.items() if near[n])
+                entries = [own[k : k + 3] for k in range(0, len(own), 3)]  # repeated ones: padding
+                first = [entries.index(entries[n]) == n for n in counts]
+                near = (apart < (1.0 if gray else 9.0)) & first
+                known = sum(count for count, is_near in zip(counts.values(), near) if is_near)
                 same = sum(count for n, count in counts.items() if palette.get(n) == colours[n])
                 if known > max(same, pixels / 2):
                     meant = dict(zip(counts, tf.gather([*palette], places)))
                     table, share = [int(meant.get(n, n)) for n in range(256)], 1.0 - known / pixels
-            elif not gray:
+            elif not (palette or gray):
                 labels = to_rgb(labels)
         elif labels.mode in {"1", "LA"}:
             labels = labels.convert("L")
         elif labels.mode != "L" and labels.mode[0] not in "IF":
             labels = to_rgb(labels)
         labels = labels.resize(size or labels.size, Image.Resampling.NEAREST)
-        codes = tf.constant(keras.utils.img_to_array(labels, dtype="float64"))
-    if not tf.reduce_max(tf.abs(codes - tf.round(codes))) < 0.01:
+        kind = "float32" if labels.mode == "F" else "int32"
+        pixels = tf.constant(keras.utils.img_to_array(labels, dtype=kind))
+    codes = tf.cast(tf.round(pixels), tf.int32)
+    if not float(tf.reduce_max(tf.abs(pixels - tf.cast(codes, pixels.dtype)))) <= 0.01:
         raise UnreadableError(path, "class numbers with fractions: save whole numbers")
-    codes = tf.cast(tf.round(codes), tf.int32)
     codes = codes if table is None else tf.gather(table, codes)
     if bool(tf.reduce_all(codes == codes[..., :1])):  # numbers in three equal channels, too
         return codes[..., 0], False, share

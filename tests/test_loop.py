@@ -238,7 +238,7 @@ def test_a_loss_that_is_no_number_ends_the_run(at_once, step, value, loop):
             losses = super().train_step(batch)
             return losses | {"first": tf.where(losses["first"] < 32.0, 0.0, value)}
 
-    words = f"^by step {step}: first is NaN or infinite. Rerunning will fail the same way"
+    words = f"^by step {step}: NaN or infinite: first. Rerunning will fail the same way"
     with pytest.raises(common.UserError, match=words):
         loop(2, model=Diverging(), steps_at_once=at_once)
     table = (loop.run / "losses.csv").read_text()

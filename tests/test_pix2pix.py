@@ -42,7 +42,7 @@ def test_flags_reach_the_game(arguments_of_train, few_pairs, monkeypatch):
     assert taken == [(common.find_pairs(few_pairs)["train"], wanted)]
     model, (condition, real) = given.model, next(iter(given.validation))
     assert (model.terms, model.lambda_l1, given.steps_per_epoch) == (["l1"], 3.0, 2)
-    assert isinstance(model.generator, common.EncoderDecoder)
+    assert type(model.generator) is common.EncoderDecoder
     for block in (model.generator.encoder[1], model.discriminator.blocks[1]):
         assert block.conv.filters == 2 and type(block.norm).__name__ == "GroupNormalization"
     for optimizer in (model.generator_optimizer, model.discriminator_optimizer):

@@ -120,7 +120,11 @@ def test_a_copy_under_another_name(run_script, few_pairs, tmp_path):
     settings = {"image_data_format": "channels_first", "floatx": "float16", "backend": "jax"}
     (tmp_path / ".keras").mkdir()
     (tmp_path / ".keras" / "keras.json").write_text(json.dumps(settings))
-    env = {"HOME": str(tmp_path), "KERAS_BACKEND": "jax", "MPLBACKEND": "module://gone"}
+    env = {
+        "HOME": str(tmp_path),
+        "KERAS_BACKEND": "jax",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
     train = [tmp_path / "my.py", "--epochs", 1, "--steps-per-epoch", 3, "--filters", 4]
     train += ["--dataset", few_pairs, "--out", "runs/x"]
     for command in (train, ["09_results.py", "runs/x"]):

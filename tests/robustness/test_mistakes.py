@@ -49,7 +49,7 @@ FLAGS = [
     (GAN, "--out file", "--out file: exists and is not the folder of a run"),
     (GAN, "--out full", "--out full: exists and is not the folder of a run"),
     (GAN, "--out file/run", "file/run"),
-    (GAN, "--out run[1]", "--out run[1]: give a name in UTF-8 without [, * and ?"),
+    (GAN, "--out run[1]", "--out run[1]: TensorFlow needs a path in UTF-8 without [, * and ?"),
     (CGAN, "--digit 10", "--digit: '10' is not from 0 to 9"),
     (CGAN, "--digit 7 --out full", "full: no trained run here. Train one: python 02_"),
     (CGAN, "--learning-rate nan", "--learning-rate: 'nan' is not from 0 to 1"),
