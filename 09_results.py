@@ -180,7 +180,8 @@ def main(argv=None):
     drawn = [[c, *(generate(network, c) for network in generators.values()), r] for c, r in shown]
     rows = [[picture[0] for picture in row] for row in drawn]
     means = [common.mean_scores([row[key] for row in table], "") for key in named]
-    titles = [f"{n}\nL1 {m['l1']:.3f}, SSIM {m['ssim']:.3f}" for n, m in zip(named.values(), means)]
+    names = [name.replace(": ", "\n").replace(", ", "\n") for name in named.values()]
+    titles = [f"{n}\nL1 {m['l1']:.3f}, SSIM {m['ssim']:.3f}" for n, m in zip(names, means)]
     common.save_grid(args.out / "compare.png", rows, titles=[condition["kind"], *titles, "real"])
     print(f"{args.out / 'index.html'}  all of it on one page, for a browser")
     print(f"{args.out / 'compare.png'}  {len(rows)} pairs of {len(paths)}")

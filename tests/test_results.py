@@ -69,9 +69,9 @@ def test_page_of_two_runs(trained, call_main, tmp_path, grids):
     assert f"<td>{names[0]}<td>{means['run_1']}" in text
 
     ((_, rows, kind),) = grids
-    titles = kind["titles"]
-    assert [title.split("\n")[0] for title in titles] == ["sketch", *names, "real"]
-    assert f"L1 {columns['run_2'][0] / 2 + columns['run_2'][1] / 2:.3f}" in titles[2]
+    titles = [title.replace("\n", ", ").split(", L1 ")[0] for title in kind["titles"]]
+    assert titles == ["sketch", *(name.replace(":", ",") for name in names), "real"]
+    assert f"L1 {columns['run_2'][0] / 2 + columns['run_2'][1] / 2:.3f}" in kind["titles"][2]
     assert [len(row) for row in rows] == [4, 4]
     assert difference(rows[0][1], rows[0][2]) > 0.01, "the runs look alike"
 
