@@ -801,7 +801,8 @@ class Checkpoints:
 
     def folders(self):
         """Returns the checkpoints' folders, the oldest first."""
-        return sorted(self.folder.glob("step_*[0-9]"), key=lambda path: int(path.name[5:]))
+        found = [path for path in self.folder.glob("step_*") if path.name[5:].isdecimal()]
+        return sorted(found, key=lambda path: int(path.name[5:]))
 
     def save(self, step):
         """Writes a temporary folder and renames it once complete; removes all but the last two."""
@@ -1170,9 +1171,7 @@ def describe_dataset(dataset):
         sound += [len(about.get("classes", [])) in {0, len(about.get("colours", []))}]
         if all(sound) and about.keys() <= FACTS:
             return about
-    raise UserError(
-        f"{file}: cannot be used. Its keys are {listed(sorted(FACTS))}; fix or remove it"
-    )
+    raise UserError(f"{file}: cannot be used: fix or remove it (keys: {', '.join(sorted(FACTS))})")
 
 
 def spread(paths, count):

@@ -276,7 +276,6 @@ def test_adam_is_keras_own():
 
 def test_fitting_lowers_the_loss(stage4):
     """Broken if stage 4 trains nothing, on one pair alone, or at another rate than asked for."""
-
     layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
     network, seen = keras.Sequential([keras.Input((1,)), layer]), []
     examples = [(tf.fill((1, 1), value), tf.fill((1, 1), 3.0 * value)) for value in (1.0, 2.0)]

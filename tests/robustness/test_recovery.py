@@ -38,6 +38,7 @@ def run(tmp_path):
     assert run.restore() == (0, 0.0)
     run.save(10, 1.0)
     run.save(20, 2.0)
+    (run.checkpoints.folder / "step_00000020.bak2").mkdir()  # a copy of the user's own
     assert [f.name for f in run.checkpoints.folders()] == ["step_00000010", "step_00000020"], (
         "the last two are kept"
     )
