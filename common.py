@@ -380,9 +380,8 @@ def train(
         validation: pairs for the model's `test_step`, after each epoch.
         baseline: scores of the unchanged condition, added as columns of metrics.csv.
 
-    Returns the rows of metrics.csv, dicts of numbers. Raises UserError if a loss is NaN or
-    infinite, or no checkpoint can be read; tf.errors.InvalidArgumentError, after a checkpoint, if
-    a batch cannot be made.
+    Returns metrics.csv's rows as dicts. Raises UserError if a loss is NaN or no checkpoint can be
+    read; and, after a checkpoint, tf.errors.InvalidArgumentError if a batch cannot be made.
     """
     checkpoints = Checkpoints(run, model.state())
     losses_table, metrics_table = checkpoints.tables.paths
