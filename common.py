@@ -1378,7 +1378,7 @@ def nearest(codes, colours):
     ours, theirs = (tf.cast(paint(part), tf.float32) for part in (found, known))
     products = tf.matmul(ours, theirs, transpose_b=True)  # |a - b|^2 = |a|^2 - 2ab + |b|^2
     ours, theirs = tf.reduce_sum(ours**2, -1, keepdims=True), tf.reduce_sum(theirs**2, -1)
-    apart = ours - 2.0 * products + theirs
+    apart = tf.round(ours - 2.0 * products + theirs)  # a product is off by a last bit
     near = tf.argmin(apart, -1), tf.reduce_min(apart, -1)
     return [tf.reshape(tf.gather(values, places), codes.shape) for values in near]
 

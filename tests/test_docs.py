@@ -140,10 +140,3 @@ def test_a_stage_is_told_in_order(page):
     headings = re.findall(r"(?m)^## (.*)", text(page))
     places = [next(n for n, h in enumerate(headings) if h.startswith(part)) for part in PARTS]
     assert places == sorted(places) and text(page).count("<details>") == 3
-
-
-def test_readmes_stay_short():
-    """Broken if a visitor has to scroll for pages before the first command."""
-    for name in ("README.md", "README.ko.md"):
-        lines = text(HERE / name).splitlines()
-        assert len(lines) <= 160 and max(map(len, lines)) <= 100

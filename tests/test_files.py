@@ -292,6 +292,13 @@ def test_classes_are_painted_by_hand():
     assert values(common.paint(tf.constant([[0x0A141E]])), 0, 0) == [10, 20, 30]
 
 
+def test_the_nearest_colour():
+    """Broken if a palette's own colour counts as another one, by the rounding of a product."""
+    colours = [0, 0xDC143C, 0x8E, 0x4682B4, 0x6B8E23]
+    places, apart = common.nearest(tf.constant([*range(1, 1 << 24, 997), *colours]), colours)
+    assert [int(n) for n in places[-5:]] == [*range(5)] and not any(apart[-5:]) and apart[0] == 1
+
+
 def test_threads():
     """Broken if what threads find out is told of another file, or an error waits for them all."""
     done = []
