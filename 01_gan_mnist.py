@@ -21,7 +21,7 @@ from keras import layers
 LATENT = 100  # numbers of noise that a digit is made from
 LEARNING_RATE, BETA_1 = 2e-4, 0.5  # of both networks, as in DCGAN (Radford et al. 2016, section 4)
 GRID = 10  # result.png has GRID x GRID digits
-STEPS_AT_ONCE = 39  # a twelfth of an epoch: a step takes less time than returning to Python
+ROW_EVERY = 39  # steps between two rows of losses.csv: twelve rows an epoch
 
 
 class Generator(keras.Model):
@@ -122,7 +122,7 @@ def main(argv=None):
         pictures = tf.unstack(model.generator(noise, training=False))
         common.save_grid(path, [pictures[row::GRID] for row in range(GRID)], scale=2.0)
 
-    pace = {"steps_per_epoch": steps, "steps_at_once": STEPS_AT_ONCE}
+    pace = {"steps_per_epoch": steps, "row_every": ROW_EVERY}
     common.train(model, run, batches, args, draw=draw, **pace)
     draw(run / "result.png")
     print(

@@ -39,7 +39,7 @@ from keras import layers
 LATENT = 100
 LABELS = 10
 COLUMNS = 10  # digits of one label, in a row of result.png
-STEPS_AT_ONCE = 39  # a twelfth of an epoch, as in stage 1
+ROW_EVERY = 39  # steps between two rows of losses.csv: twelve rows an epoch
 
 
 class Generator(keras.Model):
@@ -187,7 +187,7 @@ def main(argv=None):
     def draw(path):
         draw_digits(path, model.generator, range(LABELS), args.seed)
 
-    pace = {"steps_per_epoch": steps, "steps_at_once": STEPS_AT_ONCE}
+    pace = {"steps_per_epoch": steps, "row_every": ROW_EVERY}
     common.train(model, run, batches, args, draw=draw, **pace)
     draw(run / "result.png")
     print(

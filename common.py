@@ -364,7 +364,7 @@ CHECKPOINT_MINUTES = 10.0  # a long epoch is saved this often; every epoch is sa
 
 
 def train(
-    model, run, batches, args, *, steps_per_epoch, draw, steps_at_once=1, validation=(), baseline=()
+    model, run, batches, args, *, steps_per_epoch, draw, row_every=10, validation=(), baseline=()
 ):
     """Trains up to `args.epochs` epochs, from the run's last checkpoint if there is one.
 
@@ -376,7 +376,7 @@ def train(
         model: an AdversarialModel with its optimisers. run: the run's folder.
         batches: called with first_step and last_step, returns the dataset of those steps.
         draw: path -> None, draws the sample picture of the current state.
-        steps_at_once: steps per call; more than 1 where a step is shorter than the way to Python.
+        row_every: steps between two rows of losses.csv, counted from the epoch's start.
         validation: pairs for the model's `test_step`, after each epoch.
         baseline: scores of the unchanged condition, added as columns of metrics.csv.
 
@@ -394,9 +394,8 @@ def train(
         print(f"{run} is complete ({epochs} epochs). {cure}")
         if is_chief():  # write its results once more
             finish_run(run, model)
-    take_steps = make_train_function(model, batches(first_step=step, last_step=last_step))
+    take_step = make_train_function(model, batches(first_step=step, last_step=last_step))
     validate = tf.function(model.test_step)
-    row_every = max(10, steps_at_once)
 
     with deferring_signals() as signals:
         for epoch in range(step // steps_per_epoch + 1, args.epochs + 1):
@@ -405,13 +404,12 @@ def train(
             bar = keras.utils.Progbar(steps_per_epoch, verbose=1 if sys.stdout.isatty() else 2)
             bar.update(step - start, finalize=False)  # the steps before an interruption
             while step < end:
-                count = min(steps_at_once, end - step)
                 try:
-                    losses = take_steps(count)
+                    losses = take_step()
                 except tf.errors.InvalidArgumentError:  # a picture of the next batch is damaged
                     checkpoints.save(step)
                     raise
-                step += count
+                step += 1
                 refuse_not_finite(losses, step)
                 if (step - start) % row_every == 0 or step == end:
                     append_row(losses_table, {"epoch": epoch, "step": step} | losses)
@@ -447,7 +445,7 @@ def finish_run(run, model):
 
 
 def make_train_function(model, batches):
-    """Returns a function that takes a number of train steps and returns the last one's losses."""
+    """Returns a function that takes the next train step and returns its losses by name."""
     strategy = tf.distribute.get_strategy()
     options = tf.data.Options()  # each process reads all batches and takes its share of each
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
@@ -458,17 +456,10 @@ def make_train_function(model, batches):
         losses = strategy.run(model.train_step, [batch])
         return {name: strategy.reduce("MEAN", losses[name], axis=None) for name in sorted(losses)}
 
-    @tf.function
-    def several_steps(count):
-        for _ in tf.range(count - 1):
-            one_step(next(data))
-        return one_step(next(data))
+    def take_step():  # a batch that cannot be made fails here, before the step draws noise
+        return {name: float(loss) for name, loss in one_step(next(data)).items()}
 
-    def take_steps(count):  # a batch that cannot be made fails here, before the step draws noise
-        losses = one_step(next(data)) if count == 1 else several_steps(tf.constant(count))
-        return {name: float(loss) for name, loss in losses.items()}
-
-    return take_steps
+    return take_step
 
 
 def mean_scores(rows, prefix):
