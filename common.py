@@ -383,8 +383,8 @@ def train(
     Returns metrics.csv's rows as dicts. Raises UserError if a loss is NaN or no checkpoint can be
     read; and, after a checkpoint, tf.errors.InvalidArgumentError if a batch cannot be made.
     """
-    checkpoints = Checkpoints(run, model.state())
-    losses_table, metrics_table = checkpoints.tables.paths
+    losses_table, metrics_table = tables = [Table(run / "losses.csv"), Table(run / "metrics.csv")]
+    checkpoints = Checkpoints(run / "saved", model.state(), tables)
     step, last_step = checkpoints.restore(), args.epochs * steps_per_epoch
     if 0 < step < last_step:
         print(f"{run} continues after step {step} ({step / steps_per_epoch:.2f} epochs).")
@@ -393,7 +393,7 @@ def train(
         cure = f"Pass --epochs {epochs + 1} or more to continue."
         print(f"{run} is complete ({epochs} epochs). {cure}")
         if is_chief():  # write its results once more
-            finish_run(run, model)
+            finish_run(run, model, *tables)
     take_step = make_train_function(model, batches(first_step=step, last_step=last_step))
     validate = tf.function(model.test_step)
 
@@ -412,7 +412,7 @@ def train(
                 step += 1
                 refuse_not_finite(losses, step)
                 if (step - start) % row_every == 0 or step == end:
-                    append_row(losses_table, {"epoch": epoch, "step": step} | losses)
+                    losses_table.append({"epoch": epoch, "step": step} | losses)
                 bar.update(step - start, losses.items(), finalize=False)
                 minutes = (time.monotonic() - checkpoints.saved_at) / 60
                 if step < end and (signals or minutes > CHECKPOINT_MINUTES):
@@ -423,21 +423,21 @@ def train(
                 scored = mean_scores([validate(pair) for pair in validation], "val_")
                 refuse_not_finite(scored, step)  # the last step's weights may be NaN
                 if scored:
-                    append_row(metrics_table, {"epoch": epoch} | scored | dict(baseline))
+                    metrics_table.append({"epoch": epoch} | scored | dict(baseline))
                 bar.update(steps_per_epoch, scored.items(), finalize=True)
                 draw(run / "samples" / f"epoch_{epoch:04d}.png")
-                finish_run(run, model)
+                finish_run(run, model, *tables)
             checkpoints.save(step)  # last, so that a saved epoch is a complete epoch
             leave_if_asked(signals, step)
 
     leave_unless_chief()
-    return read_rows(metrics_table)
+    return metrics_table.rows()
 
 
-def finish_run(run, model):
+def finish_run(run, model, losses_table, metrics_table):
     """Draws the curves and writes the weights: the last ones, and those of the best epoch."""
-    metrics = read_rows(run / "metrics.csv")
-    draw_curves(run / "losses.png", read_rows(run / "losses.csv"), metrics)
+    metrics = metrics_table.rows()
+    draw_curves(run / "losses.png", losses_table.rows(), metrics)
     save_weights(model.generator, run / "generator.weights.h5")
     save_weights(model.discriminator, run / "discriminator.weights.h5")
     if metrics and metrics[-1]["val_l1"] <= min(row["val_l1"] for row in metrics):
@@ -743,50 +743,44 @@ def part_neighbours(x):
 # === 8. Checkpoints and tables ==============================================
 
 
-def append_row(path, row):
-    """Adds a row, a dict of numbers, to a CSV file; to a new file, their names first."""
-    values = [f"{v:.6f}" if isinstance(v, float) else str(v) for v in row.values()]
-    if is_chief():
-        with path.open("a", encoding="utf-8", newline="\n") as file:
-            lines = [values] if file.tell() else [row, values]
-            file.writelines(",".join(line) + "\n" for line in lines)
+class Table(tf.train.experimental.PythonState):
+    """A CSV file of numbers. Each checkpoint holds its text."""
 
+    def __init__(self, path):
+        self.path = path
 
-def read_rows(path):
-    """Returns a CSV file's rows of numbers as dicts; none if there is no file."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    names, *rows = [line.split(",") for line in text.splitlines()] or [[]]
-    return [dict(zip(names, map(float, row), strict=True)) for row in rows]
+    def append(self, row):
+        """Adds a row, a dict of numbers; in a new file their names come first."""
+        values = [f"{v:.6f}" if isinstance(v, float) else str(v) for v in row.values()]
+        if is_chief():
+            with self.path.open("a", encoding="utf-8", newline="\n") as file:
+                lines = [values] if file.tell() else [row, values]
+                file.writelines(",".join(line) + "\n" for line in lines)
 
-
-class Tables(tf.train.experimental.PythonState):
-    """A run's CSV files; their text is saved in, and put back from, each checkpoint."""
-
-    def __init__(self, *paths):
-        self.paths = paths
+    def rows(self):
+        """Returns the rows as dicts of numbers."""
+        names, *rows = [line.split(",") for line in self.serialize().decode().splitlines()] or [[]]
+        return [dict(zip(names, map(float, row), strict=True)) for row in rows]
 
     def serialize(self):
-        form = {"encoding": "utf-8", "errors": "replace"}
-        return json.dumps([path.read_text(**form) if path.exists() else "" for path in self.paths])
+        return self.path.read_bytes() if self.path.exists() else b""
 
-    def deserialize(self, texts):  # `restore` writes the files, once the whole checkpoint is read
-        self.texts = json.loads(texts)
+    def deserialize(self, text):
+        self.text = text  # `write` writes it, once the whole checkpoint has been read
 
     def write(self):
-        """Writes the files as the checkpoint had them; removes one that it did not have."""
-        for path, text in zip(self.paths, self.texts):
-            if text:
-                path.write_text(text, encoding="utf-8", newline="\n")
-            else:
-                path.unlink(missing_ok=True)
+        """Writes the file as the checkpoint has it, or removes one that the checkpoint lacks."""
+        self.path.write_bytes(self.text)
+        if not self.text:
+            self.path.unlink()
 
 
 class Checkpoints:
     """The last two states of a run, `saved/step_00000200` ...; TensorFlow keeps checksums."""
 
-    def __init__(self, run, variables):
-        self.folder, self.tables = run / "saved", Tables(run / "losses.csv", run / "metrics.csv")
-        self.checkpoint = tf.train.Checkpoint(variables=variables, tables=self.tables)
+    def __init__(self, folder, variables, tables):
+        self.folder, self.tables = folder, tables
+        self.checkpoint = tf.train.Checkpoint(variables=variables, tables=tables)
         self.saved_at = time.monotonic()
 
     def folders(self):
@@ -819,10 +813,10 @@ class Checkpoints:
             except Exception as error:  # TensorFlow reports damage in many ways
                 warn(f"{folder} is damaged ({type(error).__name__}); trying the one before")
                 continue
-            if is_chief():
-                self.tables.write()
+            for table in self.tables if is_chief() else ():
+                table.write()
             return int(folder.name[5:])
-        if self.folders() or self.tables.paths[0].exists():
+        if self.folders() or self.tables[0].path.exists():
             raise UserError(f"{self.folder}: no whole checkpoint. Add --fresh to start over")
         self.save(0)  # from here on, a run without a checkpoint is damaged
         return 0

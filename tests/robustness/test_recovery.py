@@ -19,13 +19,14 @@ class Run:
 
     def __init__(self, folder):
         self.weight = tf.Variable(tf.zeros(50))
-        self.checkpoints = common.Checkpoints(folder, [self.weight])
-        self.losses, self.metrics = self.checkpoints.tables.paths
+        self.tables = [common.Table(folder / name) for name in ("losses.csv", "metrics.csv")]
+        self.losses, self.metrics = (table.path for table in self.tables)
+        self.checkpoints = common.Checkpoints(folder / "saved", [self.weight], self.tables)
 
     def save(self, step, value):
         self.weight.assign(tf.fill(self.weight.shape, value))
-        common.append_row(self.losses, {"epoch": 1, "step": step, "d_real": 0.25})
-        common.append_row(self.metrics, {"epoch": step // 10, "val_l1": 0.125})
+        self.tables[0].append({"epoch": 1, "step": step, "d_real": 0.25})
+        self.tables[1].append({"epoch": step // 10, "val_l1": 0.125})
         self.checkpoints.save(step)
 
     def restore(self):
@@ -94,7 +95,8 @@ def test_no_whole_checkpoint(run, tmp_path):
 def test_a_checkpoint_of_other_networks(run, tmp_path, capsys):
     """Broken if a run continues with some of its variables and fresh values in the others."""
     for sizes in ([50, 3], [49], []):
-        other = common.Checkpoints(tmp_path, [tf.Variable(tf.zeros(size)) for size in sizes])
+        variables = [tf.Variable(tf.zeros(size)) for size in sizes]
+        other = common.Checkpoints(run.checkpoints.folder, variables, run.tables)
         with pytest.raises(common.UserError, match="no whole checkpoint"):
             other.restore()
     assert [f.name for f in run.checkpoints.folders()] == ["step_00000010", "step_00000020"], (
@@ -121,7 +123,7 @@ def test_tables_go_back_with_their_checkpoint(how, run, tmp_path):
     again = Run(tmp_path)
     assert again.restore() == (20, 2.0)
     assert run.losses.read_text() == text
-    assert common.read_rows(again.metrics) == [{"epoch": n, "val_l1": 0.125} for n in (1, 2)]
+    assert again.tables[1].rows() == [{"epoch": n, "val_l1": 0.125} for n in (1, 2)]
     shutil.rmtree(again.checkpoints.folder / "step_00000020")  # to one with fewer rows
     assert again.restore() == (10, 1.0) and run.losses.read_text() == text[:-14]
 
@@ -130,7 +132,7 @@ def test_rows_before_the_first_checkpoint_go(tmp_path):
     """Broken if rows of a run that was killed in its first epoch stand in its table twice."""
     run = Run(tmp_path)
     run.restore()
-    common.append_row(run.losses, {"epoch": 1, "step": 10})
+    run.tables[0].append({"epoch": 1, "step": 10})
     assert Run(tmp_path).restore() == (0, 0.0) and not run.losses.exists()
 
 
