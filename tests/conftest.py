@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import csv
 import gc
 import importlib
 import json
@@ -242,12 +241,6 @@ def make_run(few_pairs):
         return folder
 
     return make
-
-
-def read_rows(path):
-    """Returns the rows of a CSV file as dicts of numbers."""
-    with path.open(newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def change(run, part, name, value):

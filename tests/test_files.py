@@ -1,7 +1,6 @@
 """Datasets and picture files: found, described, checked and read, by hand."""
 
 import json
-import os
 import struct
 import time
 
@@ -206,15 +205,6 @@ def test_many_megapixels(tmp_path):
             assert common.read_header(tmp_path / "a.jpg")[0] == (width, height)
     with pytest.raises(common.UnreadableError, match="over 268 megapixels: make it smaller"):
         common.read_header(tmp_path / "a.jpg")
-
-
-@pytest.mark.linux
-def test_names_of_another_encoding(tmp_path):
-    """Broken if a sound picture of an old archive, with a name in CP949, is called damaged."""
-    path = tmp_path / os.fsdecode("사진.png".encode("cp949"))
-    save(pair(), tmp_path / "a.png").rename(path)
-    with pytest.raises(common.UnreadableError, match="its name is not UTF-8"):
-        common.read_header(path)
 
 
 @pytest.mark.parametrize("problem", ["damaged", "a camera's raw file"])

@@ -8,7 +8,7 @@ import pytest
 HERE = Path(__file__).parent.parent
 SCRIPTS = sorted(HERE.glob("[0-9][0-9]_*.py"))
 LINES = {"01": 140, "02": 220, "03": 220, "04": 290, "05": 280, "06": 350, "07": 560, "08": 160}
-LINES |= {"09": 200, "common": 1628}  # at most; the aim for common.py is 1450
+LINES |= {"09": 200, "common": 1613}  # at most; the aim for common.py is 1450
 LESSON_LINES = 760  # of common.py, at most; its machinery comes after
 
 
@@ -38,13 +38,6 @@ def test_lesson_comes_first():
     banners = [(n, line) for n, line in enumerate(lines, start=1) if line.startswith("# === ")]
     assert [line[6:].split(".")[0] for _, line in banners] == [str(n) for n in range(1, 14)]
     assert banners[6][0] <= LESSON_LINES, "section 7 is the first of the machinery"
-
-
-def test_lines_are_short():
-    """Broken if a line of code does not fit on a reader's screen beside another file."""
-    for path in HERE.glob("*.py"):
-        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-        assert not [f"{path.name}:{n}" for n, line in lines if len(line) > 100]
 
 
 def test_no_numpy():

@@ -10,7 +10,7 @@ import common
 
 import pytest
 import tensorflow as tf
-from conftest import HERE, read_rows, same
+from conftest import HERE, same
 
 
 def assert_drawn(*paths):
@@ -70,7 +70,7 @@ def test_train_in_a_notebook(few_pairs, tmp_path, monkeypatch, capfd):
     assert options["flags"]["--loss"] == "l1+cgan" and options["flags"]["--direction"] == "AtoB"
     data = options["data"]
     assert (data["train"], data["val"], data["condition"]) == (4, 2, {"kind": "sketch"})
-    losses, scores = read_rows(run / "losses.csv"), read_rows(run / "metrics.csv")
+    losses, scores = (common.Table(run / f"{n}.csv").rows() for n in ("losses", "metrics"))
     names = ["epoch", "step", "d_fake", "d_real", "g_adversarial", "g_l1"]
     assert [list(row) for row in losses] == [names] * 2 and losses[1]["step"] == 4
     assert all(0 < row["g_l1"] < 2 for row in losses)
@@ -89,7 +89,7 @@ def test_digits(script, call_main, stage2, tmp_path, request):
     done = call_main(script, "--steps-per-epoch", 4, "--epochs", 2, "--out", "run")
     assert done.returncode == 0 and not done.stderr, done.stderr
     run = tmp_path / "run"
-    losses = read_rows(run / "losses.csv")
+    losses = common.Table(run / "losses.csv").rows()
     assert [(row["epoch"], row["step"]) for row in losses] == [(1, 4), (2, 8)]
     assert all(0 < row[name] < 3 for row in losses for name in ("d_real", "g_adversarial"))
     assert ("d_wrong" in losses[0]) == cgan
@@ -130,7 +130,7 @@ def test_a_copy_under_another_name(run_script, few_pairs, tmp_path):
     for command in (train, ["09_results.py", "runs/x"]):
         done = run_script(*command, **env)
         assert done.returncode == 0 and not done.stderr, done.stderr
-    assert read_rows(tmp_path / "runs" / "x" / "losses.csv")[0]["step"] == 3
+    assert common.Table(tmp_path / "runs" / "x" / "losses.csv").rows()[0]["step"] == 3
     page = tmp_path / "runs" / "09_results" / "index.html"
     assert "<td>--filters<td>4" in page.read_text(encoding="utf-8")
     assert_drawn(page.parent / "compare.png")

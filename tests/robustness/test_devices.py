@@ -11,9 +11,11 @@ import subprocess
 import sys
 import time
 
+import common
+
 import pytest
 import tensorflow as tf
-from conftest import HERE, read_rows
+from conftest import HERE
 
 GAN = ["01_gan_mnist.py", "--steps-per-epoch", 4, "--epochs", 3, "--out", "run"]
 
@@ -61,8 +63,8 @@ def smooth_gan(tmp_path_factory):
 
 def assert_same_run(run, wanted):
     """Compares losses, weights and Adam's moments, which tell the size of gradients."""
-    rows = read_rows(wanted / "losses.csv")
-    assert read_rows(run / "losses.csv") == [pytest.approx(row, rel=1e-4) for row in rows]
+    rows, same = (common.Table(folder / "losses.csv").rows() for folder in (run, wanted))
+    assert rows == [pytest.approx(row, rel=1e-4) for row in same]
     states = [str(folder / "saved" / "step_00000012" / "state") for folder in (run, wanted)]
     for name, _ in tf.train.list_variables(states[1]):
         value, other = (tf.train.load_variable(state, name) for state in states)

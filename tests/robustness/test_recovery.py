@@ -157,18 +157,39 @@ def test_no_room_is_no_damage(error, words, run, monkeypatch):
     assert words in common.explain(error)
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    """Broken if writing that fails costs the earlier file, or leaves a piece of the new one."""
-    path = tmp_path / "table.csv"
-    path.write_text("earlier")
-    with pytest.raises(RuntimeError), common.replacing(path) as temporary:
-        temporary.write_text("half")
-        assert path.read_text() == "earlier"
-        raise RuntimeError
-    assert path.read_text() == "earlier" and os.listdir(tmp_path) == ["table.csv"]
+def put(place, text):
+    """Writes a file or, where a folder is wanted (.d), a folder with a file in it."""
+    file = place / "a" / "b" if place.suffix == ".d" else place
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("name", ["file", "folder.d"])
+def test_a_result_is_replaced_whole_or_not_at_all(name, tmp_path, monkeypatch):
+    """Broken if writing that fails costs the earlier result, or leaves a piece of the new one."""
+    path, replace = tmp_path / name, common.Path.replace
+    file = put(path, "earlier")
+
+    def refuse(source, target):
+        if source.name.startswith(".new."):
+            raise PermissionError
+        return replace(source, target)
+
+    for error in (RuntimeError, PermissionError):  # in the block, and when the new one is renamed
+        monkeypatch.setattr(common.Path, "replace", refuse)
+        with pytest.raises(error), common.replacing(path) as temporary:
+            put(temporary, "half")
+            if error is RuntimeError:
+                raise error
+        assert file.read_text() == "earlier" and os.listdir(tmp_path) == [name]
+    monkeypatch.undo()
+    for start in (".new.", ".old.") if path.is_dir() else ():
+        put(tmp_path / f"{start}{name}" / "left", "by a process that was killed")
     with common.replacing(path) as temporary:
-        temporary.write_text("new")
-    assert path.read_text() == "new" and os.listdir(tmp_path) == ["table.csv"]
+        put(temporary, "new")
+    assert file.read_text() == "new" and os.listdir(tmp_path) == [name]
+    assert not (path / "left").exists()
 
 
 @pytest.mark.linux
