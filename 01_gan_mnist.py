@@ -1,8 +1,8 @@
 """Stage 1: a GAN. Noise goes in, a handwritten digit comes out.
 
 A generator turns noise into pictures; a discriminator learns to tell them from real digits; the
-generator learns to pass for real. They play a minimax game, and nobody tells the generator what
-a digit is (Goodfellow et al. 2014, "Generative Adversarial Nets", section 3).
+generator learns to fool it. They play a minimax game, and nobody tells the generator what a
+digit is (Goodfellow et al. 2014, "Generative Adversarial Nets", section 3).
 
     python 01_gan_mnist.py --epochs 10
 
@@ -18,8 +18,8 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-LATENT = 100  # numbers of noise that a digit is made from
-LEARNING_RATE, BETA_1 = 2e-4, 0.5  # of both networks, as in DCGAN (Radford et al. 2016, section 4)
+LATENT = 100  # length of the noise vector that becomes a digit
+LEARNING_RATE, BETA_1 = 2e-4, 0.5  # for both networks, as in DCGAN (Radford et al. 2016, section 4)
 GRID = 10  # result.png has GRID x GRID digits
 ROW_EVERY = 39  # steps between two rows of losses.csv: twelve rows an epoch
 
@@ -130,7 +130,7 @@ def main(argv=None):
         f"{run / 'losses.png'}  from losses.csv\n"
         f"{run / 'samples'}  the same noise after each epoch\n"
         f"{run / 'generator.weights.h5'}\n"
-        "Look at result.png: are all ten digits there? What passes for real is drawn again.\n"
+        "Look at result.png: are all ten digits there, or does the generator repeat a few?\n"
         "Next: python 02_cgan_mnist.py, which draws the digit you ask for"
     )
 

@@ -164,7 +164,7 @@ def main(argv=None):
     add("--learning-rate", type=common.number(0, 1), default=5e-4, help="of both Adams (5e-4)")
     add("--beta-1", type=common.number(0, 0.999), default=0.5, help="of both Adams (0.5)")
     yes_or_no = argparse.BooleanOptionalAction
-    add("--wrong-labels", action=yes_or_no, default=True, help="show wrong labels, too (yes)")
+    add("--wrong-labels", action=yes_or_no, default=True, help="train on wrong labels, too (yes)")
     args = parser.parse_args(argv)
     if args.digit is not None:
         draw_one_digit(args)

@@ -1,8 +1,8 @@
 """Stage 3: look at paired data before you train on them.
 
 A pair is one picture file: one half is the condition (a sketch, a label map), the other is the
-target (the coloured picture, the photograph). This leads from a file to the networks, with the
-paper's augmentation (stage 5 calls it `jitter`):
+target (the coloured picture, the photograph). These steps lead from a file to the networks, with
+the paper's augmentation (stage 5 calls it `jitter`):
 
     the file, decoded                      (H, 2W, 3)       0 to 255
     split at the middle: left and right    (H, W, 3) twice
@@ -13,8 +13,8 @@ paper's augmentation (stage 5 calls it `jitter`):
     split: condition and target            (256, 256, 3) twice
 
 The whole stack is augmented, so both halves move together. Appendix 6.2 of Isola et al. 2017
-has the 286, the crop, the mirroring and the paper's datasets; section 3 says what condition and
-target are to the two networks. Validation and test only resize the stack, to (256, 256, 6).
+describes the size 286, the crop, the mirroring and the paper's datasets; section 3, how the two
+networks use condition and target. Validation and test only resize the stack, to (256, 256, 6).
 
     python 03_pix2pix_data.py
     python 03_pix2pix_data.py --dataset my/folder --direction BtoA --size 256x512
@@ -36,7 +36,7 @@ from matplotlib.figure import Figure
 
 PAIRS_SHOWN = 5  # rows of pairs.png
 DRAWS_SHOWN = 4  # columns of augmentation.png
-NEAR = 5  # root mean square distance, in shades of 255, of pictures that are nearly equal
+NEAR = 5  # pictures with a smaller RMS distance (in shades of 255) count as nearly equal
 
 
 # === Measuring ==============================================================
@@ -47,7 +47,7 @@ class Look(NamedTuple):
 
     path: str  # of its file
     size: str  # "width x height" of a half, before the resizing
-    shares: tf.Tensor  # (6, 256), of each shade; channels: R, G, B of condition, then of target
+    shares: tf.Tensor  # (6, 256), share of each shade in R, G, B of the condition, of the target
     colours: list  # (2,), how many colours condition and target have, at 16 levels a channel
     ink: float  # the fraction of the condition that is darker than middle gray
     equal: bool  # whether condition and target are the same picture
@@ -72,12 +72,12 @@ def look(path, direction, *, size=common.IMAGE_SIZE, labels=False):
     ink = float(tf.reduce_mean(tf.cast(dark, tf.float32)))
     halves = tf.stack(split_stack(tf.image.resize(stack, (32, 32), antialias=True)))
     small = tf.cast(tf.image.rgb_to_grayscale(halves), tf.uint8)
-    equal = float(tf.reduce_mean(tf.abs(stack[..., :3] - stack[..., 3:]))) < 1.5  # JPEG: not 0
+    equal = float(tf.reduce_mean(tf.abs(stack[..., :3] - stack[..., 3:]))) < 1.5  # JPEG adds noise
     return Look(path, f"{width}x{height}", counts / shades.shape[1], colours, ink, equal, small)
 
 
 def print_table(looks, bad, labels=False):
-    """Prints {split: Looks} and {split: unreadable files}; hints when halves look exchanged."""
+    """Prints tables of {split: Looks} and {split: unreadable files}; hints at swapped halves."""
     print(f"{'split':6}{'pairs':>7}{'unreadable':>12}  size of a half (pairs)")
     for split, pairs in looks.items():
         sizes = Counter(pair.size for pair in pairs).most_common()
@@ -97,8 +97,8 @@ def print_table(looks, bad, labels=False):
             print(f"{split:7}{half:10}{numbers}{rich[split][n]:9.0f}{'' if n else ink}")
     condition, target = rich["train"]
     found = f"Colours: condition {condition:.0f}, target {target:.0f}"
-    if target < 1.5 or condition < 1.5 and not labels:  # numbers below 16 count as one
-        common.warn(f"{found}: is a half blank, or of class numbers? See --labels of stage 7")
+    if target < 1.5 or condition < 1.5 and not labels:  # class numbers below 16 count as one colour
+        common.warn(f"{found}: is a half blank, or class numbers? See --labels of stage 7")
     elif condition > 2 * target and not labels:
         print(f"\n{found}: did you mean the other --direction?")
 
@@ -115,11 +115,11 @@ def warn_of_copies(looks):
             near.append(f"{pair.path} and {looks['train'][int(tf.argmin(distances))].path}")
     if near:
         found = f"{len(near)} of {len(some)} validation pairs nearly equal a training pair"
-        common.warn(f"{found}, e.g. {near[0]}: keep a clip in one split, or the scores flatter")
+        common.warn(f"{found}, e.g. {near[0]}: keep a clip in one split, or scores are too good")
 
 
 def warn_of_strangers(pairs):
-    """Warns when the halves of files are no more alike than halves of different files."""
+    """Warns if the two halves of a file are hardly more alike than halves of different files."""
     small = tf.cast(tf.concat([pair.small for pair in pairs], axis=0), tf.float32)
     edges = tf.norm(tf.image.sobel_edges(small), axis=-1)
     edges -= tf.reduce_mean(edges, axis=(1, 2), keepdims=True)
@@ -155,7 +155,7 @@ def draw_augmentations(path, file, direction, seed, *, size=common.IMAGE_SIZE, l
     """Draws one pair under each augmentation, several times: a row for each."""
     stack, rows = read_stack(file, direction), []
     seeds = [tf.constant([seed, draw], tf.int64) for draw in range(DRAWS_SHOWN)]
-    line, gap = tf.zeros((size[0], 2, 3)), tf.ones((size[0], size[1] // 8, 3))  # of [-1, 1]
+    line, gap = tf.zeros((size[0], 2, 3)), tf.ones((size[0], size[1] // 8, 3))  # gray, white
     for augment in AUGMENTATIONS.values():
         halves = [split_stack(augment(stack, seed, size, labels)) for seed in seeds]
         rows.append([tf.concat([drawn, line, real, gap], axis=1) for drawn, real in halves])
@@ -212,7 +212,7 @@ def main(argv=None):
     print(*(f"\n{out / name}.png" for name in ("pairs", "augmentation", "histograms")), sep="")
     if problems := common.listed(sum(bad.values(), [])):
         raise common.UserError(f"--dataset {args.dataset}: fix or remove {problems}; {common.CURE}")
-    print("Look at augmentation.png: do both halves move together, and is each draw likely?")
+    print("Look at augmentation.png: do both halves move together? Could each draw be a real pair?")
     print("Next: python 04_pix2pix_models.py, or 05_pix2pix_train.py with the same --dataset")
 
 

@@ -1,4 +1,4 @@
-"""Stage 4: the networks of Pix2Pix, looked inside.
+"""Stage 4: a look inside the networks of Pix2Pix.
 
 The generator is an encoder-decoder with skip connections, a U-Net; the discriminator judges each
 70x70 patch on its own, a PatchGAN (Isola et al. 2017, sections 3.2.1, 3.2.2 and appendix 6.1).
@@ -54,10 +54,10 @@ def layer_graph(network, inputs):
 def print_receptive_field(discriminator):
     """Computes the receptive field of one logit, back through the convolutions, and prints it.
 
-    The kernels of `size` neighbouring outputs lie `stride` apart, so from the first pixel under
-    the first kernel to the last under the last there are (size - 1) * stride + kernel. Padding
-    adds nothing: it is not part of the picture. Returns the sizes: 1 for the logit itself, then
-    for each convolution, the last one first, how many of its inputs in a row the logit sees.
+    The kernels of `size` neighbouring outputs start `stride` inputs apart, so that together they
+    cover (size - 1) * stride + kernel inputs. Padding adds nothing: it is not part of the picture.
+    Returns the sizes: 1 for the logit itself, then for each convolution, from the last to the
+    first, how many of its inputs the logit sees in each direction.
     """
     print("Receptive field of one logit, last layer first: (size - 1) * stride + kernel")
     blocks = [*discriminator.blocks, discriminator.last_block]
@@ -101,7 +101,7 @@ def draw_receptive_field(path, gradient, box, picture):
     axes[1].imshow(picture * 0.5 + 0.5)
     axes[1].set_title(f"so this logit judges\n{height}x{width} of 256x256 pixels", fontsize=11)
     for axis in axes:
-        corner = (left - 0.5, top - 0.5)  # a pixel is drawn around its number
+        corner = (left - 0.5, top - 0.5)  # a pixel's centre is at its index
         style = {"fill": False, "color": "deepskyblue", "linewidth": 2}
         axis.add_patch(Rectangle(corner, width, height, **style))
         axis.set_xticks([0, left, left + width - 1, 255])
@@ -112,8 +112,8 @@ def draw_receptive_field(path, gradient, box, picture):
 def bottleneck_batchnorm(batch_size, norm, passes=500):
     """Runs the encoder's last block, 2x2x512 -> 1x1x512, in training and in inference.
 
-    Returns the mean size of its output in training, of the gradient of its convolution, and of
-    its output in inference, after some forward passes, which move batchnorm's averages only.
+    Returns the mean |value| of its output in training, of its convolution's gradient, and of its
+    output in inference. The forward passes before only update batchnorm's moving averages.
     """
     keras.utils.set_random_seed(0)
     block = EncodeBlock(512, norm=norm)
@@ -124,7 +124,7 @@ def bottleneck_batchnorm(batch_size, norm, passes=500):
     inferred = block(x, training=False)  # (batch_size, 1, 1, 512)
     with tf.GradientTape() as tape:
         trained = block(x, training=True)
-        # Any loss would do; this one pulls every channel another way.
+        # Any loss would do; this one weights every channel at random.
         loss = tf.reduce_sum(trained * tf.random.stateless_normal(trained.shape, seed=(1, 0)))
     gradient = tape.gradient(loss, block.conv.kernel)
     return [float(tf.reduce_mean(tf.abs(tensor))) for tensor in (trained, gradient, inferred)]
@@ -164,7 +164,7 @@ def real_or_fake_loss(discriminator, sketch, real, fake):
 
 
 def fit(network, loss_of, examples, steps, learning_rate):
-    """Trains a network by `loss_of(network, *example)`, one example at each step, over and over."""
+    """Trains a network on `loss_of(network, *example)`, one example a step, in turn."""
     optimizer = common.adam(learning_rate, 0.5)
     optimizer.build(network.trainable_variables)
 
@@ -179,7 +179,7 @@ def fit(network, loss_of, examples, steps, learning_rate):
 
 
 def mean_l1(draw, pairs):
-    """Returns the mean distance of pictures drawn for sketches to the real ones, from 0 to 2."""
+    """Returns the mean L1, 0 to 2, between the pictures drawn for sketches and the real ones."""
     errors = [tf.reduce_mean(tf.abs(real - draw(sketch))) for sketch, real in pairs]
     return float(tf.reduce_mean(errors))
 
@@ -256,7 +256,7 @@ def main(argv=None):
     )
     draw_skips(args.out / "skips.png", encoder_decoder, unet, trained, unseen)
 
-    # Fewer steps: a discriminator that has won long ago is sure of every patch alike.
+    # Fewer steps: a discriminator that trains too long becomes equally sure of every patch.
     triples = [(sketch, real, generate(encoder_decoder, sketch)) for sketch, real in trained]
     fit(patchgan, real_or_fake_loss, triples, args.steps // 3 + 1, 2e-4)
     draw_patches(args.out / "patches.png", patchgan, encoder_decoder, *trained[0])

@@ -31,7 +31,7 @@ LEARNING_RATE, BETA_1 = 2e-4, 0.5
 LAMBDA_L1 = 100.0
 RESULT_ROWS = 6
 SAMPLE_ROWS = 4
-MOST_VALIDATION = 100  # pairs scored after each epoch, spread evenly over all
+MOST_VALIDATION = 100  # at most this many pairs are scored after each epoch, evenly spaced
 
 
 class Pix2Pix(AdversarialModel):
@@ -155,7 +155,7 @@ def check_headers(dataset, paths):
         if problem:
             problems.append(f"{path} ({problem})")
         if remark or width < 1.2 * height:
-            odd.remark(path, remark or "probably not pairs, but cut in half")
+            odd.remark(path, remark or "probably not pairs, but split in half anyway")
     if problems:
         raise common.UserError(f"--dataset {dataset}: {common.listed(problems)}; {common.CURE}")
     for remark, found in odd.items():
@@ -188,7 +188,7 @@ def main(argv=None):
     # Bookkeeping: which pairs, which networks to start from, which folder.
     about, left_out = common.describe_dataset(args.dataset), common.LeftOut()
     args.direction = args.direction or about["direction"]  # kept in options.json
-    if args.direction != about["direction"]:  # dataset.json describes the other half
+    if args.direction != about["direction"]:  # dataset.json describes the other half as condition
         about = {"direction": args.direction, "ranges": about.get("ranges", {})}
     pairs = common.find_pairs(args.dataset, left_out)
     train, val = pairs["train"], pairs["val"]
@@ -206,7 +206,7 @@ def main(argv=None):
 
     # The game: generator and PatchGAN, an optimiser each, batches of augmented pairs.
     model = Pix2Pix(args.loss, args.lambda_l1, args.generator, args.filters, args.norm)
-    if args.start_from and (args.fresh or not (args.out / "saved").exists()):  # else it goes on
+    if args.start_from and (args.fresh or not (args.out / "saved").exists()):  # else it resumes
         load_networks(model, args.start_from, args)
     run = common.start_run(args, "pix2pix", data, train + val)
     model.set_optimizers(common.adam(LEARNING_RATE, BETA_1), common.adam(LEARNING_RATE, BETA_1))
@@ -259,7 +259,7 @@ def print_results(run, last, kind):
         f"{run / 'losses.png'}  from losses.csv and metrics.csv\n"
         f"{run / 'samples'}  some of the same pairs after each epoch\n"
         f"{run / 'validation'}  all validation pictures\n"
-        f"{run / 'generator.weights.h5'}  the last epoch; best.weights.h5: that of the lowest L1\n"
+        f"{run / 'generator.weights.h5'}  the last epoch; best.weights.h5: the lowest L1\n"
         f"Look at result.png: which colours follow from the {condition}, and which are guesses?\n"
         f'Next: python 09_results.py "{run}", one page of results; or python 06_sketch_pad.py '
         f'--run "{run}", to draw'

@@ -12,9 +12,9 @@ draw stays in it. The generator runs as at test time, with the statistics of the
 Needs a trained run, --run. Writes runs/06_sketch_pad/pad.html: 8, 20 or 69 MB for 16, 32 or 64
 filters, weights rounded to 8 bits. --precision float16 rounds less, and is nearly twice as large.
 
---colour squashes a file to the size of training (the result has the file's proportions). --whole
-keeps the size; things should then be as large, in pixels, as in training. --clean turns the photo
-of a drawing black on white, --invert turns light on dark around. 5 s to start, 0.15 s a picture.
+--colour squashes a file to the training size; the result gets the file's proportions back. --whole
+keeps the size: things in it should be as large, in pixels, as in training. --clean makes a photo of
+a drawing black on white, --invert swaps light and dark. 5 s to start, 0.15 s a picture.
 """
 
 import base64
@@ -34,26 +34,26 @@ from common import generate, resize, validation_pairs
 import keras
 import tensorflow as tf
 
-BRUSH = 7.0  # width of a stroke in pixels of 256, where the run has no lines to measure
+BRUSH = 7.0  # stroke width, in pixels, on 256x256; for runs that have no lines to measure
 WEB = common.HERE / "web"
 RUNTIME = "litert_wasm_compat_internal"  # without relaxed SIMD, which Safari lacks
 PARTS = ("litert.js", "worker.js"), (f"{RUNTIME}.js",), (f"{RUNTIME}.wasm",)  # see `make web`
 EXAMPLES = 6  # validation pairs that travel in the page
-ALLOWED = {"int8": (1.0, 16.0), "float16": (1.0, 1.0)}  # shades of 255 from Keras: mean, most
+ALLOWED = {"int8": (1.0, 16.0), "float16": (1.0, 1.0)}  # from Keras, in shades of 255: mean, max
 
 
 def describe(run):
     """Returns what a run was trained on.
 
-    Returns a dict of its conditions' "kind", "size", "line_width" (in pixels of the size),
-    "colours" (of label maps), "run" and more, measured or read in options.json; and validation
-    pairs, (condition, real), EXAMPLES at most: none if the dataset is gone.
+    Returns a dict that describes its conditions: "kind", "size", "line_width" (in pixels at that
+    size), "colours" (of label maps), "run" and more, measured or read from options.json; and at
+    most EXAMPLES validation pairs, (condition, real): none if the dataset is gone.
     """
     options = common.read_options(run)
     flags, conditions = options["flags"], options["data"]["condition"]
     size, kind = tuple(flags["--size"]), conditions["kind"]
     brush = BRUSH * math.sqrt(size[0] * size[1]) / 256
-    exact = {"exact": "colours" in conditions}  # no guess
+    exact = {"exact": "colours" in conditions}  # not guessed by `main_colours`
     conditions = {"size": size, "line_width": brush, "colours": []} | exact | conditions
     conditions["run"] = {"name": run.name, "loss": flags["--loss"]}
     try:
@@ -71,14 +71,14 @@ def describe(run):
 
 
 def line_width(ink):
-    """Returns how wide lines are in pixels, of (height, width, channels) from 0 to 1, black.
+    """Returns the width of lines, in pixels, in ink of (height, width, channels), 0 to 1 (black).
 
-    A line's ink is width x length, and the slope of its two edges, summed, is 2 x length.
+    The sum of a line's ink is width x length, and that of the slope of its two edges 2 x length.
     """
     ink = tf.reduce_mean(ink, axis=-1, keepdims=True)
     ink = tf.image.resize(ink, [2 * side for side in ink.shape[:2]])[tf.newaxis]  # lines of 1 pixel
     slope = tf.norm(tf.image.sobel_edges(ink) / 8.0, axis=-1)
-    slope = float(tf.reduce_sum(tf.where(slope > 0.02, slope, 0.0)))  # the paper's grain has none
+    slope = float(tf.reduce_sum(tf.where(slope > 0.02, slope, 0.0)))  # ignores the paper's grain
     return float(tf.reduce_sum(ink)) / slope if slope > 1.0 else 0.0  # 2 ink / slope, halved
 
 
@@ -98,11 +98,11 @@ def main_colours(conditions):
 
 
 def read_condition(path, conditions, args, left_out):
-    """Reads a picture file as training read a run's `conditions`, which `describe` returns.
+    """Reads a picture file as training read the run's conditions; `conditions`: see `describe`.
 
-    Returns (1, height, width, 3) in [-1, 1] of the run's size, or with `args.whole` its own; its
-    own (width, height). `left_out`, a LeftOut, gets remarks. Raises UnreadableError if it is no
-    picture, or has classes that the run does not know.
+    Returns (1, height, width, 3) in [-1, 1], of the run's size or, with `args.whole`, the file's;
+    and the file's (width, height). `left_out`, a LeftOut, gets remarks. Raises UnreadableError if
+    the file is not a picture, or has classes that the run was not trained on.
     """
     size, remark, _ = common.read_header(path)
     kept = size if args.whole else common.kept_size(size, conditions["size"])
@@ -113,9 +113,9 @@ def read_condition(path, conditions, args, left_out):
     with common.opening(path) as image:
         deep = image.mode[0] in "IF"
         if deep and not span:
-            remark = "more than 8 bits, of which the run knows no range: taken by itself"
+            remark = "more than 8 bits, but the run has no range: uses 0 to 65535, or the file's"
         elif span and not deep:
-            remark = "8 bits, where the run's pictures had more: taken as 0 to 255"
+            remark = "8 bits, but the run's pictures had more: read as 0 to 255"
         values = keras.utils.img_to_array(image.convert("F")) if deep else 0.0
         if not bool(tf.reduce_all(tf.math.is_finite(values))):
             raise common.UnreadableError(path, "holds NaN or infinity: replace them")
@@ -126,9 +126,9 @@ def read_condition(path, conditions, args, left_out):
     if args.clean:
         picture = clean_photograph(picture, to, conditions["line_width"])
     elif conditions["kind"] == "sketch" and float(tf.reduce_mean(picture)) < 0.5:
-        left_out.remark(path, "dark paper; the run knows dark lines on white: give --invert")
+        left_out.remark(path, "dark paper, but the run knows dark lines on white: add --invert")
     if float(tf.reduce_max(picture)) < 16 / 255 or float(tf.reduce_min(picture)) == 1.0:
-        left_out.remark(path, "blank: class numbers, or white on transparent, which becomes white?")
+        left_out.remark(path, "blank: are these class numbers, or white on a transparent sheet?")
     return resize(picture, to)[tf.newaxis] * 2.0 - 1.0, size
 
 
@@ -147,18 +147,18 @@ def read_labels(path, conditions, size, left_out):
         codes = codes if is_colours else codes * 0x010101
         near, apart = common.nearest(codes, known)
         share = float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32)))
-        # The nearest colours only as a palette gave them in stage 7.
+        # Colours become the nearest known ones only if dataset.json lists the exact ones.
         picture = common.paint(tf.gather(known, near) if conditions.get("exact") else codes)
     if share > 0.01:
-        left_out.remark(path, "over 1% of it has no colour of the run's label maps")
+        left_out.remark(path, "over 1% of its pixels match no colour of the run's label maps")
     return picture
 
 
 def plan_results(sources, out, force, left_out):
-    """Returns {result: file} for files and folders: a result has its file's name and place.
+    """Returns {result: file} for files and folders; a result keeps its file's name and sub-folder.
 
-    What is no picture in a folder goes to `left_out`. Raises UserError if a file is none, or if
-    a result would replace another file, which `force` allows for earlier results.
+    Other files in a folder go to `left_out`. Raises UserError if a named file is not a picture, if
+    two results are the same file, or if a result exists: `force` allows replacing earlier results.
     """
     plan = {}
     for source in sources:
@@ -182,7 +182,7 @@ def plan_results(sources, out, force, left_out):
 
 
 def colour_files(args):
-    """Does what --colour asks for."""
+    """Colours the files and folders of --colour and writes the results to --out."""
     left_out, done = common.LeftOut(), 0
     plan = plan_results(args.colour, args.out, args.force, left_out)
     generator, flags = common.load_generator(args.run[0], args.best)
@@ -196,10 +196,10 @@ def colour_files(args):
             left_out.add(path, error.problem)
             continue
         if pairs & {*path.resolve().parents}:
-            left_out.remark(path, "a pair of the run's data, both halves as one: cut out one half")
+            left_out.remark(path, "a pair of the run's data, coloured as one: cut out one half")
         image = common.to_image(colour(forward, sheet))
         scales = image.width / size[0], image.height / size[1]
-        scale = min(max(scales), 16 * min(scales))  # one side grows, to the file's proportions
+        scale = min(max(scales), 16 * min(scales))  # enlarges one side, to the file's proportions
         image = image.resize([max(1, round(scale * side)) for side in size])
         result.parent.mkdir(parents=True, exist_ok=True)
         with common.replacing(result) as temporary:
@@ -212,33 +212,33 @@ def colour_files(args):
 
 
 def colour(forward, sheet):
-    """Colours (1, height, width, 3), continued by its reflection to multiples of 256 pixels."""
+    """Colours (1, height, width, 3), padded by reflection to multiples of 256 pixels."""
     _, height, width, _ = sheet.shape
     top, left = (-height % 256) // 2, (-width % 256) // 2
     for axis, side, start in ((1, height, top), (2, width, left)):
-        # tf.pad does not continue by more than a side. Of 4: 1 2 3 2 1 | 0 1 2 3 | 2 1 0 1 2
+        # tf.pad reflects less than one side. Side 4 becomes 1 2 3 2 1 | 0 1 2 3 | 2 1 0 1 2
         places = (tf.range(side + -side % 256) - start) % max(1, 2 * side - 2)
         sheet = tf.gather(sheet, tf.minimum(places, 2 * side - 2 - places), axis=axis)
     return forward(sheet)[:, top : top + height, left : left + width]
 
 
 def clean_photograph(picture, size, pen):
-    """Turns paper, gray or unevenly lit, to white, ink to black, and widens thin lines.
+    """Turns gray or unevenly lit paper white and ink black, and widens thin lines.
 
-    Takes and returns (height, width, 3) in [0, 1], no larger than need be and all white where
-    there is no ink. `size` is the (height, width) to which it is squashed next, and `pen` the
-    width of the run's lines in pixels of that size.
+    Takes and returns (height, width, 3) in [0, 1]: at most twice as long as `size`, and all white
+    if there is no ink. `size` is the (height, width) to which the result is resized next, and `pen`
+    the width of the run's lines in pixels at that size.
     """
     scale = min(1.0, 2 * max(size) / max(picture.shape))
     sides = [max(1, round(scale * side)) for side in picture.shape[:2]]
     gray = tf.image.rgb_to_grayscale(tf.image.resize(picture, sides, antialias=True))[tf.newaxis]
-    # The light on the paper: the brightest around each pixel fills in all lines, and the darkest
-    # of these takes back what a slope of light gained by it.
+    # The light on the paper: a maximum filter removes all lines, then a minimum filter restores
+    # the gradients of the light, which the maximum has shifted.
     light = tf.nn.max_pool2d(tf.image.resize(gray, (64, 64), antialias=True), 15, 1, "SAME")
     light = tf.image.resize(-tf.nn.max_pool2d(-light, 15, 1, "SAME"), sides)
     gray = tf.minimum(gray / tf.maximum(light, 0.05), 1.0)
     means = [tf.nn.avg_pool2d(gray, size, 1, "SAME") for size in (3, 5, 25)]
-    if float(tf.reduce_min(means[1] - means[2])) > -0.08:  # the paper's grain alone
+    if float(tf.reduce_min(means[1] - means[2])) > -0.08:  # nothing but the paper's grain
         return tf.ones((*sides, 3))
     black = tf.reduce_mean(gray[gray < (1.0 + tf.reduce_min(means[0])) / 2.0])
     ink = 0.675 - (gray - black) / (1.0 - black)
@@ -254,22 +254,22 @@ def clean_photograph(picture, size, pen):
 def to_url(picture, kind):
     """Returns (1, height, width, 3) in [-1, 1] as a data: URL of a "png" or "jpeg" file."""
     file = io.BytesIO()
-    common.to_image(picture).save(file, kind, quality=90)  # of a "jpeg"
+    common.to_image(picture).save(file, kind, quality=90)  # quality: JPEG only
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def to_script(data, strategy=zlib.Z_DEFAULT_STRATEGY):
-    """Returns data as gzip packs it, in an element of the page that no browser runs."""
-    packer = zlib.compressobj(9, wbits=31, strategy=strategy)  # 31: of gzip
+    """Returns data, gzipped and in base64, in a script element that browsers do not run."""
+    packer = zlib.compressobj(9, wbits=31, strategy=strategy)  # 31: gzip format
     text = base64.b64encode(packer.compress(data) + packer.flush()).decode()
     return f'<script type="text/plain">{text}</script>'
 
 
 def round_kernels(network):
-    """Rounds kernels to 8 bits: a whole number from -127 to 127 times the kernel's power of two.
+    """Rounds kernels to 8 bits: integers from -127 to 127, times a power of two for each kernel.
 
-    A float16 file holds these exactly, and gzip makes less than a byte of each. TFLite's own int8
-    rounds each layer's input, too: a last bit of another processor's then makes 8 shades and more.
+    A float16 file holds these exactly, and gzip packs each into less than a byte. TFLite's own int8
+    also rounds each layer's input: two processors' last bits then make 8 shades and more.
     """
     for kernel in network.trainable_variables:
         if kernel.shape.rank == 4:
@@ -279,7 +279,7 @@ def round_kernels(network):
 
 
 def to_network(run, examples, args):
-    """Returns a run's generator as TFLite that draws Keras' pictures: float16 if int8 does not."""
+    """Returns a run's generator as TFLite that draws Keras' pictures; float16 if int8 differs."""
     for kind in dict.fromkeys((args.precision, "float16")):
         generator, flags = common.load_generator(run, args.best)
         conditions = [drawn for drawn, _ in examples] or [tf.ones((1, *flags["--size"], 3))]
@@ -290,12 +290,12 @@ def to_network(run, examples, args):
         mean, most = common.difference(run_tflite, conditions, pictures)
         print(f"{run}: {kind} weights, {mean:.2f} shades of 255 from Keras, {most:.1f} at most")
         if mean <= ALLOWED[kind][0] and most <= ALLOWED[kind][1]:
-            return data[0::2] + data[1::2]  # bytes of a kind together, for `to_script`
-    raise common.UserError(f"--run {run}: its TFLite file draws another picture")
+            return data[0::2] + data[1::2]  # even bytes, then odd ones: they pack better
+    raise common.UserError(f"--run {run}: its TFLite file does not draw Keras' picture")
 
 
 def write_page(args):
-    """Writes the page, web/pad.html with networks, what runs them, and examples, and opens it."""
+    """Writes web/pad.html with the networks, their runtime and examples put in, and opens it."""
     described = [describe(run) for run in args.run]
     about, examples = described[0]
     for run, (other, _) in zip(args.run, described):
@@ -325,12 +325,12 @@ def main(argv=None):
     parser, out = common.parser_of(__doc__, "--best"), Path("runs/06_sketch_pad")
     add, run = parser.add_argument, Path("runs/05_pix2pix")
     add("--run", type=Path, nargs="+", default=[run], metavar="DIR", help=f"trained runs ({run})")
-    add("--out", type=Path, default=out, metavar="DIR|HTML", help=f"to write ({out})")
-    add("--precision", choices=[*ALLOWED], default="int8", help="of the page's weights (int8)")
+    add("--out", type=Path, default=out, metavar="DIR|HTML", help=f"folder or page ({out})")
+    add("--precision", choices=[*ALLOWED], default="int8", help="weights of the page (int8)")
     add("--no-browser", action="store_true", help="write the page, and open nothing")
     add("--colour", type=Path, nargs="+", metavar="FILE", help="files and folders to colour")
     only = {
-        "--whole": "pictures in their own size, not squashed to that of training",
+        "--whole": "keep a picture's own size, do not squash it to the training size",
         "--clean": "photographs of drawings: paper to white, ink to black",
         "--invert": "light on dark becomes dark on light",
         "--force": "overwrite earlier results",

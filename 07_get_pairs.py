@@ -10,15 +10,15 @@ A dataset is a folder with train/ and val/, full of side-by-side pictures (see s
     python 07_get_pairs.py --edges photos --out data/mine
 
 --download fetches a dataset of Isola et al. 2017 (appendix 6.2); run again, it continues. --pair
-joins conditions (first) and targets of equal names: the path in a folder without the extension,
-or what the stars of a pattern stand for (in quotes; ** is any folders; case does not matter).
-One folder alone holds side-by-side pictures. --edges draws a sketch of each photograph. --labels:
-the conditions are label maps; numbers get colours, colours the nearest of a palette (CSV).
+joins conditions (first) and targets with the same name: the path in a folder, without extension, or
+what the stars of a pattern match (in quotes; ** matches any folders; case does not matter). One
+folder alone must hold side-by-side pictures. --edges draws a sketch of each photograph. --labels:
+the conditions are label maps; numbers get colours, colours become a palette's nearest (CSV).
 
 Folders, or names, that begin with train, val or test keep their split; otherwise --val-share of
-the pairs, chosen at random, become val/. Any picture that Pillow reads is taken, upright, at the
-size that stage 5 can use at its --size (give the same here); the smaller half is enlarged. All
-files of a side share one range of values, kept in dataset.json. What cannot be used is named.
+the pairs, chosen at random, become val/. Pictures may have any format that Pillow reads; they are
+turned upright and reduced to what stage 5 needs at its --size (give the same here); the smaller
+half is enlarged. A side's files share one value range (dataset.json). Unusable files are named.
 """
 
 import contextlib
@@ -51,13 +51,13 @@ MOST_CLASSES = 256  # of label maps; a file with more colours is a photograph, o
 
 @contextlib.contextmanager
 def new_dataset(out, about):
-    """Gives an empty folder; it becomes `out`, with `about` as dataset.json, if the block ends."""
+    """Yields an empty folder; without an error it becomes `out`, with `about` as dataset.json."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".new.{out.name}")
     temporary.mkdir(exist_ok=True)
     lock = common.lock(temporary)
     folder = temporary / "dataset"
-    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(folder, ignore_errors=True)  # a killed process may have left it
     try:
         if out.exists():
             raise UserError(f"{out}: already exists; give another --out, or remove it first")
@@ -67,7 +67,7 @@ def new_dataset(out, about):
         (folder / "dataset.json").write_text(text + "\n", encoding="utf-8")
         folder.replace(out)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # with the lock in it, so before its end
+        shutil.rmtree(temporary, ignore_errors=True)  # holds the lock file: remove, then unlock
         os.close(lock)
 
 
@@ -75,7 +75,7 @@ def new_dataset(out, about):
 
 
 def download_dataset(name, source, out):
-    """Fetches a dataset of the paper from an address, or a file, and unpacks it as `out`."""
+    """Fetches a dataset of the paper from a URL, or takes a local file, and unpacks it to `out`."""
     part = out.with_name(f".{out.name}.tar.gz.part")
     archive = part if "://" in source else Path(source)
     about = common.PAPER[name] | {"origin": f"--download {name}, {source}"}
@@ -105,7 +105,7 @@ def fetch(url, file):
         with urllib.request.urlopen(asked, timeout=60.0) as response:
             if response.headers.get_content_type() == "text/html":
                 raise UserError(f"{url}: the server sends a web page, not an archive; {cure}")
-            start = start if response.status == 206 else 0  # else it sends all of it again
+            start = start if response.status == 206 else 0  # else it sends the whole file
             size = start + int(response.headers.get("Content-Length", 0))
             form = {"unit_name": "MB", "verbose": sys.stdout.isatty()}
             bar = keras.utils.Progbar(1 + size // 10**6, **form)
@@ -114,7 +114,7 @@ def fetch(url, file):
                     output.write(chunk)
                     bar.update(output.tell() // 10**6)
                 if output.tell() < size:
-                    raise UserError(f"{url}: {output.tell()} of {size} bytes came; {cure}")
+                    raise UserError(f"{url}: got {output.tell()} of {size} bytes; {cure}")
     except (OSError, ValueError, HTTPException) as error:
         if getattr(error, "code", None) == 416:  # no such range of bytes
             if error.headers.get("Content-Range") == f"bytes */{start}":
@@ -124,7 +124,7 @@ def fetch(url, file):
 
 
 def unpack(archive, folder):
-    """Unpacks a .tar.gz with train/ in it, or in its one folder, so that `folder` holds train/."""
+    """Unpacks a .tar.gz that has train/ at its top or in its only folder, to `folder`/train/."""
     try:
         with tarfile.open(archive, "r:gz") as tar:
             tar.extractall(folder, filter="data")  # refuses what would lie outside of the folder
@@ -151,13 +151,13 @@ class Picture(NamedTuple):
 
 
 def find_pictures(flag, pattern, left_out):
-    """Returns {key: Picture}; a key is a path in a folder, or what stars stand for, lowered."""
+    """Returns {key: Picture}; a key is a path in the folder or what stars match, in lower case."""
     parts = pattern.parts
     fixed = next((n for n, part in enumerate(parts) if {*part} & {*"*?"}), len(parts))
     root, text = Path(*parts[:fixed]), re.escape("/".join(parts[fixed:]))
     if not root.is_dir():
         raise UserError(f"{flag} {pattern}: no such folder ({root}), and no pattern with * or ?")
-    text = re.sub(r"\\\.\\\*$", "[.][^./]+", text)  # of x.*, the extension is no part of the name
+    text = re.sub(r"\\\.\\\*$", "[.][^./]+", text)  # the name in x.* excludes the extension
     for star, group in {"**/": "(?:(.*)/)?", "*": "([^/]*)", "?": "([^/])"}.items():
         text = text.replace(re.escape(star), group)
     fit = re.compile(f"{text}(?:/(.+))?" if text else "(.+)", re.I | re.S)  # or all in a folder
@@ -170,16 +170,16 @@ def find_pictures(flag, pattern, left_out):
         stars = "/".join(filter(None, matches[path].groups()))  # may say a split: trainannot/x
         split, (key, name) = split_of((places[path].parent / stars).parts[:-1]), to_names(stars)
         if key in found:
-            raise UserError(f"{flag}: {found[key].path} and {path} have one name: rename one")
+            raise UserError(f"{flag}: {found[key].path} and {path} have the same name: rename one")
         found[key] = Picture(path, name, split, size, extent)
     if not found:
-        problem = "no picture that can be read" if fitting else "fits no file"
+        problem = "no picture that can be read" if fitting else "matches no file"
         raise UserError(f"{flag} {pattern}: {problem} (of {len(places)} in {root})")
     return found
 
 
 def sift(function, items, left_out):
-    """Returns {item: function(item)}, but of files that cannot be used: `left_out` gets them."""
+    """Returns {item: function(item)}; files that cannot be used go to `left_out` instead."""
     results = dict(zip(items, common.in_threads(function, [*items])))
     for item in [item for item in items if isinstance(results[item], UnreadableError)]:
         error = results.pop(item)
@@ -188,10 +188,10 @@ def sift(function, items, left_out):
 
 
 def to_names(place):
-    """Returns the key of a picture, and the name that its pair's file gets, by its place."""
+    """Returns a picture's key and the name for its pair's file, both from its relative path."""
     *folders, name = unicodedata.normalize("NFC", place).split("/")  # macOS splits off accents
     while Path(name).suffix.lower() in Image.registered_extensions():
-        name = Path(name).stem  # of x.png, and of x.jpg.png, a mask of x.jpg
+        name = Path(name).stem  # x, for x.png and x.jpg.png (a mask of x.jpg)
     splits = [SPLIT.fullmatch(folder) for folder in folders]
     key = [match[1] if match else folder for match, folder in zip(splits, folders)]
     shown = [folder for match, folder in zip(splits, folders) if not match]
@@ -199,7 +199,7 @@ def to_names(place):
 
 
 def split_of(parts):
-    """Returns the split that the last of some parts of a path says, or ""."""
+    """Returns the split that the last matching part of a path names, or ""."""
     return ["", *(match[1].lower() for match in map(SPLIT.match, parts) if match)][-1]
 
 
@@ -215,7 +215,7 @@ def scan(path):
             inner = values[(values > low) & (values < high)]
             if len(inner) > 16 and inner.max() - inner.min() < (high - low) / 4:
                 far = low if inner.min() - low > high - inner.max() else high
-                remark = remark or f"{far:g} is far from all other values: is it no data?"
+                remark = remark or f"{far:g} is far from all other values: does it mean no data?"
     return size, remark, extent
 
 
@@ -244,7 +244,7 @@ def match_sides(patterns, left, right, left_out):
 
 
 def explain_names(patterns, left, right):
-    """Returns two names of each side, and patterns that would fit, if cutting their ends helps."""
+    """Returns two names of each side, and patterns to try if names match without common ends."""
     shown = " and ".join(", ".join(sorted(side)[:2]) for side in (left, right))
     starts = [os.path.commonprefix([*side]).rstrip("0123456789") for side in (left, right)]
     turned = [os.path.commonprefix([key[::-1] for key in side]) for side in (left, right)]
@@ -283,7 +283,7 @@ def make_pairs(args, folder, about, left_out):
             found = tf.unique(tf.reshape(gray, [-1])).y if few else range(256)
             seen.update(int(level) for level in found)
             if len(found) == 1:
-                note = f"blank {names[n]}, of gray level {found[0]} (255 is white, and transparent)"
+                note = f"blank {names[n]}, of gray level {found[0]} (255: white or transparent)"
                 left_out.remark(sides[n][key].path, note)
         return halves
 
@@ -294,7 +294,7 @@ def make_pairs(args, folder, about, left_out):
         if len(sides) == 1:
             width, height = sides[0][key].size
             if width < 1.2 * height:
-                left_out.remark(sides[0][key].path, "probably not a pair, but cut in half")
+                left_out.remark(sides[0][key].path, "probably not a pair, but split in half anyway")
             kept = common.kept_size((width // 2, height), args.size)
             whole = kept[1] == height or about.get("condition") == "labels"  # a blend is no class
             picture = read(0, key, None if whole else (2 * kept[0], kept[1]))
@@ -310,15 +310,15 @@ def make_pairs(args, folder, about, left_out):
     for n, seen in levels.items():
         if seen - {0, 255} and (len(seen) < 16 or max(seen - {255}) < 64):
             few = f"the {names[n]} have {len(seen)} gray levels, from {min(seen)} to {max(seen)}"
-            common.warn(f"{few}: class numbers are for conditions, with --labels (two folders)")
+            common.warn(f"{few}: class numbers must be conditions, with --labels (two folders)")
     return len(written)
 
 
 def size_of_pair(sides, key, training_size):
-    """Returns (width, height) of the larger one of two Pictures, or less if that is plenty."""
+    """Returns the `kept_size` (width, height) of the larger of two Pictures."""
     (w, h), (w2, h2) = sizes = [side[key].size for side in sides]
     if not 1 / 1.02 <= w * h2 / (w2 * h) <= 1.02:
-        problem = f"of other proportions than its partner ({w}x{h}, {w2}x{h2}): crop or turn one"
+        problem = f"proportions differ from its partner's ({w}x{h}, {w2}x{h2}): crop or turn one"
         raise UnreadableError(sides[0][key].path, problem)
     return common.kept_size(max(sizes), training_size)
 
@@ -337,7 +337,7 @@ def draw_edges(picture):
 
 
 def given_splits(pictures, args, left_out):
-    """Returns {key: split} as the pictures' paths or names say; none if they do not say all."""
+    """Returns {key: split} from the pictures' paths or names; {} if they do not name two splits."""
     splits = {key: picture.split for key, picture in pictures.items()}
     by_name = {key: split_of([picture.name]) for key, picture in pictures.items()}
     if not any(splits.values()) and len([*filter(None, by_name.values())]) > len(splits) / 2:
@@ -347,17 +347,17 @@ def given_splits(pictures, args, left_out):
         said = re.findall(rf"(?<![a-z]){SPLIT.pattern}", paths)
         if len(said) > len(pictures) / 4:
             words = " and ".join(sorted(dict(said)))
-            common.warn(f"some paths say {words}, too few or not all splits: all are shuffled")
+            common.warn(f"some paths say {words}, but too few, or only one split: all are shuffled")
         return {}
     if (args.val_share, args.seed) != (None, None):
         raise UserError("--val-share, --seed: the pictures are in train and val already")
     for key in [key for key in splits if not splits[key]]:
-        left_out.add(pictures[key].path, "in none of train, val and test, where others are")
+        left_out.add(pictures[key].path, "not in train, val or test, as others are")
     return {key: split for key, split in splits.items() if split}
 
 
 def write_pairs(folder, pictures, make, args, left_out):
-    """Writes what make(key) returns, two halves, as PNG files in splits; returns their keys."""
+    """Writes each make(key), two halves, as one PNG file in its split; returns the keys written."""
     given, files = given_splits(pictures, args, left_out), {}
     splits = given or dict.fromkeys(pictures, "train")
     for key, split in splits.items():
@@ -368,7 +368,7 @@ def write_pairs(folder, pictures, make, args, left_out):
         file.parent.mkdir(exist_ok=True)
 
     def write(file):
-        if len(os.fsencode(file.name)) > 245:  # later stages add an ending
+        if len(os.fsencode(file.name)) > 245:  # later stages append .png
             raise UnreadableError(file.stem, "the name is too long: shorten it")
         tf.io.write_file(str(file), tf.io.encode_png(tf.concat(make(files[file]), axis=1)))
 
@@ -380,7 +380,7 @@ def write_pairs(folder, pictures, make, args, left_out):
         count = round(share * len(written))
         if not 0 < count < len(written):
             problem = f"{count} of {len(written)} pairs would be in val"
-            raise UserError(f"--val-share {share:g}: {problem}; take two or more, and e.g. 0.5")
+            raise UserError(f"--val-share {share:g}: {problem}; use two or more pairs and e.g. 0.5")
         (folder / "val").mkdir()
         for key in random.Random(args.seed or 0).sample(sorted(written), count):
             written[key].replace(folder / "val" / written[key].name)
@@ -390,8 +390,8 @@ def write_pairs(folder, pictures, make, args, left_out):
 class Legend:
     """The classes of label maps, {key: Picture}, and their colours.
 
-    `classes` is {number, or 0xrrggbb of maps in colours: ("#rrggbb", name)}; `present` has those of
-    each map that can be used, and `palette` {number: ("#rrggbb", name)}, where known.
+    `classes` is {number, or 0xrrggbb if maps are in colours: ("#rrggbb", name)}; `present` has the
+    classes of each usable map; `palette` is {number: ("#rrggbb", name)}, the user's, or empty.
     """
 
     def __init__(self, maps, palette, left_out):
@@ -401,18 +401,18 @@ class Legend:
         coloured = {key for key, (_, _, is_colours) in found.items() if is_colours}
         self.is_colours = bool(coloured)
         known = set().union(*(self.present[key] for key in coloured))
-        for key in found.keys() - coloured if coloured else ():  # one gray is a colour, too
+        for key in found.keys() - coloured if coloured else ():  # all-gray maps are in colours, too
             self.present[key] = {number * 0x010101 for number in self.present[key]}
             if not self.present[key] <= known:
-                problem = f"{maps[key].path} has class numbers, where others have colours"
+                problem = f"{maps[key].path} has class numbers, but others have colours"
                 raise UserError(f"--labels: {problem}: make them of one kind")
         classes = sorted(set().union(*self.present.values()))
         if not 0 < (n := len(classes)) <= MOST_CLASSES:
-            raise UserError(f"--labels: {n} classes; 1 to {MOST_CLASSES} can be used, no instances")
+            raise UserError(f"--labels: {n} classes; 1 to {MOST_CLASSES} allowed, not instances")
         if n == 1 or coloured and not any(code & 0xC0C0C0 for code in classes):
             common.warn("--labels: one class, or nearly black: are these numbers in one channel?")
         if share := sum(share for _, share, _ in found.values()) / len(found):
-            say = print if share < 0.9 else common.warn  # more than blur does: photographs?
+            say = print if share < 0.9 else common.warn  # blur changes less: photographs?
             say(f"{share:.1%} of the label maps' pixels had other colours and get the nearest")
         if coloured:
             names = dict(palette.values())
@@ -423,7 +423,7 @@ class Legend:
         self.classes = {n: palette[n] if n in palette else (next(others), "") for n in classes}
 
     def read(self, path, size=None):
-        """Returns what `common.read_label_map` does, colours as the palette's nearest ones."""
+        """Returns what `common.read_label_map` does, with the palette's nearest colours."""
         known = {n: int(colour[1:], 16) for n, (colour, _) in self.palette.items()}
         codes, is_colours, share = common.read_label_map(path, size, known)
         if known and is_colours:
@@ -437,7 +437,7 @@ class Legend:
         codes, share, is_colours = self.read(path)
         found = {int(code) for code in tf.unique(tf.reshape(codes, [-1])).y}
         with common.opening(path) as image:
-            jpeg = image.format in {"JPEG", "MPO"}  # which invents numbers
+            jpeg = image.format in {"JPEG", "MPO"}  # JPEG invents numbers
         if len(found) > (most := 2 if jpeg and not is_colours else MOST_CLASSES):
             cure = "export it as PNG" if most == 2 else "save PNG, or give --labels a palette (CSV)"
             raise UnreadableError(path, f"more than {most} classes, a photograph or JPEG: {cure}")
@@ -526,7 +526,7 @@ def parse_flags(argv):
     problems = {
         "--url: goes with --download only": args.url and not args.download,
         "--labels: goes with two folders of --pair": args.labels is not None and count != 2,
-        "--pair: takes one or two; put patterns in quotes": count > 2,
+        "--pair: takes one or two patterns; put them in quotes": count > 2,
         "--val-share, --seed: go with --pair and --edges": chosen and not own,
         "--out: name a new folder, e.g. --out data/mine": not args.out.name if args.out else own,
     }

@@ -1,19 +1,19 @@
 """Stage 8: take the network elsewhere.
 
-A program that is to colour sketches, on a server or a phone, needs the trained generator but
-not this code: so its graph and weights are written as a SavedModel, which TensorFlow runs,
-and as a TFLite file, for small devices and browsers. Both work as testing does: each picture
-is normalised by its own statistics (Isola et al. 2017, section 3.3), and dropout drops the
-same values each time. Both have to draw Keras' picture before the folder gets its place.
+A program that colours sketches, on a server or a phone, needs the trained generator but not
+this code. So this script writes the graph and the weights as a SavedModel, which TensorFlow
+runs, and as a TFLite file, for small devices and browsers. Both run as at test time: each
+picture is normalised by its own statistics (Isola et al. 2017, section 3.3), and dropout drops
+the same values each time. Both must draw Keras' picture, or the folder is not written.
 
-    python 08_export.py                                  # of runs/05_pix2pix
+    python 08_export.py                                  # exports runs/05_pix2pix
     python 08_export.py --run runs/mine --out exported
-    python 08_export.py --precision int8                 # a quarter of the TFLite file
+    python 08_export.py --precision int8                 # a TFLite file of a quarter the size
 
 Writes under runs/08_export, or --out: saved_model/ and generator.tflite, 220 MB each, in
-15 seconds (2 cores); generator.tflite has 110 MB with --precision float16, 55 MB with int8,
-which may be a few shades of 255 off. They take pictures of the size that the run was trained
-at: the SavedModel any number of them, the TFLite file one. These lines run them in any
+15 seconds (2 cores); generator.tflite takes 110 MB with --precision float16, 55 MB with int8,
+whose pictures may be a few shades of 255 off. They take pictures of the size that the run was
+trained at: the SavedModel any number of them, the TFLite file one. These lines run them in any
 program that has TensorFlow; colours go from -1 (black) to 1 (white), and the condition here
 is a white sheet:
 
@@ -59,7 +59,7 @@ def ring(size):
 def write_files(generator, size, precision, folder):
     """Writes saved_model/ and generator.tflite.
 
-    Returns {format: function}, which run what was written: condition=... to {"picture": ...}.
+    Returns {format: function}: each runs its file, from condition=... to {"picture": ...}.
     """
     saved, module = str(folder / "saved_model"), to_module(generator, size)
 
@@ -79,8 +79,8 @@ def write_files(generator, size, precision, folder):
 def export(generator, size, precision, folder):
     """Writes a generator in both formats; an earlier export in the folder is replaced at the end.
 
-    `size` is the (height, width) of the pictures that they take, `precision` that of the TFLite
-    file's weights. Raises UserError if one of them draws another picture than Keras.
+    `size` is the (height, width) of the pictures that they take, `precision` the type of the TFLite
+    file's weights. Raises UserError if a picture of one of them differs from Keras'.
     """
     condition = ring(size)
     picture = generate(generator, condition)
@@ -91,20 +91,20 @@ def export(generator, size, precision, folder):
             print(f"{name}: {mean:.2g} shades of 255 from Keras' picture, {most:.2g} at most")
             allowed = ALLOWED[precision if name == "TFLite" else "float32"]
             if not (mean <= allowed[0] and most <= allowed[1]):  # this way round, NaN fails, too
-                raise common.UserError(f"{folder}: {name} draws another picture; not written")
+                raise common.UserError(f"{folder}: {name} differs from Keras' picture; not written")
 
 
 def main(argv=None):
     parser = common.parser_of(__doc__, "--out --best", out="runs/08_export")
     add, run = parser.add_argument, Path("runs/05_pix2pix")
     add("--run", type=Path, default=run, metavar="DIR", help=f"a trained run ({run})")
-    add("--precision", choices=[*ALLOWED], default="float32", help="of the TFLite file (float32)")
+    add("--precision", choices=[*ALLOWED], default="float32", help="TFLite's weights (float32)")
     add("--force", action="store_true", help="replace an earlier export in the folder")
     args = parser.parse_args(argv)
 
     refuse_taken(args.out, args.force)  # mistakes first: loading takes a while
     generator, flags = common.load_generator(args.run, args.best)
-    export(generator, flags["--size"], args.precision, args.out.resolve())  # behind a link
+    export(generator, flags["--size"], args.precision, args.out.resolve())  # a link's target
     print("\n".join(str(args.out / name) for name in sorted(FILES)))
 
 

@@ -25,7 +25,7 @@ import tensorflow as tf
 from PIL import Image, ImageDraw
 
 SETTINGS = ["--loss", "--lambda-l1", "--generator", "--filters", "--norm", "--augment", "--seed"]
-FRAME_MS = 400  # of the animation; its last frame stays five times as long
+FRAME_MS = 400  # per frame of the animation; the last one stays five times as long
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -43,7 +43,7 @@ PAGE = """<!doctype html>
 <h1>{title}</h1>
 <h2>Scores</h2>
 {scores}
-<p>Means over {count} pairs of {where}. The condition itself is what doing nothing scores.</p>
+<p>Means over {count} pairs of {where}. The condition itself is the baseline: doing nothing.</p>
 <h2>Curves</h2>
 {curves}
 <h2>Pairs, the worst first</h2>
@@ -71,7 +71,7 @@ def name_runs(runs, options):
 
 
 def refuse_other_data(runs, options, dataset):
-    """Raises UserError unless all runs can colour the same pairs; without --dataset, their own."""
+    """Raises UserError if size, direction or, without --dataset, the pairs of the runs differ."""
     for run, other in zip(runs, options):
         for part, name in (("flags", "--size"), ("flags", "--direction"), ("data", "files")):
             value, first = other[part][name], options[0][part][name]
@@ -152,7 +152,7 @@ def main(argv=None):
     add("runs", type=Path, nargs="*", default=[run], metavar="RUN", help=f"of stage 5 ({run})")
     add("--dataset", metavar="NAME|DIR", help="pairs to show (those of the first run)")
     add("--split", default="val", choices=["train", "val", "test"], help="which split (val)")
-    add("--animate", action="store_true", help="write samples.png, the first run's samples moving")
+    add("--animate", action="store_true", help="also write samples.png: the first run's samples")
     args = parser.parse_args(argv)
     runs, options = args.runs, [common.read_options(run) for run in args.runs]
     refuse_other_data(runs, options, args.dataset)

@@ -1,4 +1,4 @@
-# One virtual environment, made on first use; every target brings it along.
+# One virtual environment; the first target that needs it makes it.
 PYTHON ?= python3
 PY := .venv/bin/python
 # GPU=1 installs CUDA's libraries, too: for an NVIDIA GPU, on Linux or in WSL2.
@@ -19,18 +19,18 @@ help:
 	@echo "make gan       stage 1  a GAN draws digits"
 	@echo "make cgan      stage 2  a conditional GAN draws the digit it is asked for"
 	@echo "make data      stage 3  look at the paired data"
-	@echo "make models    stage 4  the networks, looked inside"
+	@echo "make models    stage 4  a look inside the networks"
 	@echo "make pix2pix   stage 5  train and test Pix2Pix"
 	@echo "make demo      stage 6  draw on a page, and see it coloured: RUN=runs/mine"
 	@echo "make download  stage 7  fetch a dataset of the paper: make download DATASET=facades"
 	@echo "make export    stage 8  take the network elsewhere, as SavedModel and TFLite: RUN=runs/mine"
 	@echo "make results   stage 9  one page of results: RUN=runs/mine, or RUN=\"runs/l1 runs/cgan\""
-	@echo "make exercise  what is right and wrong in exercises/: make exercise N=4"
+	@echo "make exercise  check your answers in exercises/: make exercise N=4"
 	@echo "make test      run the tests"
 	@echo "make slow      run the tests that take longer: whole trainings, processes, kills, a web browser"
 	@echo "make torture   stop trainings 60 times and see that nothing is lost (10 minutes)"
-	@echo "make bench     how fast a step is, and how fast it could be: TORCH=python that has PyTorch"
-	@echo "make web       fetch web/'s runtime for browsers once more, by npm"
+	@echo "make bench     time a training step; compare with PyTorch: TORCH=a Python that has it"
+	@echo "make web       fetch the browser runtime in web/ again, with npm"
 	@echo "make lint      run the linter"
 	@echo "make clean     remove the virtual environment and caches; runs/ stays"
 	@echo
@@ -64,7 +64,7 @@ models: $(READY)
 pix2pix: $(READY)
 	$(PY) 05_pix2pix_train.py $(TRAIN_FLAGS) $(DATA_FLAGS) $(WIDTH_FLAGS)
 
-# The page of a run, or where there is none, the one in docs/.
+# Opens the page of a run or, if there is no run, the page in docs/.
 demo: $(READY)
 	@if [ -n "$(RUN)" ] || [ -d runs/05_pix2pix ]; then $(PY) 06_sketch_pad.py $(if $(RUN),--run $(RUN)); \
 	  else $(PY) -m webbrowser "file://$(CURDIR)/docs/pad.html"; fi
@@ -91,7 +91,7 @@ torture: $(READY)
 bench: $(READY)
 	$(PY) benchmarks/step.py $(if $(TORCH),--torch "$(TORCH)")
 
-# The runtime for browsers that web/ holds, as published. Needs npm; the page needs neither.
+# Fetches web/'s browser runtime as published. This needs npm; writing the page does not.
 LITERT := 2.5.3
 CORE := litertjs-core-$(LITERT).tgz
 UTILS := litertjs-wasm-utils-$(LITERT).tgz

@@ -35,7 +35,7 @@ except ImportError:  # Windows
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 if "IPython" not in sys.modules:
-    os.environ.pop("MPLBACKEND", None)  # `!python` in a notebook inherits its; it may be missing
+    os.environ.pop("MPLBACKEND", None)  # `!python` in a notebook inherits one that may be missing
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # 1: no notes, but warnings and errors
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # do not take the whole GPU at once
 os.environ.setdefault("HDF5_USE_FILE_LOCKING", "BEST_EFFORT")  # not every file system has locks
@@ -49,7 +49,7 @@ NOTES = re.compile(
 
 @contextlib.contextmanager
 def filtering_logs():
-    """Keeps TensorFlow's NOTES out of stderr; some come before it reads its log level."""
+    """Drops lines that match NOTES from stderr; TensorFlow's log level does not stop them all."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         stderr = os.dup(2)
         os.dup2(log.fileno(), 2)
@@ -87,7 +87,7 @@ NO_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
 # deepest one is 2x1; with --filters 32 they have half as many channels.
 IMAGE_SIZE = (256, 256)  # height and width of the pictures; eight blocks halve them to 1x1
 FILTERS = 64  # channels of the first block; later blocks have up to eight times as many
-EPSILON = 1e-5  # of batchnorm, as in the authors' code; Keras' 1e-3 mutes the faint second layer
+EPSILON = 1e-5  # batchnorm's, as in the authors' code; Keras' 1e-3 damps the weak second layer
 
 
 def paper_init():
@@ -193,7 +193,7 @@ class EncoderDecoder(keras.Model):
 
 
 class UNet(EncoderDecoder):
-    """The Encoder-Decoder with skips: a decoder block also gets the encoder's map of its size.
+    """The Encoder-Decoder with skips: each appends an encoder map to the decoder map of its size.
 
     Condition (B, 256, 256, 3) -> picture (B, 256, 256, 3), both in [-1, 1] (Isola et al. 2017,
     section 3.2.1 and appendix 6.1).
@@ -251,9 +251,9 @@ class PatchGAN(keras.Model):
 def generate(generator, condition, seed=0):
     """Runs a Pix2Pix generator as at test time: (1, 256, 256, 3) -> the same, in [-1, 1].
 
-    The paper (section 3.3) tests the network as it trains: batchnorm over the picture itself,
-    dropout on. So pass one picture at a time. Keras' `stateless_call` leaves moving averages
-    and random state untouched; the same seed (int, or int32 scalar) drops the same values.
+    At test time the paper (section 3.3) runs the network as in training: batchnorm over the
+    picture itself, dropout on. So pass one picture at a time. Keras' `stateless_call` leaves moving
+    averages and random state untouched; the same seed (int, or int32 scalar) drops the same values.
     """
     state = list(generator.non_trainable_variables)
     for index, variable in enumerate(state):
@@ -286,7 +286,7 @@ def generator_loss(fake_logits):
 
 
 def discriminator_losses(real_logits, fake_logits):
-    """Returns a discriminator's two losses: real pictures called real, fakes called fake."""
+    """Returns a discriminator's two losses: real pictures should be called real, fakes fake."""
     return adversarial_loss(real_logits, real=True), adversarial_loss(fake_logits, real=False)
 
 
@@ -295,7 +295,7 @@ def scores(picture, real):
     """Scores a picture against the real one, both (1, height, width, 3) in [-1, 1].
 
     Returns l1, the mean distance, from 0 to 2; psnr, in dB, capped at 100 for equal pictures; and
-    ssim, at most 1 (Wang et al. 2004), taken on [0, 1]: its formula needs pictures that start at 0.
+    ssim, at most 1 (Wang et al. 2004), computed on [0, 1]: its formula assumes values from 0 up.
     """
     unit_picture, unit_real = picture * 0.5 + 0.5, real * 0.5 + 0.5
     return {
@@ -309,13 +309,13 @@ def scores(picture, real):
 
 
 class AdversarialModel(keras.Model):
-    """A generator and a discriminator with an optimiser each; `train` trains it, not Keras' `fit`.
+    """A generator and a discriminator, an optimiser each; `train` trains them, not Keras' `fit`.
 
     A subclass provides:
         self.generator, self.discriminator: networks whose weights exist.
         self.random: a SeedGenerator, if it calls `noise`.
         train_step(batch): updates both networks and returns the losses by name, scalars.
-        test_step(pair): returns the scores of one validation pair by name, if there are any.
+        test_step(pair): returns the scores of one pair by name, if `train` gets validation pairs.
     """
 
     def set_optimizers(self, generator_optimizer, discriminator_optimizer):
@@ -360,16 +360,16 @@ def adam(learning_rate, beta_1):
 
 # === 4. The training loop ===================================================
 
-CHECKPOINT_MINUTES = 10.0  # a long epoch is saved this often; every epoch is saved at its end
+CHECKPOINT_MINUTES = 10.0  # between checkpoints in a long epoch; every epoch ends with one, too
 
 
 def train(
     model, run, batches, args, *, steps_per_epoch, draw, row_every=10, validation=(), baseline=()
 ):
-    """Trains up to `args.epochs` epochs, from the run's last checkpoint if there is one.
+    """Trains until `args.epochs` epochs are done, from the run's last checkpoint if there is one.
 
     Writes losses.csv (each row holds the losses of that one step), losses.png, samples/, saved/
-    (the checkpoints), the weights, and with validation pairs metrics.csv. Ctrl-C, SIGTERM and
+    (the checkpoints), the weights and, with validation pairs, metrics.csv. Ctrl-C, SIGTERM and
     SIGHUP end it after the current step, with a checkpoint and exit status 130, 143 or 129.
 
     Args:
@@ -381,7 +381,7 @@ def train(
         baseline: scores of the unchanged condition, added as columns of metrics.csv.
 
     Returns metrics.csv's rows as dicts. Raises UserError if a loss is NaN or no checkpoint can be
-    read; and, after a checkpoint, tf.errors.InvalidArgumentError if a batch cannot be made.
+    read. If a batch cannot be made, saves a checkpoint and raises tf.errors.InvalidArgumentError.
     """
     losses_table, metrics_table = tables = [Table(run / "losses.csv"), Table(run / "metrics.csv")]
     checkpoints = Checkpoints(run / "saved", model.state(), tables)
@@ -435,7 +435,7 @@ def train(
 
 
 def finish_run(run, model, losses_table, metrics_table):
-    """Draws the curves and writes the weights: the last ones, and those of the best epoch."""
+    """Draws the curves and writes the weights; those of the best epoch as best.weights.h5, too."""
     metrics = metrics_table.rows()
     draw_curves(run / "losses.png", losses_table.rows(), metrics)
     save_weights(model.generator, run / "generator.weights.h5")
@@ -456,7 +456,7 @@ def make_train_function(model, batches):
         losses = strategy.run(model.train_step, [batch])
         return {name: strategy.reduce("MEAN", losses[name], axis=None) for name in sorted(losses)}
 
-    def take_step():  # a batch that cannot be made fails here, before the step draws noise
+    def take_step():  # next(data) fails on a damaged picture before the step draws any noise
         return {name: float(loss) for name, loss in one_step(next(data)).items()}
 
     return take_step
@@ -494,13 +494,13 @@ def read_idx(path, *shape):
             raise ValueError("another header")
         return tf.reshape(data[len(header) :], shape)
     except (ValueError, tf.errors.OpError) as error:
-        raise UserError(f"{path}: missing or damaged; take it from the repository again") from error
+        raise UserError(f"{path}: missing or damaged; restore it from the repository") from error
 
 
 def training_digits(digits, labels, *, batch_size, seed, first_step, last_step):
-    """Returns the batches of steps `first_step` to `last_step` - 1, each set by seed and step.
+    """Returns the batches of steps `first_step` to `last_step` - 1; seed and step determine each.
 
-    A dataset of digits (batch_size, 28, 28, 1) in [-1, 1] and one-hot labels (batch_size, 10).
+    Each batch is digits (batch_size, 28, 28, 1) in [-1, 1] and one-hot labels (batch_size, 10).
     """
 
     def batch(positions):
@@ -513,18 +513,18 @@ def training_digits(digits, labels, *, batch_size, seed, first_step, last_step):
 
 
 def shuffled(positions, count, seed):
-    """Returns the examples at positions of an endless sequence of shuffled passes over the data.
+    """Returns which examples stand at some positions of an endless series of shuffled passes.
 
-    Unlike a shuffle buffer it keeps no state, so training can resume at any step and see the
-    same examples. Takes (B,) int64, ascending, at most `count`, and returns as many, from 0 to
-    count - 1. The first `count` positions give every example once, the next in another order.
+    Unlike a shuffle buffer it keeps no state, so training can resume at any step and see the same
+    examples. Takes positions (B,) int64, ascending, B <= count; returns B indices from 0 to
+    count - 1. Every pass, `count` positions, gives each example once, in an order of its own.
     """
 
     def shuffle_pass(number):
         seeds = tf.stack([tf.cast(seed, tf.int64), number])
         return tf.random.experimental.index_shuffle(positions % count, seeds, max_index=count - 1)
 
-    passes = positions // count  # a batch reaches into the next pass at most
+    passes = positions // count  # a batch spans two passes at most
     return tf.where(passes == passes[0], shuffle_pass(passes[0]), shuffle_pass(passes[-1]))
 
 
@@ -568,8 +568,8 @@ def split_stack(stack):
 def resize(stack, size=IMAGE_SIZE, labels=False):
     """Resizes (height, width, channels) to (*size, channels), antialiased when shrinking.
 
-    With `labels`, the condition (the first 3 channels) is a label map: its pixels are picked,
-    since a blend of two classes' colours is the colour of a third class, or of none.
+    With `labels`, the condition (the first 3 channels) is a label map, resized by nearest
+    neighbour: a blend of two classes' colours may be a third class's colour, or no class's.
     """
     if not labels:
         return tf.image.resize(stack, size, antialias=True)
@@ -624,9 +624,9 @@ def training_pairs(
     paths, *, batch_size, seed, direction, augment, first_step, last_step, size=IMAGE_SIZE,
     labels=False,
 ):  # fmt: skip
-    """Returns the batches of steps `first_step` to `last_step` - 1, each set by seed and step.
+    """Returns the batches of steps `first_step` to `last_step` - 1; seed and step determine each.
 
-    A dataset of (condition, target), each (batch_size, *size, 3) in [-1, 1]; labels: see `resize`.
+    Each batch is (condition, target), (batch_size, *size, 3) in [-1, 1]; `labels` as for `resize`.
     """
     files = tf.constant(paths)
 
@@ -665,7 +665,7 @@ class CompiledAdam(keras.optimizers.Adam):
         if tf.config.get_visible_devices("GPU"):  # XLA needs libdevice, which many lack
             return super().apply(grads, trainable_variables)
         update = tf.function(lambda g: super(CompiledAdam, self).apply(g), jit_compile=True)
-        return update(grads)  # without the variables: `build` has them, tf.function would copy them
+        return update(grads)  # no variables: `build` stored them, and tf.function would copy them
 
 
 class BatchNorm(layers.BatchNormalization):
@@ -691,7 +691,7 @@ class Conv2D(layers.Conv2D):
     longer than the arithmetic: a fifth of a Pix2Pix step in all.
     """
 
-    fast = True  # an export asks for Keras' own form
+    fast = True  # an export sets it to False, for Keras' own form
 
     def convolution_op(self, x, kernel):
         if not few_pixels(self, x, 4 * self.filters):
@@ -725,7 +725,7 @@ def few_pixels(layer, x, limit):
 
 
 def from_patches(patches, shape):
-    """Adds overlapping 4x4 patches up to the map of this shape, (B, H, W, C)."""
+    """Sums overlapping 4x4 patches, 2 pixels apart, into a map of this shape, (B, H, W, C)."""
     batch, height, width, channels = shape
     x = tf.reshape(patches, (batch, height // 2, width // 2, 4, 4 * channels))
     x = tf.reshape(tf.transpose(x, (0, 1, 3, 2, 4)), (-1, width // 2, 4 * channels))
@@ -735,7 +735,7 @@ def from_patches(patches, shape):
 
 
 def part_neighbours(x):
-    """Splits each position into halves and adds neighbouring ones: (N, L, 2 C) -> (N, L + 1, C)."""
+    """Adds each position's right half to the next one's left: (N, L, 2 C) -> (N, L + 1, C)."""
     left, right = tf.split(x, 2, axis=-1)
     return tf.pad(left, [[0, 0], [0, 1], [0, 0]]) + tf.pad(right, [[0, 0], [1, 0], [0, 0]])
 
@@ -750,7 +750,7 @@ class Table(tf.train.experimental.PythonState):
         self.path = path
 
     def append(self, row):
-        """Adds a row, a dict of numbers; in a new file their names come first."""
+        """Appends a dict of numbers as a row; a new file starts with their names."""
         values = [f"{v:.6f}" if isinstance(v, float) else str(v) for v in row.values()]
         if is_chief():
             with self.path.open("a", encoding="utf-8", newline="\n") as file:
@@ -800,9 +800,9 @@ class Checkpoints:
         self.saved_at = time.monotonic()
 
     def restore(self):
-        """Reads the newest whole checkpoint, or makes a new run's first one; returns its step.
+        """Reads the newest intact checkpoint, or writes a new run's first one; returns its step.
 
-        Raises UserError if there is a run, but no whole checkpoint of it.
+        Raises UserError if the run has been started but has no intact checkpoint.
         """
         for folder in reversed(self.folders()):
             try:
@@ -817,7 +817,7 @@ class Checkpoints:
                 table.write()
             return int(folder.name[5:])
         if self.folders() or self.tables[0].path.exists():
-            raise UserError(f"{self.folder}: no whole checkpoint. Add --fresh to start over")
+            raise UserError(f"{self.folder}: no intact checkpoint. Add --fresh to start over")
         self.save(0)  # from here on, a run without a checkpoint is damaged
         return 0
 
@@ -831,7 +831,7 @@ def save_weights(network, path):
 
 
 def load_weights(network, path):
-    """Reads what `save_weights` wrote; raises UserError if there is none, or it does not fit."""
+    """Reads weights from a file; raises UserError if it is missing, damaged or does not fit."""
     try:
         network.load_weights(path)
     except NO_MEMORY:
@@ -844,15 +844,15 @@ def load_weights(network, path):
 def refuse_not_finite(losses, step):
     """Raises UserError if a loss, or score, is NaN or infinite."""
     if bad := ", ".join(name for name, loss in losses.items() if not math.isfinite(loss)):
-        cure = "Rerunning will fail the same way: add --fresh, and --precision float32 first"
-        raise UserError(f"by step {step}: NaN or infinite: {bad}. {cure}")
+        cure = "Rerunning will fail the same way: add --fresh, and try --precision float32 first"
+        raise UserError(f"NaN or infinite at step {step}: {bad}. {cure}")
 
 
 @contextlib.contextmanager
 def replacing(path, temporary=None):
     """Yields a path for a new file or folder; it becomes `path` if the block ends without error.
 
-    Its contents reach the disk first: a power cut must not leave a name without them.
+    Its contents are flushed to disk first: a power cut must not leave `path` without them.
     """
     temporary = temporary or path.with_name(f".new.{path.name[-60:]}")
     earlier = path.with_name(f".old.{path.name[-60:]}")
@@ -862,7 +862,7 @@ def replacing(path, temporary=None):
         for part in filter(Path.is_file, [temporary, *temporary.rglob("*")]):
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
-        if temporary.is_dir() and path.is_dir():  # a folder does not replace another
+        if temporary.is_dir() and path.is_dir():  # `replace` cannot replace a folder
             shutil.rmtree(earlier, ignore_errors=True)  # a killed process may have left it
             path.replace(earlier)
         temporary.replace(path)
@@ -880,10 +880,10 @@ def replacing(path, temporary=None):
 def set_devices(args):
     """Sets up --devices, or the machines of TF_CONFIG, and prints what they are; sets the seed.
 
-    Each replica, one a device, takes its share of every batch; gradients are averaged. Batchnorm
-    sees the replica's own pictures, and the first replica's moving averages count. Without a
-    GPU, --devices N divides the processor, to try this out. Raises UserError if the devices do
-    not exist, or cannot share a batch evenly.
+    Each device runs one replica, which takes its share of every batch; gradients are averaged.
+    Batchnorm uses the replica's own pictures; the first replica's moving averages are kept.
+    Without a GPU, --devices N divides the processor, to try this out. Raises UserError if the
+    devices do not exist, or cannot share a batch evenly.
     """
     gpus, cluster = tf.config.list_physical_devices("GPU"), os.environ.get("TF_CONFIG")
     available = len(gpus) or (1 if cluster else max(2, os.cpu_count()))
@@ -965,9 +965,9 @@ def refuse_name(out):
 def start_run(args, stage, data, files):
     """Creates the run's folder `args.out`, or reopens it, locks it, and writes options.json.
 
-    The flags, the stage ("gan", "cgan" or "pix2pix") and `data`, a dict of names and counts, are
-    kept in it. A run goes on with `files` of the same names. Raises UserError if the folder
-    holds anything else, other flags or data, or is in use.
+    options.json keeps the flags, the stage ("gan", "cgan" or "pix2pix") and `data`, a dict of names
+    and counts. A run continues only with `files` of the same names. Raises UserError if the folder
+    holds anything but a run, or a run with other flags or data, or is in use.
     """
     run, options_file = args.out, args.out / "options.json"
     if not is_chief():
@@ -982,7 +982,7 @@ def start_run(args, stage, data, files):
     if occupied and not options_file.exists():
         raise UserError(f"--out {run}: exists and is not the folder of a run; give another one")
     if args.fresh and options_file.exists():
-        os.close(lock(run))  # if free; closed, as Windows renames no folder with an open file
+        os.close(lock(run))  # fails if in use; Windows cannot rename a folder with an open file
         earlier = (Path(f"{run}.{number}") for number in range(1, 10**6))
         earlier = run.rename(next(path for path in earlier if not path.exists()))
         print(f"Starting over. The earlier run is now {earlier}")
@@ -1034,7 +1034,7 @@ def lock(folder):
 
 
 def read_options(run, stage="pix2pix"):
-    """Returns a run's options.json; raises UserError if it is missing, damaged or another's."""
+    """Returns a run's options.json; raises UserError if missing, damaged or of another stage."""
     file = run / "options.json"
     if not file.exists():
         command = f"python {TRAINERS[stage]} --epochs 10 --out {run}"
@@ -1066,9 +1066,9 @@ def load_generator(run, best=False):
 
 
 def to_module(generator, size):
-    """Returns a generator's test-time pass as a tf.Module. Its dropout is fixed from then on.
+    """Returns a generator's test-time pass as a tf.Module; fixes the generator's dropout masks.
 
-    `call` maps condition, (1, *size, 3) in [-1, 1], to {"picture": the same}.
+    `call` maps a condition, (1, *size, 3) in [-1, 1], to {"picture": tensor of the same shape}.
     """
     for block in generator.encoder + generator.decoder:
         block.conv.fast = False  # other runtimes know Keras' own convolutions best
@@ -1088,9 +1088,9 @@ def to_module(generator, size):
 
 
 def to_tflite(module, precision):
-    """Returns a module as a TFLite file, with weights of float32, float16 or int8, and its runner.
+    """Returns a TFLite file's bytes, with weights in float32, float16 or int8, and its runner.
 
-    The runner is a function of `condition`, (1, height, width, 3), to {"picture": ...}.
+    The runner takes `condition`, (1, height, width, 3), and returns {"picture": ...}.
     """
     with filtering_logs(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
@@ -1099,12 +1099,12 @@ def to_tflite(module, precision):
         converter.target_spec.supported_types = [tf.float16] if precision == "float16" else []
         data = converter.convert()
         interpreter = tf.lite.Interpreter(model_content=data)
-        interpreter.allocate_tensors()  # prints its notes now
+        interpreter.allocate_tensors()  # prints its notes while they are filtered
     return data, interpreter.get_signature_runner()
 
 
 def difference(run, conditions, pictures):
-    """Returns the mean and the largest difference of an export to Keras, in shades of 255."""
+    """Returns the mean and the largest difference between an export and Keras, in shades of 255."""
     apart = [tf.abs(run(condition=c)["picture"] - p) * 127.5 for c, p in zip(conditions, pictures)]
     return float(tf.reduce_mean(apart)), float(tf.reduce_max(apart))
 
@@ -1114,15 +1114,15 @@ def difference(run, conditions, pictures):
 PAPER = {"facades": "labels", "cityscapes": "labels", "maps": "picture", "night2day": "picture"}
 PAPER = {name: {"direction": "BtoA", "condition": kind} for name, kind in PAPER.items()}
 PAPER |= {f"edges2{name}": {"condition": "sketch"} for name in ("shoes", "handbags")}
-FACTS = {"direction", "condition", "origin", "colours", "classes", "ranges"}  # of dataset.json
+FACTS = {"direction", "condition", "origin", "colours", "classes", "ranges"}  # keys of dataset.json
 SPLIT = re.compile(r"(train|val|test)(?:ing|id|idation|set)?([ _-]?[ab])?(?![a-z])", re.I)
 ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png"}  # of ready-made pairs
 RAW = {".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"}
 CURE = "python 07_get_pairs.py --pair FOLDER --out DIR makes usable pairs"
-Image.MAX_IMAGE_PIXELS = 2**27  # twice as many are refused; phones have 200 megapixels
-PngImagePlugin.MAX_TEXT_CHUNK = 2**25  # bytes of notes, which programs put into their pictures
-warnings.filterwarnings("ignore", module="PIL[.]")  # Pillow's, about metadata that is not used here
-warnings.filterwarnings("ignore", "Glyph .* missing")  # Matplotlib's, of names in other scripts
+Image.MAX_IMAGE_PIXELS = 2**27  # Pillow refuses more than twice this; phones take 200 megapixels
+PngImagePlugin.MAX_TEXT_CHUNK = 2**25  # bytes; some programs store long texts in PNG files
+warnings.filterwarnings("ignore", module="PIL[.]")  # about metadata that is not used here
+warnings.filterwarnings("ignore", "Glyph .* missing")  # the font may lack letters of a file name
 UNUSABLE = {UnidentifiedImageError: "not a picture that Pillow knows: save it as JPEG or PNG"}
 UNUSABLE |= {UnicodeEncodeError: "its name is not UTF-8: rename it"}
 UNUSABLE |= {Image.DecompressionBombError: "over 268 megapixels: make it smaller"}
@@ -1170,7 +1170,7 @@ def listed(items):
 
 
 class LeftOut(dict):
-    """Files that are not used, and remarks on files that are: {what is said of them: paths}."""
+    """Reasons why files are left out, and remarks on files that are used: {text: paths}."""
 
     def remark(self, path, text):
         self.setdefault(text, set()).add(str(path))
@@ -1179,7 +1179,7 @@ class LeftOut(dict):
         self.remark(path, f"left out, {reason}")
 
     def tell(self, done):
-        """Prints a line for each reason and remark, and the count beside what was done."""
+        """Prints a line for each reason and remark, then `done` and how many files are left out."""
         for text, paths in self.items():
             warn(f"{text} ({len(paths)}): {listed(sorted(paths))}")
         count = sum(len(paths) for text, paths in self.items() if text.startswith("left out"))
@@ -1231,7 +1231,7 @@ def find_pairs(dataset, left_out=None):
 
 @contextlib.contextmanager
 def opening(path):
-    """Opens a picture file with Pillow; what fails in the block becomes an UnreadableError."""
+    """Opens a picture file with Pillow; an error in the block becomes an UnreadableError."""
     path = Path(path)
     try:
         str(path).encode()  # TensorFlow accepts only UTF-8 names
@@ -1239,14 +1239,14 @@ def opening(path):
             tags = image.tag_v2 if image.format == "TIFF" else {}
             if path.suffix.lower() in RAW or tags.get(254, 0) & 1:  # 1: a thumbnail
                 raise UnreadableError(path, "a camera's raw file: save it as JPEG or PNG")
-            if tags.get(262) == 0 and image.mode[0] in "IF":  # which Pillow does not invert
+            if tags.get(262) == 0 and image.mode[0] in "IF":  # Pillow does not invert these
                 raise UnreadableError(path, "a TIFF whose 0 is white: save it with 0 as black")
             is_alpha = {1, 2} & {*(tags.get(338) or ())}  # else the band is, e.g., infrared
             image.info["drop"] = tags.get(262) == 2 and tags.get(277, 3) > 3 and not is_alpha
             yield image
     except (UserError, *NO_MEMORY):
         raise
-    except Exception as error:  # Pillow knows many kinds of damage
+    except Exception as error:  # Pillow reports damage in many ways
         problem = getattr(error, "strerror", "") or f"damaged ({error})"
         raise UnreadableError(path, UNUSABLE.get(type(error), problem)) from error
 
@@ -1255,11 +1255,11 @@ def read_header(path):
     """Returns a picture's upright (width, height), a remark, and why it cannot be a ready pair."""
     with opening(path) as image:
         turn = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # decodes no pixels
-        swap = turn in range(5, 9) and image.format != "TIFF"  # which Pillow turns itself
+        swap = turn in range(5, 9) and image.format != "TIFF"  # Pillow turns a TIFF itself
         pages = getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
         deep, is_gray_16 = ";16" in str(image.tile), image.mode[0] == "I"
         remarks = [(pages, "only the first page is used")]
-        remarks += [(deep and not is_gray_16, "of 16 bits a channel only the upper 8 are used")]
+        remarks += [(deep and not is_gray_16, "only the upper 8 of 16 bits per channel are used")]
         remarks += [(image.info["drop"], "the fourth band, not marked as alpha, is dropped")]
         problems = [(image.format not in {"JPEG", "MPO", "PNG"}, "not JPEG or PNG inside")]
         problems += [(turn in range(2, 9), "turned by EXIF"), (is_gray_16, "16 bits of gray")]
@@ -1269,21 +1269,21 @@ def read_header(path):
 
 
 def kept_size(size, training_size=IMAGE_SIZE):
-    """Returns (width, height), divided by a whole number as far as training would not notice."""
+    """Returns (width, height) divided by the largest integer that training would not notice."""
     height, width = training_size
-    factor = min(size[0] / width, size[1] / height) / (2 * 286 / 256)  # the jitter's, twice
+    factor = min(size[0] / width, size[1] / height) / (2 * 286 / 256)  # twice the jitter's size
     return size[0] // max(1, int(factor)), size[1] // max(1, int(factor))
 
 
 def read_picture(path, size=None, span=None):
     """Reads a picture of any format, upright, on white: (height, width, 3) uint8.
 
-    `size` is the (width, height) to bring it to. `span`, (low, high), becomes 0 and 255 where
-    pixels have more than 8 bits; without it, all that 16 bits can hold, or the picture's range.
+    `size` is the (width, height) to resize to. `span`, (low, high), becomes 0 and 255 if pixels
+    have more than 8 bits; the default is (0, 65535) in 16-bit modes, else the picture's range.
     """
     with opening(path) as image:
         if size:
-            image.draft(None, (max(size), max(size)))  # libjpeg decodes an eighth, or more
+            image.draft(None, (max(size), max(size)))  # libjpeg decodes at a reduced size
         picture = to_rgb(ImageOps.exif_transpose(image), span)
         if size and picture.size != tuple(size):
             picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
@@ -1306,11 +1306,11 @@ def to_rgb(image, span=None):
 def read_label_map(path, size=None, palette=None):
     """Reads a label map: class numbers (gray), or colours (RGB, or a palette of its own).
 
-    `size` is the (width, height) to bring it to; pixels are picked, never mixed. `palette` is
-    {class number: 0xrrggbb}: with it, a file with a palette of its own has numbers, its indices
-    or, where most pixels have colours of `palette` in another order, those of the nearest colours.
-    Returns (height, width) int32 class numbers, or colours as 0xrrggbb; whether it is colours; and
-    the share of pixels that got the number of a colour which is not theirs.
+    `size` is the (width, height) to resize to, by nearest neighbour. `palette` is {class number:
+    0xrrggbb}. With it, a file with its own palette gives class numbers: its indices or, if most
+    pixels have colours of `palette` at other indices, the numbers of the nearest colours.
+    Returns (height, width) int32 class numbers, or colours as 0xrrggbb; whether they are colours;
+    and the share of pixels whose colour `palette` does not have, so that they got the nearest.
     """
     with opening(path) as image:
         labels, table, share = ImageOps.exif_transpose(image), None, 0.0
@@ -1321,7 +1321,7 @@ def read_label_map(path, size=None, palette=None):
             gray = own[::3] == own[1::3] == own[2::3]
             if palette and counts and not (gray and all(own[3 * n] == n for n in counts)):
                 places, apart = nearest(tf.constant([*colours.values()]), [*palette.values()])
-                entries = [own[k : k + 3] for k in range(0, len(own), 3)]  # repeated ones: padding
+                entries = [own[k : k + 3] for k in range(0, len(own), 3)]  # repeats are padding
                 first = [entries.index(entries[n]) == n for n in counts]
                 near = (apart < (1.0 if gray else 9.0)) & first
                 known = sum(count for count, is_near in zip(counts.values(), near) if is_near)
@@ -1357,19 +1357,19 @@ def paint(codes, classes=None, colours=None):
 
 
 def nearest(codes, colours):
-    """Returns which of some colours is nearest to each 0xrrggbb code, and its squared distance."""
+    """Returns the index of the colour nearest to each 0xrrggbb code, and its squared distance."""
     found, places = tf.unique(tf.reshape(codes, [-1]))
     known = tf.constant(colours)
     ours, theirs = (tf.cast(paint(part), tf.float32) for part in (found, known))
     products = tf.matmul(ours, theirs, transpose_b=True)  # |a - b|^2 = |a|^2 - 2ab + |b|^2
     ours, theirs = tf.reduce_sum(ours**2, -1, keepdims=True), tf.reduce_sum(theirs**2, -1)
-    apart = tf.round(ours - 2.0 * products + theirs)  # a product is off by a last bit
+    apart = tf.round(ours - 2.0 * products + theirs)  # the products' last bits may be wrong
     near = tf.argmin(apart, -1), tf.reduce_min(apart, -1)
     return [tf.reshape(tf.gather(values, places), codes.shape) for values in near]
 
 
 def in_threads(function, items):
-    """Returns [function(item), ...] in order, or UnreadableErrors, with a bar on a terminal."""
+    """Returns [function(item) or its UnreadableError, ...] in order; shows a bar on a terminal."""
 
     def attempt(item):
         try:
@@ -1380,7 +1380,7 @@ def in_threads(function, items):
     bar = keras.utils.Progbar(len(items), unit_name="file", verbose=int(sys.stdout.isatty()))
     with ThreadPoolExecutor() as pool, contextlib.closing(pool.map(attempt, items)) as found:
         results = []
-        for result in found:  # closing it cancels, at Ctrl-C, what has not begun
+        for result in found:  # at Ctrl-C, closing `found` cancels the rest
             results.append(result)
             bar.update(len(results))
     return results
@@ -1410,7 +1410,7 @@ def run_main(main):
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends the script quietly
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # cleans up on the way
-    with contextlib.suppress(AttributeError):  # of a notebook's streams
+    with contextlib.suppress(AttributeError):  # a notebook's streams lack `reconfigure`
         for stream in (sys.stdout, sys.stderr):  # a name may have letters that a terminal lacks
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -1440,7 +1440,7 @@ def explain(error):
         return text
     first_line = re.sub(r"\{\{.*?\}\} ?", "", error.message).strip().partition("\n")[0]
     if isinstance(error, LOST) and "TF_CONFIG" in os.environ:
-        cure = "Start all processes by the same command to continue"
+        cure = "Start all processes with the same command to continue"
         return f"TF_CONFIG: another process has ended, or cannot be reached. {cure} ({first_line})"
     return first_line if isinstance(error, FILE_ERRORS) else None
 
@@ -1504,7 +1504,7 @@ def image_size(text):
     """Argparse type of --size: (height, width), multiples of 256, since the U-Net halves both."""
     sides = [int(side) if side.isdecimal() else 0 for side in text.split("x")]
     if len(sides) > 2 or any(side not in range(256, 4097, 256) for side in sides):
-        form = "HEIGHTxWIDTH, as 512x256, or one number: multiples of 256, 4096 at most"
+        form = "HEIGHTxWIDTH, e.g. 512x256, or one number: multiples of 256, at most 4096"
         raise argparse.ArgumentTypeError(f"{text!r} is not {form}")
     return sides[0], sides[-1]
 
@@ -1513,7 +1513,7 @@ TRAINER = "--out --epochs --fresh --batch-size --steps-per-epoch --seed --precis
 
 
 def parser_of(docstring, flags="", **defaults):
-    """Returns a parser with a script's docstring as help, and the `flags` it names of these."""
+    """Returns a parser with a script's docstring as help and the flags that `flags` names."""
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=docstring, formatter_class=style)
     whole, seeds = number(1, 10**6, int), number(0, 2**31 - 1, int)
@@ -1526,25 +1526,25 @@ def parser_of(docstring, flags="", **defaults):
     add("--epochs", type=whole, default=10, help="total number of epochs (10)")
     add("--fresh", action="store_true", help="start over; an earlier run in DIR is renamed")
     add("--batch-size", type=whole, help="examples in a batch (%(default)s)")
-    add("--steps-per-epoch", type=whole, metavar="N", help="cap, for a quick look")
+    add("--steps-per-epoch", type=whole, metavar="N", help="at most N steps, for a quick look")
     add("--seed", type=seeds, default=0, help="random seed (0)")
     precisions = ["float32", "mixed_bfloat16", "mixed_float16"]
     help_text = "arithmetic (float32); mixed pays on a GPU, or a processor with AVX512-BF16 or AMX"
     add("--precision", choices=precisions, default="float32", help=help_text)
     add("--devices", type=whole, default=1, metavar="N", help="GPUs, or parts of a processor (1)")
-    add("--dataset", default="emoji", metavar="NAME|DIR", help="has train/ and val/ in it (emoji)")
+    add("--dataset", default="emoji", metavar="NAME|DIR", help="pairs in train/ and val/ (emoji)")
     add("--direction", choices=["AtoB", "BtoA"], help="AtoB: left to right (the dataset's own)")
-    help_text = "size of training, in multiples of 256 (256x256)"
+    help_text = "training size, in multiples of 256 (256x256)"
     add("--size", type=image_size, default=IMAGE_SIZE, metavar="HEIGHTxWIDTH|N", help=help_text)
     help_text = f"channels of the first layer; the others scale: 16, 32, 96, ... ({FILTERS})"
     add("--filters", type=number(1, 256, int), default=FILTERS, metavar="N", help=help_text)
-    add("--best", action="store_true", help="take the epoch of the lowest L1, not the last")
+    add("--best", action="store_true", help="use the epoch with the lowest L1, not the last")
     parser.set_defaults(**defaults)
     return parser
 
 
 def epoch_steps(args, examples):
-    """Returns how many batches make an epoch under the flags, for so many examples."""
+    """Returns how many batches an epoch has, given the flags and the number of examples."""
     if args.batch_size > examples:
         raise UserError(f"--batch-size {args.batch_size}: there are only {examples} examples")
     return min(examples // args.batch_size, args.steps_per_epoch or examples)
@@ -1554,7 +1554,7 @@ def epoch_steps(args, examples):
 
 
 def save_figure(figure, path):
-    """Writes a Matplotlib figure as PNG, 100 pixels an inch, with room for all its words."""
+    """Writes a Matplotlib figure as PNG, 100 pixels per inch, sized so that its text fits."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100, bbox_inches="tight")
 
@@ -1563,7 +1563,7 @@ def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
     """Draws rows of (height, width, 3 or 1) tensors in [-1, 1], all of one size, as a grid.
 
     `titles` stand above the columns, `row_titles` beside the rows. `scale` is the size of a
-    picture's pixel on the page; less if a side is longer than 512.
+    picture's pixel on the page; it shrinks if a side is longer than 512.
     """
     scale *= min(1.0, 512 / max(rows[0][0].shape))
     border = [[2, 2], [2, 2], [0, 0]]

@@ -3,9 +3,9 @@
     python benchmarks/labels.py runs/02_cgan_mnist [another run ...]
 
 A small classifier, trained on the real digits, reads 1,000 drawn ones, 100 of each
-label. "As asked" is the share that it reads as the label; "spread" is the mean over
-pixels and labels of the standard deviation over the 100, pictures in [-1, 1]. The first
-row is what real digits get.
+label. "As asked" is the share that it reads as the label; "spread" is the standard
+deviation over the 100 pictures of a label, in [-1, 1], averaged over pixels and labels.
+The first row is for real digits.
 """
 
 import importlib

@@ -2,12 +2,12 @@
 
     python benchmarks/scale.py [--quick]
 
-For each --size and --batch-size, float32: the median seconds of a step and the peak of memory,
-in a process of its own. Then stage 5's own command on folders of 1,000, 10,000 and 50,000 pairs
-(the embedded ones repeated): the seconds until its first step is done.
+For each size and batch size, in float32 and a process of its own, it measures the median seconds
+of a step and the peak memory. Then it runs stage 5 on folders of 1,000, 10,000 and 50,000 pairs
+(the embedded ones, repeated) and measures the seconds until the first step is done.
 
-Prints a table and draws it as runs/scale.png. Linux only (/proc). Five to ten minutes on 2
-cores, and 3 GB of disk for a while; --quick: the smallest of each, a minute, and no figure.
+Prints a table and draws it as runs/scale.png. Linux only (/proc). Takes five to ten minutes on 2
+cores and 3 GB of disk; --quick: 256x256, batches 1 and 2, 1,000 pairs, a minute, no figure.
 """
 
 import importlib
@@ -39,10 +39,10 @@ def measure_step(side, batch):
     flags = {"batch_size": batch, "seed": 0, "direction": "AtoB", "augment": "jitter"}
     paths, flags["size"] = common.find_pairs("emoji")["train"], (side, side)
     batches = common.training_pairs(paths, **flags, first_step=0, last_step=10**6)
-    take_steps, times = common.make_train_function(model, batches), []
+    take_step, times = common.make_train_function(model, batches), []
     for _ in range(2 + STEPS):  # the first two trace and fill caches
         started = time.perf_counter()
-        take_steps(1)
+        take_step()
         times.append(time.perf_counter() - started)
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e9
@@ -50,7 +50,7 @@ def measure_step(side, batch):
 
 
 def seconds_to_start(count):
-    """Returns the seconds until stage 5 has taken its first step on so many pairs."""
+    """Returns the seconds until stage 5 has taken its first step on `count` pairs."""
     pictures = sorted((HERE / "data" / "emoji" / "train").iterdir())
     with tempfile.TemporaryDirectory() as folder:
         for split, number in (("val", 50), ("train", count)):

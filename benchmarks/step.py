@@ -1,8 +1,8 @@
-"""How fast is a Pix2Pix step, beside the plain way to write it and beside PyTorch?
+"""How fast is a Pix2Pix step, compared with the plain way to write it and with PyTorch?
 
     python benchmarks/step.py [ROUNDS] [--torch PYTHON]        (make bench TORCH=PYTHON)
 
-For batch 1 and 4, float32 and mixed_bfloat16, in one run and in turn, medians:
+For batches of 1 and 4, in float32 and mixed_bfloat16, takes steps of three forms in turn:
 
 plain  two tapes, Keras' layers and Adam in one @tf.function, as a tutorial has it;
 ours   the step of stage 5 as `common.train` calls it, with its input pipeline;
@@ -10,7 +10,7 @@ torch  the same step in PyTorch, tuned (step_torch.py). Only with --torch, the i
        environment of its own: `python -m venv torchenv && torchenv/bin/pip install torch`, then
        `--torch torchenv/bin/python`.
 
-Prints a table: seconds a step, and how many times faster than plain and than torch it is.
+Prints a table: median seconds per step, and how many times faster than plain and torch it is.
 """
 
 import argparse
@@ -38,13 +38,13 @@ import tensorflow as tf  # noqa: E402
 BATCHES = (1, 4)
 PRECISIONS = ("float32", "mixed_bfloat16")
 FORMS = ("plain", "ours", "torch")
-PATIENCE = 100  # seconds for a step of PyTorch; without units for it, bfloat16 takes minutes
+PATIENCE = 100  # seconds to wait for PyTorch; bfloat16 takes minutes on CPUs without units for it
 WARM_UP = 2  # rounds that trace and fill caches
 PARAMETERS = [54_413_955, 2_768_641]  # trainable ones of the generator and the discriminator
 
 
 def plain_step():
-    """Returns a step as one writes it first."""
+    """Returns a step as a tutorial would write it."""
     generator, discriminator = UNet(), PatchGAN()
     g_optimizer = keras.optimizers.Adam(2e-4, beta_1=0.5)
     d_optimizer = keras.optimizers.Adam(2e-4, beta_1=0.5)
@@ -66,9 +66,9 @@ def plain_step():
 
 
 def serve(pipe, batch, precision, form):
-    """Takes a step whenever asked and answers with its seconds.
+    """Takes a step whenever the pipe asks for one, and sends its seconds.
 
-    It runs in a process of its own, because how memory is kept is part of what is measured.
+    It runs in a process of its own, because each form handles freed memory in its own way.
     """
     keras.config.set_dtype_policy(precision)
     paths = common.find_pairs("emoji")["train"]
@@ -86,10 +86,7 @@ def serve(pipe, batch, precision, form):
         common.tune_processor()
         model = importlib.import_module("05_pix2pix_train").Pix2Pix()
         model.set_optimizers(common.adam(2e-4, 0.5), common.adam(2e-4, 0.5))
-        take_steps = common.make_train_function(model, batches)
-
-        def step():
-            return take_steps(1)
+        step = common.make_train_function(model, batches)
 
     while pipe.recv():
         started = time.perf_counter()
@@ -98,9 +95,9 @@ def serve(pipe, batch, precision, form):
 
 
 class TorchPipe:
-    """step_torch.py in an interpreter that has PyTorch, asked as the other processes are.
+    """step_torch.py in an interpreter that has PyTorch; behaves like the other processes' pipes.
 
-    Raises SystemExit if PyTorch is missing, or its networks have other parameters than ours.
+    Raises SystemExit if PyTorch is missing, or if the parameter counts differ from ours.
     """
 
     def __init__(self, python, batch, precision):

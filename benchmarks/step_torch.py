@@ -1,15 +1,15 @@
-"""The step of stage 5 in PyTorch, as one who knows it writes it. `step.py --torch` runs this file.
+"""The step of stage 5 in PyTorch, as an expert would write it. `step.py --torch` runs this file.
 
     PYTHON benchmarks/step_torch.py BATCH float32|mixed_bfloat16
 
-For each line on standard input it takes a step, and answers with its seconds and page
-faults. Before the first step it prints the trainable parameters of both networks. In an
-interpreter of its own, which needs PyTorch and no TensorFlow.
+For each line on standard input it takes a step and prints its seconds and page faults. Before
+the first step it prints PyTorch's version and the parameter counts of both networks. It runs
+in an interpreter of its own, which needs PyTorch but not TensorFlow.
 
 Tuned: channels_last, the fused Adam, autocast for bfloat16, a thread on each core, and one
 pass over the generated picture for both losses, as in stage 5. The pictures are random and
-lie in memory already, where ours are read, decoded and augmented meanwhile: in PyTorch's
-favour. Without torch.compile: tried on 2 cores of a Xeon with AMX, with both networks
+already in memory, while ours are read, decoded and augmented during the steps: this favours
+PyTorch. It does not use torch.compile: on 2 cores of a Xeon with AMX, with both networks
 compiled, a step took 4 to 6% longer, but 7% less for batch 1 in bfloat16.
 """
 
@@ -19,7 +19,7 @@ import sys
 import time
 import warnings
 
-warnings.filterwarnings("ignore", "Failed to initialize NumPy")  # which nothing here needs
+warnings.filterwarnings("ignore", "Failed to initialize NumPy")  # NumPy is not needed here
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402

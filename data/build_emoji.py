@@ -3,12 +3,12 @@
 # dependencies = ["numpy==2.4.6", "pillow==13.0.0", "resvg-py==0.5.0", "scikit-image==0.26.0",
 #                 "scipy==1.17.1"]
 # ///
-"""Build data/emoji: pairs of 512x256 pictures, a sketch left, a picture with light on it right.
+"""Build data/emoji: 512x256 pictures, with a sketch on the left and a 3D picture on the right.
 
 Microsoft drew its Fluent Emoji twice: flat, as SVG, and in 3D. Both have the same shapes in the
 same places. The 3D picture is the target. The sketch is made from the flat drawing as a hand
-would draw it: one pen for all, a line where two shapes meet, one stroke for what is dark and
-thin (a mouth, a brow), ink for what is dark and round (a pupil), nothing finer than two strokes.
+would draw it: with one pen, a line where two shapes meet, one stroke for dark, thin shapes (a
+mouth, a brow), ink for dark, round shapes (a pupil), nothing finer than two strokes.
 
     pipx run data/build_emoji.py                      (or: uv run data/build_emoji.py)
     pipx run data/build_emoji.py FLAT.tgz 3D.tgz      the two packages, if they are here already
@@ -49,8 +49,8 @@ PACKAGES = {  # name@version: SHA-512 of what `npm pack` gives
 }
 SIZE = 512  # of the drawing while it is made, twice the sketch's
 PEN = 14  # width of a stroke in a drawing of SIZE: 7 pixels in the sketch
-LEAST_IOU = 0.93  # of the silhouettes of the flat drawing and of the 3D picture
-LEAST_CHANGE = 0.06  # of a sketch's ink, between it and any other sketch or its mirror image
+LEAST_IOU = 0.93  # between the silhouettes of the flat drawing and the 3D picture
+LEAST_CHANGE = 0.06  # least difference to any other sketch or its mirror image, as a share of ink
 VAL_FAMILIES = 48
 SPLIT_SEED = 2017  # the year of the Pix2Pix paper
 VARIANT_MARKS = {"200d", "fe0f", "2640", "2642", "27a1"}  # joiner, style, woman, man, facing right
@@ -67,25 +67,25 @@ MANY_OF_A_KIND = [  # ranges of the first code point
     (0x1F48C, 0x1F48C), (0x1F493, 0x1F498), (0x1F49D, 0x1F49E), (0x2665, 0x2665),
     (0x2763, 0x2764),  # hearts
 ]  # fmt: skip
-ONE_OF_A_KIND = (  # families; all in train: from no other picture can one know their colours
+ONE_OF_A_KIND = (  # families; all in train, since no other picture tells their colours
     "1f42d 1f42e 1f430 1f431 1f433 1f434 1f435 1f436 1f437 1f439 1f43a 1f43b 1f43d 1f981 1f984 "
     "1f989 1f98a 1f99d 1f423 1f424 1f425 1f40c 1f422 1f42c 1f41f 1f416 1f411 1f415 1f408 1f98b "
     "1f986 1f995 1f994 1f47a 1f47d 1f608 1f916 1f4a9 1f9de 1f383 "  # animals, beings
     "1f34e 1f34a 1f34b 1f350 1f352 1f353 1f345 1f344 1f346 1f366 1f369 1f9c1 1f382 1f339 1f33b "
     "1f33c 1f333 1f332 1f335 1f340 1f3a9 1f452 1f451"  # things a child draws
 )
-DRESSED = "1f478 1f47c 1f933 1f934 1f936 1f9d5"  # and all women, men and jobs: all in train, too
+DRESSED = "1f478 1f47c 1f933 1f934 1f936 1f9d5"  # families; like all women, men and jobs, in train
 LEFT_OUT = (  # families
     "1f621 1f922 1f92c 1f92e 1f975 1f976 1f628 1f630 1f631 1fae5 "  # no line tells the colour
     "1f911 1f595 1f930 1f931 job-1f37c 1f46f "  # signs; rude, or too private for a lesson
     "job-1f4bb "  # a company's mark
-    # And those with no face to see, or with so much that a hand would not draw it:
+    # Families without a visible face, or with more detail than a hand would draw:
     "1f443 1f445 1f465 1f470 1f472 1f636-1f32b 1f9d7 1f9da 1f9dd 1f9df job-1f9bd job-1f3eb"
 )
 
 
 def read_packages(paths):
-    """Returns {file name: bytes} of each package; ends in one line if a hash is another.
+    """Returns {file name: bytes} of each package; exits with one line if a hash differs.
 
     Args:
         paths: of the packages' files, in the order of PACKAGES, or [] to get them by npm.
@@ -109,7 +109,7 @@ def read_packages(paths):
 
 
 def family_of(code):
-    """Names what the variants of one design share: for woman, man or person with a job, the job."""
+    """Returns the family that all variants of a design share; for people with a job, the job."""
     points = [point for point in code.split("-") if point not in VARIANT_MARKS]
     if len(points) > 1 and points[0] in GROWN_UPS:
         points[0] = "job"
@@ -122,7 +122,7 @@ def find_shapes(body):
     Returns:
         labels: (SIZE, SIZE) integers, 0 where nothing is drawn, else the shape's number.
         colours: (shapes + 1, 3), 0 to 255, of each number.
-    None if the drawing has what this cannot take apart: gradients, filters, copies.
+    None if the drawing has gradients, filters or copies, which this cannot take apart.
     """
     svg = ET.fromstring(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">{body}</svg>')
     svg.set("shape-rendering", "crispEdges")  # no mixed colours at edges
@@ -153,7 +153,7 @@ def find_shapes(body):
 
 
 def overlap(labels, picture):
-    """Returns the common area of the silhouettes of a flat drawing and an RGBA picture, of both."""
+    """Returns the intersection over union of a flat drawing's and an RGBA picture's silhouettes."""
     drawn = labels > 0
     solid = np.asarray(picture.resize((SIZE, SIZE)))[..., 3] > 127
     return (drawn & solid).sum() / (drawn | solid).sum()
@@ -183,7 +183,7 @@ def edge_of(mask):
 
 
 def fill_in(labels, gone):
-    """Gives each pixel that is gone the label of the nearest that is not."""
+    """Gives each pixel of `gone` the label of the nearest pixel outside `gone`."""
     nearest = ndimage.distance_transform_edt(gone, return_distances=False, return_indices=True)
     return labels[tuple(nearest)]
 
@@ -211,10 +211,10 @@ def find_marks(labels, colours):
     """Finds what a hand draws as marks: strokes and ink.
 
     Args:
-        labels, colours: of find_shapes.
+        labels, colours: as find_shapes returns them.
     Returns:
-        three (SIZE, SIZE) masks: lines one pixel wide; ink; the shapes that both come from, and
-        reflections, which nobody draws.
+        three (SIZE, SIZE) masks: lines one pixel wide; ink; the shapes that became lines or ink,
+        and small ones, such as reflections, which nobody draws.
     """
     strokes, ink, gone = (np.zeros(labels.shape, bool) for _ in range(3))
     light = colours @ (0.3, 0.59, 0.11)
@@ -257,7 +257,7 @@ def find_marks(labels, colours):
 
 
 def find_regions(labels, gone):
-    """Returns the labels without what is gone, with round corners, and with nothing fine."""
+    """Returns the labels without the pixels of `gone`, with round corners and no fine parts."""
     labels = fill_in(labels, gone)
     for _ in range(2):
         # Each pixel takes the label that is most common around it.
@@ -274,7 +274,7 @@ def find_regions(labels, gone):
 
 
 def meet(a, b, colours):
-    """Says where two arrays of labels differ, and in colour, too, unless one is the background."""
+    """Returns where two label arrays differ, and their colours do too or one is the background."""
     apart = np.abs(colours[a] - colours[b]).sum(axis=-1) > 30
     return (a != b) & (apart | (a == 0) | (b == 0))
 
@@ -283,7 +283,7 @@ def draw_sketch(labels, colours):
     """Draws the shapes with one pen: marks, and a line where two regions meet.
 
     Args:
-        labels, colours: of find_shapes.
+        labels, colours: as find_shapes returns them.
     Returns:
         an "L" picture of 256x256, black on white.
     """
@@ -297,7 +297,7 @@ def draw_sketch(labels, colours):
 
 
 def nearly_equal(ink, other):
-    """Says whether two sketches, as they are or mirrored, are the same but for LEAST_CHANGE."""
+    """Returns whether two sketches, as they are or mirrored, differ by less than LEAST_CHANGE."""
     gaps = [ImageChops.difference(ink, version) for version in (other, ImageOps.mirror(other))]
     least = min(ImageStat.Stat(gap).sum[0] for gap in gaps)
     return least < LEAST_CHANGE * ImageStat.Stat(ink).sum[0]
@@ -319,8 +319,8 @@ def main():
 
     pairs, inks = {}, []
     for turn, (_, variants) in enumerate(sorted(families.items())):
-        # The families take turns at which member stands for them, so that women and men come about
-        # equally often; the next one does if the two styles do not fit.
+        # The families start at their members in turn, so that women and men are about equally
+        # frequent; if a member's two styles do not match, the next member is tried.
         members = [m for m in variants if WOMAN_OR_MAN & set(m[0].split("-"))] or variants
         for code, body in members[turn % len(members) :] + members[: turn % len(members)]:
             shapes = find_shapes(body)
@@ -330,7 +330,7 @@ def main():
             sketch = draw_sketch(*shapes)
             ink = ImageOps.invert(sketch).reduce(4)
             if any(nearly_equal(ink, other) for other in inks):
-                print(f"{code}: nearly the sketch of another, left out")
+                print(f"{code}: nearly equal to another sketch, left out")
                 break
             inks.append(ink)
             pair = Image.new("RGB", (512, 256), "white")
@@ -340,7 +340,7 @@ def main():
             break
 
     def is_told(code):
-        """Returns whether other pictures tell the colours: not of a whale, nor of clothes."""
+        """Returns whether other pictures tell its colours; none do for a whale, or for clothes."""
         marks, family = set(code.split("-")[1:]), family_of(code)
         dressed = marks & WOMAN_OR_MAN or family.startswith("job-") or family in DRESSED.split()
         return family not in one_of_a_kind and not dressed

@@ -148,12 +148,12 @@ def word(language, name):
 
 
 def tint(colour, share=0.2):
-    """Returns a light shade: so much of the colour, the rest white."""
+    """Returns a light shade: `share` of the colour, the rest white."""
     return [1.0 - share * (1.0 - value) for value in colors.to_rgb(colour)]
 
 
 class Sheet:
-    """A white page on which things are put in inches, counted from the lower left corner."""
+    """A white page; places on it are in inches from the lower left corner."""
 
     def __init__(self, height):
         self.figure = Figure((WIDTH, height), facecolor="white")
@@ -196,7 +196,7 @@ class Sheet:
         self.axis.add_patch(Polygon([*sides, (x1, y1)], color=colour, linewidth=0, zorder=3))
 
     def picture(self, x, y, width, picture, *, frame=GRAY, height=None, zorder=1, **style):
-        """Draws (height, width, 3 or 1) in [-1, 1], or with a `cmap` of its own any numbers."""
+        """Draws (height, width, 3 or 1) in [-1, 1] or, if `cmap` is given, any numbers."""
         height = height or width
         if "cmap" not in style:
             picture = tf.clip_by_value(picture * 0.5 + 0.5, 0.0, 1.0)
@@ -208,7 +208,7 @@ class Sheet:
         return image
 
     def axes(self, x, y, width, height, *, title="", x_name="", y_name="", **limits):
-        """Returns axes for curves, in a place in inches."""
+        """Returns axes for curves; the place is in inches."""
         place = (x / WIDTH, y / self.height, width / WIDTH, height / self.height)
         axis = self.figure.add_axes(place, **limits)
         axis.set_title(title, fontsize=9.5)
@@ -220,7 +220,7 @@ class Sheet:
         return axis
 
     def legend(self, x, y, lines):
-        """Explains arrows, a line each: (text, the arrow's style)."""
+        """Draws a legend, a line for each (text, style of its arrow)."""
         for row, (text, style) in enumerate(lines):
             middle = y - 0.2 * row
             self.arrow((x, middle), (x + 0.5, middle), **style)
@@ -231,7 +231,7 @@ class Sheet:
 
 
 def shown_pair(dataset, split="val", name=SHOWN):
-    """Returns the file of the pair that is shown, or one in the middle where it is not there."""
+    """Returns the file of the pair to show, or the middle file if the dataset does not have it."""
     paths = common.find_pairs(dataset)[split]
     return next((path for path in paths if Path(path).stem == name), paths[len(paths) // 2])
 
@@ -245,16 +245,16 @@ def read_pair(dataset):
 def play(model, batches, steps, learning_rate):
     """Trains a model by its own `train_step`."""
     model.set_optimizers(*[common.adam(learning_rate, 0.5) for _ in range(2)])
-    take_steps = common.make_train_function(model, batches)
-    for _ in range(steps // 12):
-        take_steps(12)
+    take_step = common.make_train_function(model, batches)
+    for _ in range(steps):
+        take_step()
 
 
 @functools.cache
 def drawn_digits(conditional):
-    """Trains stage 1's or stage 2's networks a little; returns real and generated digits.
+    """Trains stage 1's or stage 2's networks; returns real digits, generated digits and noise.
 
-    Nine of each in one picture, and the noise (9, 100) of the generated ones.
+    The nine digits of a kind are one picture; the noise is that of the generated ones, (9, 100).
     """
     keras.utils.set_random_seed(0)
     digits, labels = common.load_mnist()
@@ -312,8 +312,8 @@ def correlations(dataset):
     """Measures how the correlation of two pixels of the training targets falls with distance.
 
     Returns:
-        Distances in pixels; the correlations at each, along rows and columns together; the same
-        after subtracting at each place what all pictures have there on average.
+        Distances in pixels; the correlation at each, over rows and columns together; the same
+        after subtracting the mean picture.
     """
     direction = common.describe_dataset(dataset)["direction"]
     paths = common.spread(common.find_pairs(dataset)["train"], 300)
@@ -347,7 +347,7 @@ def one_hot(sheet, x, y, digit, colour):
 
 
 def draw_gan(say, args, conditional=False):
-    """Noise, generator, digits, discriminator, losses, gradients; and a label's way into both."""
+    """Noise, generator, digits, discriminator, losses, gradients; and labels, if conditional."""
     up = 0.55 if conditional else 0.0
     sheet = Sheet(4.4 if conditional else 3.2)
     real, fake, noise = drawn_digits(conditional)
@@ -523,7 +523,7 @@ def draw_pair(say, args):
 
 
 def block_shapes():
-    """Returns (height, channels) after each block: encoder, decoder, PatchGAN. By running them.
+    """Runs encoder, decoder and PatchGAN; returns (height, channels) after each of their blocks.
 
     The networks have one filter here; the course's have FILTERS times as many channels.
     """
@@ -546,7 +546,7 @@ SCALE, CHANNEL = 1.05 / 256, 0.00045  # inches of a pixel of height, and of a ch
 def draw_blocks(sheet, x, y, blocks):
     """Draws maps in a row, to scale, each seen from its side; returns their middles.
 
-    A block is (height, [(channels, colour), ...]): a U-Net's decoder has the skip's beside its own.
+    A block is (height, [(channels, colour), ...]); a U-Net's decoder has a second part, the skip.
     """
     middles = []
     for height, parts in blocks:
@@ -805,7 +805,7 @@ FIGURES = {
 
 def render(strokes, size, pen):
     """Draws strokes as the pad's pen does; returns (1, size, size, 3) in [-1, 1]."""
-    fine = 4  # times finer, for soft edges
+    fine = 4  # times larger while drawn, for soft edges
     sheet = Image.new("L", (fine * size, fine * size), 255)
     draw, radius = ImageDraw.Draw(sheet), fine * pen / 2
     for stroke in strokes:
@@ -861,9 +861,9 @@ def parse_flags(argv):
     parser = common.parser_of(__doc__)
     add, path = parser.add_argument, Path
     add("--only", choices=FIGURES, metavar="NAME", help=f"one of {', '.join(FIGURES)}")
-    add("--language", choices=["en", "ko"], help="only this one's words")
+    add("--language", choices=["en", "ko"], help="only this language")
     add("--dataset", default="emoji", metavar="NAME|DIR", help="pairs to show (emoji)")
-    add("--run", type=path, metavar="RUN", help="a run of stage 5, with its saved/")
+    add("--run", type=path, metavar="RUN", help="a run of stage 5 whose networks are shown")
     help_text = "for the figure l1: runs of stage 5 with --loss l1, l1+cgan, or cgan"
     add("--losses", type=path, nargs="+", metavar="RUN", help=help_text)
     help_text = "for the figure architectures: runs of both generators, with L1 and L1 + cGAN"

@@ -19,7 +19,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-LATENT = 100  # numbers of noise that a digit is made from
+LATENT = 100  # length of the noise vector that becomes a digit
 
 
 class Generator(keras.Model):
@@ -85,7 +85,7 @@ class GAN(AdversarialModel):
         # Generator: minimise -log D(G(z)).
         noise = self.noise(tf.shape(real)[0], LATENT)
         with tf.GradientTape() as tape:
-            # New fakes from `noise`, judged; `generator_loss` gives losses["g_adversarial"].
+            # Judge new fakes made from `noise`; `generator_loss` gives losses["g_adversarial"].
             raise NotImplementedError("compute the generator's loss in GAN.train_step")
         minimise(losses["g_adversarial"], tape, self.generator, self.generator_optimizer)
         return losses

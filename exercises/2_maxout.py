@@ -1,4 +1,4 @@
-"""Exercise 2: Maxout, the activation function that is learned.
+"""Exercise 2: Maxout, a learned activation function.
 
 Fill in what is left out: each `raise NotImplementedError` says what belongs there. Then
 
@@ -22,10 +22,10 @@ class Maxout(layers.Layer):
 
     def __init__(self, units, pieces, **kwargs):
         super().__init__(**kwargs)
-        # One Dense layer has all linear maps, units * pieces of them, without activation.
-        # A Reshape makes (B, units, pieces) of them. A Dropout drops half of the values.
+        # One Dense layer without activation computes all units * pieces linear maps.
+        # A Reshape turns them into (B, units, pieces). A Dropout drops half of the values.
         raise NotImplementedError("make the three layers in Maxout.__init__")
 
     def call(self, x, training):
-        # The layers in turn; `training` goes to the dropout. Then the largest of the pieces.
+        # Call the layers in turn, the dropout with `training`. Then take the largest of the pieces.
         raise NotImplementedError("take the largest of the pieces in Maxout.call")

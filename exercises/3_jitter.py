@@ -23,7 +23,7 @@ def jitter(stack, seed, size=IMAGE_SIZE, labels=False):
         labels: whether the condition is a label map: hand it on to `resize`.
 
     Returns:
-        (256, 256, 6) float32, or of another size.
+        (*size, 6) float32; (256, 256, 6) by default.
     """
     crop_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
     # 1. `resize(stack, [height, width], labels)` to 286 for 256, and in proportion for other sizes

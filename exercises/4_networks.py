@@ -32,15 +32,15 @@ class EncodeBlock(layers.Layer):
         raise NotImplementedError("make conv, norm and activation in EncodeBlock.__init__")
 
     def call(self, x, training):
-        # The three in turn, the norm only where there is one; `training` goes to the norm.
+        # Call the three in turn, the norm with `training` and only if it is not None.
         raise NotImplementedError("send x through the layers in EncodeBlock.call")
 
 
 class UNet(EncoderDecoder):
     """Generator: condition (B, 256, 256, 3) -> picture (B, 256, 256, 3), both in [-1, 1].
 
-    From EncoderDecoder it has self.encoder, eight blocks (128x128 ... 1x1), self.decoder, seven
-    (2x2 ... 128x128), and self.to_picture.
+    EncoderDecoder makes self.encoder (eight blocks, 128x128 ... 1x1), self.decoder (seven blocks,
+    2x2 ... 128x128), and self.to_picture.
     """
 
     def __init__(self, filters=FILTERS, norm="batch", **kwargs):

@@ -42,7 +42,7 @@ class Pix2Pix(AdversarialModel):
         self.built = True
 
     def train_step(self, pair):
-        """Updates both networks once, by L1 + cGAN (the other values of `loss` may wait).
+        """Updates both networks once, by L1 + cGAN (the other values of `loss` need not work).
 
         Args:
             pair: condition and real picture, (B, 256, 256, 3) each, in [-1, 1].

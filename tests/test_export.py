@@ -54,7 +54,7 @@ def test_overwriting(call_main, refused, run, tmp_path, monkeypatch):
     refused(*command, "mine", "--force", words="mine: holds other things")
     with monkeypatch.context() as patch:
         patch.setitem(stage8.ALLOWED, "float32", (-1.0, -1.0))
-        refused(*command, "old", "--force", words="draws another picture")
+        refused(*command, "old", "--force", words="differs from Keras' picture")
     (tmp_path / "link").symlink_to("old")
     done = call_main(*command, "link", "--force")
     assert done.returncode == 0 and (tmp_path / "old" / "generator.tflite").stat().st_size > 1e4

@@ -108,7 +108,7 @@ def test_odd_pairs_are_told(stage5, tmp_path, capsys):
     paths += [str(save(pair(), tmp_path / "moving.png", **pages))]
     stage5.check_headers("mine", paths)
     warnings = capsys.readouterr().err
-    assert f"probably not pairs, but cut in half (1 of 3): {paths[1]}\n" in warnings
+    assert f"probably not pairs, but split in half anyway (1 of 3): {paths[1]}\n" in warnings
     assert f"only the first page is used (1 of 3): {paths[2]}\n" in warnings
 
 

@@ -141,7 +141,7 @@ def test_three_splits_and_what_lies_outside(get, tmp_path):
             save(photo(), tmp_path / side / f"{name}.png")
     done, pairs = get("--pair", "l", "r")
     assert {split: "".join(pairs[split]) for split in pairs} == dict(train="a", val="b", test="c")
-    assert "in none of train, val and test, where others are (2)" in done.stderr
+    assert "not in train, val or test, as others are (2)" in done.stderr
     assert "3 pairs made, 2 files left out" in done.stdout
 
 
@@ -172,7 +172,7 @@ def test_names_that_do_not_fit(refuses, tmp_path):
     assert "0x0, 1x1" in lines[-1]
     refuses("--pair", "r", "l/../r", "--out", "x", words="would be its own partner; give patterns")
     save(photo(), tmp_path / "r" / "S_0000.png")
-    refuses("--pair", "l/*_seg.*", "r", "--out", "x", words="S_0000.png have one name")
+    refuses("--pair", "l/*_seg.*", "r", "--out", "x", words="S_0000.png have the same name")
 
 
 def test_unusable_files_are_named(get, tmp_path):
@@ -193,7 +193,7 @@ def test_unusable_files_are_named(get, tmp_path):
         "hidden": ".hidden",
         "not a picture that Pillow knows: save it as JPEG or PNG": "notes.txt",
         "without a partner in r": "lone.png",
-        "of other proportions than its partner (64x64, 96x64)": "wide.png",
+        "proportions differ from its partner's (64x64, 96x64)": "wide.png",
         "the name is too long": "_eee",
     }.items():
         assert any(reason in line and name in line for line in done.stderr.splitlines()), reason
@@ -224,7 +224,7 @@ def test_one_range_for_all_files_of_a_side(get, tmp_path):
     save(Image.new("F", (8, 8), -512.0), tmp_path / "r" / "1b.tif")
     done, pairs = get("--pair", "l", "r")
     assert "holds NaN or infinity: replace them (1): r/9.tif" in done.stderr
-    assert "-9999 is far from all other values: is it no data? (1)" in done.stderr
+    assert "-9999 is far from all other values: does it mean no data? (1)" in done.stderr
     assert (
         "Range of l: 95 to 3095 become 0 to 255 in the 4 of 5 files that have more than 8 bits"
         in done.stdout
@@ -274,7 +274,7 @@ def test_ready_pairs_of_any_kind(get, tmp_path):
     assert [*map(len, (pairs["train"], pairs["val"]))] == [4, 4]
     assert values(pairs["train"]["d"][1], 9, 9) == [255, 255, 255], "on white"
     assert values(pairs["train"]["d"][0], 63, 63) == [*photo(3).getpixel((63, 63))]
-    assert "probably not a pair, but cut in half (4)" in done.stderr
+    assert "probably not a pair, but split in half anyway (4)" in done.stderr
 
 
 def test_class_numbers_get_colours(get, tmp_path):
@@ -357,7 +357,7 @@ def test_kinds_of_label_maps_are_not_mixed(get, refuses, tmp_path):
     assert "nearly black" not in done.stderr
     assert common.describe_dataset("mine")["colours"] == [["#000000", ""], ["#c80000", ""]]
     save(label_map(), tmp_path / "l" / "0.png")
-    words = "0.png has class numbers, where others have colours: make them of one kind"
+    words = "0.png has class numbers, but others have colours: make them of one kind"
     refuses("--pair", "l", "r", "--labels", "--out", "x", words=words)
 
 
@@ -422,10 +422,10 @@ def test_a_dataset_appears_when_it_is_complete(stage7, tmp_path):
 
 MISTAKES = {
     "--pair l gone --out x": "--pair gone: no such folder (gone), and no pattern with * or ?",
-    "--pair l/*.jpg r --out x": "--pair l/*.jpg: fits no file (of 4 in l)",
+    "--pair l/*.jpg r --out x": "--pair l/*.jpg: matches no file (of 4 in l)",
     "--pair l/[0-2].png r --out x": "no such folder (l/[0-2].png), and no pattern with * or ?",
-    "--pair l/0* r/0* --out x": "0 of 1 pairs would be in val; take two or more, and e.g. 0.5",
-    "--pair l r r --out x": "--pair: takes one or two; put patterns in quotes",
+    "--pair l/0* r/0* --out x": "0 of 1 pairs would be in val; use two or more pairs and e.g. 0.5",
+    "--pair l r r --out x": "--pair: takes one or two patterns; put them in quotes",
     "--pair l r": "--out: name a new folder, e.g. --out data/mine",
     "--pair l r --out .": "--out: name a new folder, e.g. --out data/mine",
     "--pair ~nouser/l r --out x": "--pair ~nouser/l: no such folder",
@@ -512,7 +512,7 @@ def test_a_broken_download_is_continued(ranges, server, call_main, tmp_path):
     command = [GET, "--download", "facades", "--url", server.url, "--out", "data/f"]
     server.ranges, part = ranges, tmp_path / "data" / ".f.tar.gz.part"
     server.plan = [{"cut": 10_000}, {"status": 503}, {"type": "text/html"}]
-    for problem in (f"10000 of {len(server.data)} bytes came", "503", "sends a web page"):
+    for problem in (f"got 10000 of {len(server.data)} bytes", "503", "sends a web page"):
         done = call_main(*command)
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
         assert problem in done.stderr and "run the same command again to continue" in done.stderr

@@ -90,7 +90,7 @@ def test_a_half_without_colours(number, mine, call_main):
         image.paste("black", (96, 0, 128, 64))
         save(image, path)
     said = call_main(LOOK, "--dataset", "mine").stderr
-    assert "target 1: is a half blank, or of class numbers? See --labels of stage 7" in said
+    assert "target 1: is a half blank, or class numbers? See --labels of stage 7" in said
 
 
 def test_frames_of_a_clip(mine, call_main):
@@ -169,20 +169,20 @@ def test_nothing_is_rewritten_unless_asked(read, tmp_path):
     assert not said and values(sheet, 0, slice(None), 9, 0) == pytest.approx(wanted, abs=0.02)
     path = save(drawing(paper=0, ink=255), tmp_path / "canny.png")
     sheet, _, said = read(path, "sketch")
-    assert "dark paper" in said and "give --invert" in said and float(tf.reduce_mean(sheet)) < -0.5
+    assert "dark paper" in said and "add --invert" in said and float(tf.reduce_mean(sheet)) < -0.5
     sheet, _, said = read(path, "sketch", invert=True)
     assert not said and float(tf.reduce_mean(sheet)) > 0.5
     assert not read(path, "picture")[2], "a run on photographs knows dark ones"
     white = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
     numbers = Image.linear_gradient("L").point(lambda value: value // 64)
     for image, kind in ((white, "sketch"), (numbers, "picture")):
-        assert "blank: class numbers, or white" in read(save(image, tmp_path / "b.png"), kind)[2]
+        assert "blank: are these class numbers" in read(save(image, tmp_path / "b.png"), kind)[2]
 
 
 def test_pairs_are_no_drawings(run, few_pairs, call_main):
     """Broken if a pair of the dataset is coloured as one picture, both halves, without a word."""
     done = call_main(COLOUR, "--run", "run", "--colour", few_pairs / "val", "--out", "out")
-    assert "a pair of the run's data, both halves as one: cut out one half (2)" in done.stderr
+    assert "a pair of the run's data, coloured as one: cut out one half (2)" in done.stderr
 
 
 def test_photographs_of_drawings_are_cleaned_when_asked(read, tmp_path):
@@ -206,9 +206,9 @@ def test_the_range_of_training_is_used(read, tmp_path):
     path = save(Image.new("I;16", (64, 64), 1024), tmp_path / "a.png")
     sheet, _, said = read(path, range=[0, 4096])
     assert values(sheet, 0, 9, 9) == pytest.approx([-0.5] * 3, abs=0.01) and not said
-    assert "more than 8 bits, of which the run knows no range" in read(path)[2]
+    assert "more than 8 bits, but the run has no range" in read(path)[2]
     path = save(Image.new("L", (64, 64), 64), tmp_path / "b.png")
-    assert "8 bits, where the run's pictures had more" in read(path, range=[0, 4096])[2]
+    assert "8 bits, but the run's pictures had more" in read(path, range=[0, 4096])[2]
     path = save(Image.new("F", (64, 64), float("nan")), tmp_path / "c.tif")
     with pytest.raises(common.UnreadableError, match="NaN"):
         read(path, range=[0, 4096])

@@ -237,7 +237,7 @@ def test_a_loss_that_is_no_number_ends_the_run(value, loop):
             losses = super().train_step(batch)
             return losses | {"first": tf.where(losses["first"] < 32.0, 0.0, value)}
 
-    words = "^by step 32: NaN or infinite: first. Rerunning will fail the same way"
+    words = "^NaN or infinite at step 32: first. Rerunning will fail the same way"
     with pytest.raises(common.UserError, match=words):
         loop(2, model=Diverging())
     table = (loop.run / "losses.csv").read_text()

@@ -85,7 +85,7 @@ def test_page(make_pad, few_pairs):
 def test_precision(make_runs, call_main, stage6, monkeypatch):
     """Broken if a network is taken that draws another picture than Keras."""
     make_runs("run")
-    for kind, status, words in [("int8", 0, "float16 weights"), ("float16", 2, "another picture")]:
+    for kind, status, words in [("int8", 0, "float16 weights"), ("float16", 2, "Keras' picture")]:
         monkeypatch.setitem(stage6.ALLOWED, kind, (-1.0, -1.0))
         done = call_main(SCRIPT, "--run", "run", "--no-browser", "--precision", kind)
         assert done.returncode == status and words in done.stdout + done.stderr

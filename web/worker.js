@@ -1,9 +1,9 @@
-// The networks, in a Worker, so that no stroke waits for them. It follows litert.js in one script.
-// In:  { runtime, wasm, models, size } once, then { pixels } of the sheet, RGBA, as wanted.
+// Runs the networks in a Worker, so that no stroke waits for them. Follows litert.js in one script.
+// In:  { runtime, wasm, models, size } once, then { pixels } (the sheet, RGBA) per picture wanted.
 // Out: { ready }; for each sheet { picture, run } of every run, then { done: milliseconds };
 //      or { error }, after which nothing comes.
 
-// Pictures by WebGPU differ from the network's own (LiteRT.js 2.5.3): do not ask for a device.
+// With WebGPU, LiteRT.js 2.5.3 computes different pictures: do not ask for a device.
 createDefaultWebGpuDevice = async () => null;
 
 const networks = [];
@@ -11,12 +11,12 @@ let height, width;
 
 async function start({ runtime, wasm, models, size }) {
   [height, width] = size;
-  // Fetches nothing, which a page opened from a disk must not, and keeps its notes to itself.
+  // The runtime must not fetch: a page opened from a disk may not. Its notes are dropped.
   self.Module = { wasmBinary: wasm, printErr() {} };
   const script = URL.createObjectURL(new Blob([runtime], { type: "text/javascript" }));
   await loadLiteRt(`${script}#.js`);
   for (const model of models) {
-    // Every second byte of the file comes first, then the others.
+    // The file's even bytes come first, then its odd bytes: interleave them.
     const parted = new Uint8Array(model), half = (parted.length + 1) >> 1;
     const bytes = parted.map((_, i) => parted[(i >> 1) + (i & 1) * half]);
     networks.push(await loadAndCompile(bytes, { accelerator: "wasm" }));
@@ -34,7 +34,7 @@ async function colour(pixels) {
     const [output] = await network.run([input]);
     const values = output.toTypedArray(), picture = new Uint8ClampedArray(pixels.length).fill(255);
     for (let i = 0, j = 0; i < picture.length; i += 4) {
-      for (let k = 0; k < 3; k += 1) picture[i + k] = (values[j++] + 1) * 127.5; // which rounds
+      for (let k = 0; k < 3; k += 1) picture[i + k] = (values[j++] + 1) * 127.5; // the array rounds
     }
     input.delete();
     output.delete();

@@ -78,7 +78,7 @@ def test_no_whole_checkpoint(run, tmp_path):
         content = bytearray(data.read_bytes())
         content[content.index(b"\0\0\x80\x3f" if name.endswith("10") else b"\0\0\0\x40")] ^= 1
         data.write_bytes(content)
-    refused, again = pytest.raises(common.UserError, match="no whole checkpoint"), Run(tmp_path)
+    refused, again = pytest.raises(common.UserError, match="no intact checkpoint"), Run(tmp_path)
     with refused:
         again.restore()
     assert run.losses.read_text() == kept
@@ -97,7 +97,7 @@ def test_a_checkpoint_of_other_networks(run, tmp_path, capsys):
     for sizes in ([50, 3], [49], []):
         variables = [tf.Variable(tf.zeros(size)) for size in sizes]
         other = common.Checkpoints(run.checkpoints.folder, variables, run.tables)
-        with pytest.raises(common.UserError, match="no whole checkpoint"):
+        with pytest.raises(common.UserError, match="no intact checkpoint"):
             other.restore()
     assert [f.name for f in run.checkpoints.folders()] == ["step_00000010", "step_00000020"], (
         "they are sound"
