@@ -97,7 +97,8 @@ def print_table(looks, bad, labels=False):
             print(f"{split:7}{half:10}{numbers}{rich[split][n]:9.0f}{'' if n else ink}")
     condition, target = rich["train"]
     found = f"Colours: condition {condition:.0f}, target {target:.0f}"
-    if target < 1.5 or condition < 1.5 and not labels:  # class numbers below 16 count as one colour
+    dark = not bool(tf.reduce_any(shares[:3, 64:] > 0.0)) if labels else condition < 1.5
+    if target < 1.5 or dark:
         common.warn(f"{found}: is a half blank, or class numbers? See --labels of stage 7")
     elif condition > 2 * target and not labels:
         print(f"\n{found}: did you mean the other --direction?")
@@ -107,12 +108,13 @@ def warn_of_copies(looks):
     """Warns of halves that are equal, and of validation pairs that nearly equal training pairs."""
     if equal := [pair.path for pairs in looks.values() for pair in pairs if pair.equal]:
         common.warn(f"equal halves, is one missing? ({len(equal)}): {common.listed(equal)}")
-    train = tf.cast([pair.small for pair in looks["train"]], tf.float32)
-    some, near = common.spread(looks["val"], 100), []
+    train, some, near = looks["train"], common.spread(looks["val"], 100), []
+    small = tf.cast([pair.small for pair in train], tf.float32)
+    small = tf.concat([small, small[:, :, :, ::-1]], axis=0)  # training mirrors them
     for pair in some:
-        distances = tf.reduce_mean((train - tf.cast(pair.small, tf.float32)) ** 2, (1, 2, 3, 4))
+        distances = tf.reduce_mean((small - tf.cast(pair.small, tf.float32)) ** 2, (1, 2, 3, 4))
         if tf.reduce_min(distances) < NEAR**2:
-            near.append(f"{pair.path} and {looks['train'][int(tf.argmin(distances))].path}")
+            near.append(f"{pair.path} and {train[int(tf.argmin(distances)) % len(train)].path}")
     if near:
         found = f"{len(near)} of {len(some)} validation pairs nearly equal a training pair"
         common.warn(f"{found}, e.g. {near[0]}: keep a clip in one split, or scores are too good")
@@ -185,9 +187,8 @@ def main(argv=None):
     flags = "--out --seed --dataset --direction --size"
     args = common.parser_of(__doc__, flags, out="runs/03_pix2pix_data").parse_args(argv)
 
-    about, left_out, out = common.describe_dataset(args.dataset), common.LeftOut(), args.out
-    direction = args.direction or about["direction"]
-    labels = about.get("condition") == "labels" and direction == about["direction"]
+    direction, about = common.describe_conditions(args.dataset, args.direction)
+    left_out, out, labels = common.LeftOut(), args.out, about.get("kind") == "labels"
     form, looks, bad = {"size": args.size, "labels": labels}, {}, {}
     for split, paths in common.find_pairs(args.dataset, left_out).items():
         found = common.in_threads(lambda path: look(path, direction, **form), paths)
@@ -203,8 +204,7 @@ def main(argv=None):
     print_table(looks, bad, labels)
     left_out.tell(f"{sum(map(len, [*looks.values(), *bad.values()]))} pictures in the splits")
     warn_of_copies(looks)
-    if not labels:
-        warn_of_strangers(common.spread(looks["train"], 20))
+    warn_of_strangers(common.spread(looks["train"], 20))
     train = [pair.path for pair in looks["train"]]
     draw_pairs(out / "pairs.png", train, direction, **form)
     draw_augmentations(out / "augmentation.png", train[0], direction, args.seed, **form)

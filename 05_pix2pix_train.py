@@ -18,6 +18,7 @@ stopped. Ten epochs of the 215 pairs take 15 to 25 minutes on 2 cores.
 """
 
 import contextlib
+from collections import Counter
 from pathlib import Path
 
 import common
@@ -113,30 +114,20 @@ def parse_flags(argv):
     flags = f"{common.TRAINER} --dataset --direction --size --filters"
     parser = common.parser_of(__doc__, flags, out="runs/05_pix2pix", batch_size=1)
     add = parser.add_argument
-    help_text = "the generator's loss (l1+cgan)"
-    add("--loss", choices=["l1+cgan", "cgan", "l1"], default="l1+cgan", help=help_text)
+    add("--loss", choices=["l1+cgan", "cgan", "l1"], default="l1+cgan", help="the loss (l1+cgan)")
     help_text, weight = f"weight of L1 beside the cGAN ({LAMBDA_L1:g})", common.number(0, 1e6)
     add("--lambda-l1", type=weight, default=LAMBDA_L1, metavar="X", help=help_text)
-    help_text = "augmentation of the training pairs (jitter, the paper's)"
-    add("--augment", choices=list(common.AUGMENTATIONS), default="jitter", help=help_text)
-    help_text = "network that draws the picture (unet)"
-    add("--generator", choices=list(common.GENERATORS), default="unet", help=help_text)
-    help_text = "normalise over the batch, or each picture separately (batch)"
-    add("--norm", choices=["batch", "instance"], default="batch", help=help_text)
-    help_text = "start from the weights of an earlier run, on any data, instead of random ones"
-    add("--start-from", type=Path, metavar="RUN", help=help_text)
+    add("--augment", choices=[*common.AUGMENTATIONS], default="jitter", help="of pairs (jitter)")
+    add("--generator", choices=[*common.GENERATORS], default="unet", help="what draws (unet)")
+    add("--norm", choices=["batch", "instance"], default="batch", help="normalisation (batch)")
+    add("--start-from", type=Path, metavar="RUN", help="begin with an earlier run's weights")
     return parser.parse_args(argv)
 
 
-def kind_of_conditions(about, paths):
-    """Returns "sketch", "labels" or "picture": what dataset.json says, or else a guess.
-
-    It guesses "sketch" if most sampled conditions are nearly colourless and mostly white.
-    """
-    if "condition" in about:
-        return about["condition"]
+def guess_kind(paths, direction):
+    """Returns "sketch" if most conditions are nearly colourless and mostly white, or "picture"."""
     sample, drawn = common.spread(paths, 20), 0
-    for condition, _ in common.validation_pairs(sample, about["direction"]):
+    for condition, _ in common.validation_pairs(sample, direction):
         gray = tf.reduce_mean(condition, axis=-1)
         colour = tf.reduce_max(condition, axis=-1) - tf.reduce_min(condition, axis=-1)
         paper = tf.reduce_mean(tf.cast(gray > 0.6, tf.float32))
@@ -147,11 +138,15 @@ def kind_of_conditions(about, paths):
 
 
 def check_headers(dataset, paths):
-    """Checks all headers: refuses pairs that training would misread, and warns of odd ones."""
-    problems, odd = [], common.LeftOut()
+    """Refuses pairs that training would misread, warns of odd ones; returns the halves' size.
+
+    It reads headers only. The size, "WIDTHxHEIGHT", is that of most halves.
+    """
+    problems, odd, sizes = [], common.LeftOut(), Counter()
     for path, header in zip(paths, common.in_threads(common.read_header, paths)):
         failed = isinstance(header, common.UnreadableError)
         (width, height), remark, problem = ((2, 1), "", header.problem) if failed else header
+        sizes[f"{width // 2}x{height}"] += 1
         if problem:
             problems.append(f"{path} ({problem})")
         if remark or width < 1.2 * height:
@@ -160,6 +155,7 @@ def check_headers(dataset, paths):
         raise common.UserError(f"--dataset {dataset}: {common.listed(problems)}; {common.CURE}")
     for remark, found in odd.items():
         common.warn(f"{remark} ({len(found)} of {len(paths)}): {common.listed(sorted(found))}")
+    return sizes.most_common(1)[0][0]
 
 
 @contextlib.contextmanager
@@ -186,21 +182,18 @@ def main(argv=None):
     common.set_devices(args)
 
     # Bookkeeping: which pairs, which networks to start from, which folder.
-    about, left_out = common.describe_dataset(args.dataset), common.LeftOut()
-    args.direction = args.direction or about["direction"]  # kept in options.json
-    if args.direction != about["direction"]:  # dataset.json describes the other half as condition
-        about = {"direction": args.direction, "ranges": about.get("ranges", {})}
+    args.direction, condition = common.describe_conditions(args.dataset, args.direction)
+    left_out = common.LeftOut()
     pairs = common.find_pairs(args.dataset, left_out)
     train, val = pairs["train"], pairs["val"]
     steps = common.epoch_steps(args, len(train))
-    check_headers(args.dataset, train + val)
+    halves = check_headers(args.dataset, train + val)
     left_out.tell(f"{len(train)} pairs to train on, {len(val)} to validate with")
     with common.filtering_logs(), naming_damaged(args.dataset, train + val):
-        kind = kind_of_conditions(about, train)
-    condition = {"kind": kind} | {k: about[k] for k in ("colours", "classes") if k in about}
+        kind = condition["kind"] = condition.get("kind") or guess_kind(train, args.direction)
     side = "left" if args.direction == "AtoB" else "right"
-    if side in about.get("ranges", {}):  # the values that became black and white
-        condition["range"] = about["ranges"][side]
+    size = "{1}x{0}".format(*args.size)  # width x height
+    print(f"Conditions: the {side} halves ({kind}). Halves, mostly {halves}, become {size}.")
     data = {"train": len(train), "val": len(val), "condition": condition}
     form = {"size": args.size, "labels": kind == "labels"}
 
@@ -238,12 +231,11 @@ def main(argv=None):
 
 def write_validation(folder, model, paths, pairs):
     """Writes condition/, generated/ and real/: every validation picture as PNG."""
-    for name in ("condition", "generated", "real"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
     colour = tf.function(lambda condition: common.generate(model.generator, condition))
     for path, (condition, real) in zip(paths, pairs):
         pictures = {"condition": condition, "generated": colour(condition), "real": real}
         for name, picture in pictures.items():
+            (folder / name).mkdir(parents=True, exist_ok=True)
             common.to_image(picture).save(folder / name / f"{Path(path).name}.png")
 
 

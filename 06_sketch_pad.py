@@ -45,16 +45,15 @@ ALLOWED = {"int8": (1.0, 16.0), "float16": (1.0, 1.0)}  # from Keras, in shades 
 def describe(run):
     """Returns what a run was trained on.
 
-    Returns a dict that describes its conditions: "kind", "size", "line_width" (in pixels at that
-    size), "colours" (of label maps), "run" and more, measured or read from options.json; and at
-    most EXAMPLES validation pairs, (condition, real): none if the dataset is gone.
+    Returns a dict of its conditions' "kind", "size", "line_width" (in pixels at that size),
+    "colours" (of label maps), "run" and more; and at most EXAMPLES validation pairs.
     """
     options = common.read_options(run)
     flags, conditions = options["flags"], options["data"]["condition"]
     size, kind = tuple(flags["--size"]), conditions["kind"]
     brush = BRUSH * math.sqrt(size[0] * size[1]) / 256
-    exact = {"exact": "colours" in conditions}  # not guessed by `main_colours`
-    conditions = {"size": size, "line_width": brush, "colours": []} | exact | conditions
+    exact = "colours" in conditions  # else `main_colours` guesses them
+    conditions = {"size": size, "line_width": brush, "colours": [], "exact": exact} | conditions
     conditions["run"] = {"name": run.name, "loss": flags["--loss"]}
     try:
         paths = common.spread(common.find_pairs(flags["--dataset"])["val"], EXAMPLES)
@@ -76,7 +75,8 @@ def line_width(ink):
     The sum of a line's ink is width x length, and that of the slope of its two edges 2 x length.
     """
     ink = tf.reduce_mean(ink, axis=-1, keepdims=True)
-    ink = tf.image.resize(ink, [2 * side for side in ink.shape[:2]])[tf.newaxis]  # lines of 1 pixel
+    ink -= tf.sort(tf.reshape(ink, [-1]))[tf.size(ink) // 2]  # a scan's paper is not quite white
+    ink = tf.image.resize(tf.nn.relu(ink), [2 * side for side in ink.shape[:2]])[tf.newaxis]
     slope = tf.norm(tf.image.sobel_edges(ink) / 8.0, axis=-1)
     slope = float(tf.reduce_sum(tf.where(slope > 0.02, slope, 0.0)))  # ignores the paper's grain
     return float(tf.reduce_sum(ink)) / slope if slope > 1.0 else 0.0  # 2 ink / slope, halved
@@ -101,32 +101,34 @@ def read_condition(path, conditions, args, left_out):
     """Reads a picture file as training read the run's conditions; `conditions`: see `describe`.
 
     Returns (1, height, width, 3) in [-1, 1], of the run's size or, with `args.whole`, the file's;
-    and the file's (width, height). `left_out`, a LeftOut, gets remarks. Raises UnreadableError if
-    the file is not a picture, or has classes that the run was not trained on.
+    and the file's (width, height). Raises UnreadableError if training would not have read it.
     """
     size, remark, _ = common.read_header(path)
     kept = size if args.whole else common.kept_size(size, conditions["size"])
     to, span = size[::-1] if args.whole else conditions["size"], conditions.get("range")
     if conditions["kind"] == "labels":
+        if args.clean or args.invert:
+            raise common.UnreadableError(path, "a label map: --clean and --invert are for drawings")
         picture = tf.image.resize(read_labels(path, conditions, kept, left_out), to, "nearest")
         return tf.cast(picture, tf.float32)[tf.newaxis] / 127.5 - 1.0, size
     with common.opening(path) as image:
         deep = image.mode[0] in "IF"
-        if deep and not span:
-            remark = "more than 8 bits, but the run has no range: uses 0 to 65535, or the file's"
-        elif span and not deep:
-            remark = "8 bits, but the run's pictures had more: read as 0 to 255"
-        values = keras.utils.img_to_array(image.convert("F")) if deep else 0.0
+        values = tf.constant(keras.utils.img_to_array(image.convert("F")) if deep else 0.0)
         if not bool(tf.reduce_all(tf.math.is_finite(values))):
             raise common.UnreadableError(path, "holds NaN or infinity: replace them")
-    if remark:
-        left_out.remark(path, remark)
+    if deep and not span:
+        remark = "more than 8 bits, but the run has no range: uses 0 to 65535, or the file's"
+    elif span and not deep:
+        remark = "8 bits, but the run's pictures had more: read as 0 to 255"
+    elif deep and bool(tf.reduce_any((values < span[0]) | (values > span[1]))):
+        remark = f"beyond the run's range, {span[0]:g} to {span[1]:g}: becomes black or white"
+    left_out.remark(path, remark)
     picture = tf.cast(common.read_picture(path, kept, span), tf.float32) / 255.0
     picture = 1.0 - picture if args.invert else picture
     if args.clean:
         picture = clean_photograph(picture, to, conditions["line_width"])
-    elif conditions["kind"] == "sketch" and float(tf.reduce_mean(picture)) < 0.5:
-        left_out.remark(path, "dark paper, but the run knows dark lines on white: add --invert")
+    elif conditions["kind"] == "sketch" and float(tf.reduce_mean(tf.round(picture - 0.25))) < 0.5:
+        left_out.remark(path, "the run knows dark lines on white paper: --invert, or --clean?")
     if float(tf.reduce_max(picture)) < 16 / 255 or float(tf.reduce_min(picture)) == 1.0:
         left_out.remark(path, "blank: are these class numbers, or white on a transparent sheet?")
     return resize(picture, to)[tf.newaxis] * 2.0 - 1.0, size
@@ -137,11 +139,13 @@ def read_labels(path, conditions, size, left_out):
     classes = conditions.get("classes", [])
     known = [int(colour[1:], 16) for colour, _ in conditions["colours"]] or [0xFFFFFF]
     codes, is_colours, share = common.read_label_map(path, size, dict(zip(classes, known)))
-    if not is_colours and classes:
+    if not is_colours and conditions["colours"]:
         found = {int(code) for code in tf.unique(tf.reshape(codes, [-1])).y}
-        if unknown := common.listed([str(number) for number in sorted(found - {*classes})]):
-            problem = f"holds classes that the run was not trained on: {unknown}"
-            raise common.UnreadableError(path, problem)
+        unknown = found - {*(classes or [code % 256 for code in known if code % 0x010101 == 0])}
+        if unknown and (classes or max(found) < 64):  # a gray picture's shades reach further
+            numbers = common.listed([f"{number}" for number in sorted(unknown)])
+            raise common.UnreadableError(path, f"has classes that the run does not know: {numbers}")
+    if not is_colours and classes:
         picture = common.paint(codes, classes, [colour for colour, _ in conditions["colours"]])
     else:
         codes = codes if is_colours else codes * 0x010101
@@ -162,8 +166,6 @@ def plan_results(sources, out, force, left_out):
     """
     plan = {}
     for source in sources:
-        if not source.exists():
-            raise common.UserError(f"--colour {source}: no such file or folder")
         for path in common.walk(source, left_out) if source.is_dir() else [source]:
             try:
                 common.read_header(path)
@@ -299,11 +301,9 @@ def write_page(args):
     described = [describe(run) for run in args.run]
     about, examples = described[0]
     for run, (other, _) in zip(args.run, described):
-        for name in ("kind", "size", "colours"):
-            if other[name] != about[name]:
-                raise common.UserError(f"--run {run}: its {name} differs from {args.run[0]}'s")
-    parts = [b"\n".join((WEB / name).read_bytes() for name in names) for names in PARTS]
-    scripts = [to_script(part) for part in parts]
+        if bad := [name for name in ("kind", "size", "colours") if other[name] != about[name]]:
+            raise common.UserError(f"--run {run}: its {bad[0]} differs from {args.run[0]}'s")
+    scripts = [to_script(b"\n".join((WEB / n).read_bytes() for n in names)) for names in PARTS]
     networks = [to_network(run, examples, args) for run in args.run]
     scripts += [to_script(network, zlib.Z_HUFFMAN_ONLY) for network in networks]  # no repeats
     about["runs"] = [conditions["run"] for conditions, _ in described]

@@ -107,8 +107,9 @@ def fetch(url, file):
                 raise UserError(f"{url}: the server sends a web page, not an archive; {cure}")
             start = start if response.status == 206 else 0  # else it sends the whole file
             size = start + int(response.headers.get("Content-Length", 0))
-            form = {"unit_name": "MB", "verbose": sys.stdout.isatty()}
-            bar = keras.utils.Progbar(1 + size // 10**6, **form)
+            bar = keras.utils.Progbar(
+                size // 10**6 + 1, unit_name="MB", verbose=sys.stdout.isatty()
+            )
             with file.open("ab" if start else "wb") as output:
                 while chunk := response.read1(2**18):
                     output.write(chunk)
@@ -165,8 +166,7 @@ def find_pictures(flag, pattern, left_out):
     matches = {path: fit.fullmatch(place.as_posix()) for path, place in places.items()}
     fitting, found = [path for path, match in matches.items() if match], {}
     for path, (size, remark, extent) in sift(scan, fitting, left_out).items():
-        if remark:
-            left_out.remark(path, remark)
+        left_out.remark(path, remark)
         stars = "/".join(filter(None, matches[path].groups()))  # may say a split: trainannot/x
         split, (key, name) = split_of((places[path].parent / stars).parts[:-1]), to_names(stars)
         if key in found:
@@ -419,8 +419,11 @@ class Legend:
             palette = {code: (f"#{code:06x}", names.get(f"#{code:06x}", "")) for code in classes}
         elif palette and (unknown := [f"{number}" for number in classes if number not in palette]):
             common.warn(f"not in the palette, and given other colours: {common.listed(unknown)}")
-        others = voc_colours({palette[number][0] for number in classes if number in palette})
-        self.classes = {n: palette[n] if n in palette else (next(others), "") for n in classes}
+        taken, self.classes = {palette[n][0] for n in classes if n in palette}, {}
+        for n in classes:
+            free = (colour for colour in map(voc_colour, range(n, 2**24)) if colour not in taken)
+            self.classes[n] = palette[n] if n in palette else (next(free), "")
+            taken.add(self.classes[n][0])
 
     def read(self, path, size=None):
         """Returns what `common.read_label_map` does, with the palette's nearest colours."""
@@ -463,12 +466,10 @@ class Legend:
             print(f"{number:>8}  {colour:8}  {count:>8}  {common.printable(name)}")
 
 
-def voc_colours(taken):
-    """Yields 512 colours "#rrggbb" as PASCAL VOC numbers its classes, without those taken."""
-    for n in range(512):  # the bits of n, from the lowest: red, green, blue, red ...
-        rgb = [sum((n >> (3 * k + c) & 1) << (7 - k) for k in range(3)) for c in range(3)]
-        if (colour := "#{:02x}{:02x}{:02x}".format(*rgb)) not in taken:
-            yield colour
+def voc_colour(n):
+    """Returns the colour "#rrggbb" of class n in PASCAL VOC: its bits are red, green, blue, ..."""
+    rgb = [sum((n >> (3 * k + c) & 1) << (7 - k) for k in range(8)) for c in range(3)]
+    return "#{:02x}{:02x}{:02x}".format(*rgb)
 
 
 def read_palette(file):
@@ -549,11 +550,9 @@ def main(argv=None):
     counts = ", ".join(f"{len(p)} in {split}" for split, p in common.find_pairs(out).items())
     flags = f"--dataset {shlex.quote(str(args.out or name))}"
     flags += " --size {}x{}".format(*args.size) if args.size != common.IMAGE_SIZE else ""
-    print(
-        f"\n{out}: {counts}. Look at it, then train on it:\n"
-        f"    python 03_pix2pix_data.py {flags}\n"
-        f"    python 05_pix2pix_train.py {flags} --out {shlex.quote(f'runs/{out.name}')}"
-    )
+    print(f"\n{out}: {counts}. Look at it, then train on it:")
+    print(f"    python 03_pix2pix_data.py {flags}")
+    print(f"    python 05_pix2pix_train.py {flags} --out {shlex.quote(f'runs/{out.name}')}")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import tensorflow as tf
 from PIL import Image, ImageDraw
 
 SETTINGS = ["--loss", "--lambda-l1", "--generator", "--filters", "--norm", "--augment", "--seed"]
+OTHER = {"AtoB": "BtoA", "BtoA": "AtoB"}
 FRAME_MS = 400  # per frame of the animation; the last one stays five times as long
 
 PAGE = """<!doctype html>
@@ -67,17 +68,23 @@ def name_runs(runs, options):
     flags = [run["flags"] for run in options]
     differing = [name for name in SETTINGS if len({str(run[name]) for run in flags}) > 1]
     settings = [", ".join(f"{name[2:]} {run[name]}" for name in differing) for run in flags]
-    return [f"{run.name}: {text}" if text else run.name for run, text in zip(runs, settings)]
+    names = [run.name if len({r.name for r in runs}) == len(runs) else str(run) for run in runs]
+    return [f"{name}: {text}" if text else name for name, text in zip(names, settings)]
 
 
-def refuse_other_data(runs, options, dataset):
-    """Raises UserError if size, direction or, without --dataset, the pairs of the runs differ."""
+def check_data(runs, options, dataset, files):
+    """Returns the direction of a dataset's pairs; warns of runs made with others, or refuses."""
+    direction, known = common.describe_conditions(dataset)
+    if "exchanged" in options[0]["data"]["condition"]:
+        direction, known = common.describe_conditions(dataset, OTHER[direction])
+    wanted = {"--size": options[0]["flags"]["--size"], "exchanged": None} | known
     for run, other in zip(runs, options):
-        for part, name in (("flags", "--size"), ("flags", "--direction"), ("data", "files")):
-            value, first = other[part][name], options[0][part][name]
-            if value != first and not (part == "data" and dataset):
-                cure = "; name the pairs: --dataset DIR" if part == "data" else ""
-                raise common.UserError(f"{run}: {name} is {value}, but {first} in {runs[0]}{cure}")
+        facts = other["flags"] | other["data"]["condition"]
+        if bad := [name for name in wanted if facts.get(name) != wanted[name]]:
+            raise common.UserError(f"{run}: {bad[0]} differs from that of {runs[0]} or {dataset}")
+        if {n: other["data"][n] for n in ("files", "bytes")} != common.fingerprint(files):
+            common.warn(f"{run}: made with other pairs; it may have been trained on some of these")
+    return direction
 
 
 def colour_pairs(generators, pairs, names, folder):
@@ -155,30 +162,29 @@ def main(argv=None):
     add("--animate", action="store_true", help="also write samples.png: the first run's samples")
     args = parser.parse_args(argv)
     runs, options = args.runs, [common.read_options(run) for run in args.runs]
-    refuse_other_data(runs, options, args.dataset)
+    dataset = args.dataset or options[0]["flags"]["--dataset"]
+    pairs = common.find_pairs(dataset)
+    direction = check_data(runs, options, dataset, pairs["train"] + pairs["val"])
     named = {f"run_{n}": name for n, name in enumerate(name_runs(runs, options), start=1)}
     generators = {key: common.load_generator(run, args.best)[0] for key, run in zip(named, runs)}
     flags, condition = options[0]["flags"], options[0]["data"]["condition"]
-    dataset = args.dataset or flags["--dataset"]
-    pairs = common.find_pairs(dataset)
-    if args.split not in pairs:
+    paths = pairs.get(args.split, pairs["val"])  # which are those of test/, if there is no val/
+    if args.split != "val" and args.split not in Path(paths[0]).parent.name.lower():
         raise common.UserError(f"--split {args.split}: {dataset} has none")
-    paths, title = pairs[args.split], f"{dataset}, {args.split}"
     form = {"size": tuple(flags["--size"]), "labels": condition["kind"] == "labels"}
 
-    curves = [(run / "losses.png").read_bytes() for run in runs]
     args.out.mkdir(parents=True, exist_ok=True)
-    files = [Path(path).name for path in paths]
-    loaded = validation_pairs(paths, flags["--direction"], **form)
-    table = colour_pairs(generators, loaded, files, args.out / "pictures")
-    for key, picture in zip(named, curves):
+    for key, run in zip(named, runs):
         with common.replacing(args.out / f"{key}.png") as temporary:
-            temporary.write_bytes(picture)
+            temporary.write_bytes((run / "losses.png").read_bytes())
+    files = [Path(path).name for path in paths]
+    pairs = validation_pairs(paths, direction, **form)
+    table = colour_pairs(generators, pairs, files, args.out / "pictures")
+    title = f"{dataset}, {args.split}"
     write_page(args.out / "index.html", named, files, table, options=options, where=title)
 
-    shown = validation_pairs(common.spread(paths, 6), flags["--direction"], **form)
-    drawn = [[c, *(generate(network, c) for network in generators.values()), r] for c, r in shown]
-    rows = [[picture[0] for picture in row] for row in drawn]
+    shown = validation_pairs(common.spread(paths, 6), direction, **form)
+    rows = [[c[0], *(generate(net, c)[0] for net in generators.values()), r[0]] for c, r in shown]
     means = [common.mean_scores([row[key] for row in table], "") for key in named]
     names = [name.replace(": ", "\n").replace(", ", "\n") for name in named.values()]
     titles = [f"{n}\nL1 {m['l1']:.3f}, SSIM {m['ssim']:.3f}" for n, m in zip(names, means)]

@@ -785,8 +785,7 @@ class Checkpoints:
 
     def folders(self):
         """Returns the checkpoints' folders, the oldest first."""
-        found = [path for path in self.folder.glob("step_*") if path.name[5:].isdecimal()]
-        return sorted(found, key=lambda path: int(path.name[5:]))
+        return sorted(self.folder.glob("step_" + 8 * "[0-9]"))
 
     def save(self, step):
         """Writes a temporary folder and renames it once complete; removes all but the last two."""
@@ -972,9 +971,7 @@ def start_run(args, stage, data, files):
     run, options_file = args.out, args.out / "options.json"
     if not is_chief():
         return run
-    names = "\n".join("/".join(Path(file).parts[-2:]) for file in files)
-    data["files"] = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
-    data["bytes"] = sum(os.stat(file).st_size for file in files)
+    data |= fingerprint(files)
     flags = {f"--{name.replace('_', '-')}": value for name, value in vars(args).items()}
     flags = json.loads(json.dumps(flags, default=str))  # as options.json will have them
     refuse_name(run)
@@ -997,6 +994,13 @@ def start_run(args, stage, data, files):
         path.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
     (run / "samples").mkdir(exist_ok=True)
     return run
+
+
+def fingerprint(files):
+    """Returns what tells these files from others: a hash of their names, and their bytes."""
+    names = "\n".join("/".join(Path(file).parts[-2:]) for file in files)
+    digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
+    return {"files": digest[:16], "bytes": sum(os.stat(file).st_size for file in files)}
 
 
 def refuse_changes(run, stage, flags, data):
@@ -1052,8 +1056,7 @@ def read_options(run, stage="pix2pix"):
 def load_generator(run, best=False):
     """Returns the generator of a run of stage 5 and the run's flags; warns if it is not finished.
 
-    With `best`, the weights are those of the epoch with the lowest validation L1. Raises UserError
-    as `read_options` and `load_weights` do.
+    With `best`, the weights are those of the epoch with the lowest validation L1.
     """
     flags = read_options(run)["flags"]
     generator = GENERATORS[flags["--generator"]](flags["--filters"], flags["--norm"])
@@ -1118,7 +1121,7 @@ FACTS = {"direction", "condition", "origin", "colours", "classes", "ranges"}  # 
 SPLIT = re.compile(r"(train|val|test)(?:ing|id|idation|set)?([ _-]?[ab])?(?![a-z])", re.I)
 ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png"}  # of ready-made pairs
 RAW = {".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"}
-CURE = "python 07_get_pairs.py --pair FOLDER --out DIR makes usable pairs"
+CURE = "python 07_get_pairs.py --pair FOLDER (or two) --out DIR makes usable pairs"
 Image.MAX_IMAGE_PIXELS = 2**27  # Pillow refuses more than twice this; phones take 200 megapixels
 PngImagePlugin.MAX_TEXT_CHUNK = 2**25  # bytes; some programs store long texts in PNG files
 warnings.filterwarnings("ignore", module="PIL[.]")  # about metadata that is not used here
@@ -1158,6 +1161,20 @@ def describe_dataset(dataset):
     raise UserError(f"{file}: cannot be used: fix or remove it (keys: {', '.join(sorted(FACTS))})")
 
 
+def describe_conditions(dataset, direction=None):
+    """Returns the direction, by default the dataset's own, and what is known of its conditions.
+
+    "kind", "colours", "classes", "range"; and "exchanged" if the direction is not the dataset's.
+    """
+    about = describe_dataset(dataset)
+    if direction not in {None, about["direction"]}:  # dataset.json describes the other half
+        about = {"direction": direction, "exchanged": True, "ranges": about.get("ranges", {})}
+    side = "left" if about["direction"] == "AtoB" else "right"
+    facts = {"kind": about.get("condition"), "range": about.get("ranges", {}).get(side)}
+    facts |= {name: about.get(name) for name in ("colours", "classes", "exchanged")}
+    return about["direction"], {name: fact for name, fact in facts.items() if fact is not None}
+
+
 def spread(paths, count):
     """Returns at most `count` of the paths, evenly spaced: the same ones each time."""
     count = min(count, len(paths))
@@ -1173,7 +1190,8 @@ class LeftOut(dict):
     """Reasons why files are left out, and remarks on files that are used: {text: paths}."""
 
     def remark(self, path, text):
-        self.setdefault(text, set()).add(str(path))
+        if text:
+            self.setdefault(text, set()).add(str(path))
 
     def add(self, path, reason):
         self.remark(path, f"left out, {reason}")
@@ -1359,8 +1377,7 @@ def paint(codes, classes=None, colours=None):
 def nearest(codes, colours):
     """Returns the index of the colour nearest to each 0xrrggbb code, and its squared distance."""
     found, places = tf.unique(tf.reshape(codes, [-1]))
-    known = tf.constant(colours)
-    ours, theirs = (tf.cast(paint(part), tf.float32) for part in (found, known))
+    ours, theirs = (tf.cast(paint(part), tf.float32) for part in (found, tf.constant(colours)))
     products = tf.matmul(ours, theirs, transpose_b=True)  # |a - b|^2 = |a|^2 - 2ab + |b|^2
     ours, theirs = tf.reduce_sum(ours**2, -1, keepdims=True), tf.reduce_sum(theirs**2, -1)
     apart = tf.round(ours - 2.0 * products + theirs)  # the products' last bits may be wrong
