@@ -81,7 +81,7 @@ def pair(mode="RGB", size=(16, 8)):
 
 
 def turned(orientation):
-    """EXIF data that hold an orientation alone, as an option of Pillow's `save`."""
+    """EXIF data with nothing but an orientation, as an option of Pillow's `save`."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     return {"exif": exif}
@@ -113,7 +113,7 @@ def run_script(tmp_path):
 
 @pytest.fixture
 def call_main(tmp_path, monkeypatch, capsys):
-    """Runs a script's main in this process, which saves the start of another one."""
+    """Runs a script's main in this process, to save the time of starting another one."""
     locks, lock = [], common.lock
     names = [name for name in ("SIGINT", "SIGTERM", "SIGPIPE") if hasattr(signal, name)]
     handlers = {name: signal.getsignal(getattr(signal, name)) for name in names}
@@ -134,7 +134,7 @@ def call_main(tmp_path, monkeypatch, capsys):
 
     def call(script, *flags):
         unlock()
-        keras.utils.clear_session(free_memory=False)  # layers are named anew, as in a new process
+        keras.utils.clear_session(free_memory=False)  # restarts layer names, as in a new process
         module = importlib.import_module(script.removesuffix(".py"))
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])
@@ -155,10 +155,10 @@ def call_main(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def refused(call_main, tmp_path, monkeypatch):
-    """Runs a command that has to end as a mistake does, before any training; returns its lines.
+    """Runs a command that must be refused before any training; returns the lines on stderr.
 
-    The exit status is 2, one line names the script and has the words, and the disk is as it was.
-    Other lines may come before it if they begin as `notes` do.
+    The exit status is 2, the last line names the script and has `words`, and no file changes.
+    Other lines may come before it if each begins with one of `notes`.
     """
 
     def train(*args, **options):
@@ -181,7 +181,7 @@ def refused(call_main, tmp_path, monkeypatch):
 
 @pytest.fixture
 def grids(monkeypatch):
-    """Keeps what `common.save_grid` is to draw: (path, rows, options) in a list."""
+    """Keeps the arguments of `common.save_grid` in a list: (path, rows, options)."""
     grids = []
     keep = lambda path, rows, **options: grids.append((path, rows, options))  # noqa: E731
     monkeypatch.setattr(common, "save_grid", keep)
@@ -209,7 +209,7 @@ def arguments_of_train(call_main, monkeypatch):
 
 @pytest.fixture(scope="session")
 def few_pairs(tmp_path_factory):
-    """A dataset of 4 training and 2 validation pairs out of the embedded ones."""
+    """A dataset of 4 training and 2 validation pairs from the embedded ones."""
     folder = tmp_path_factory.mktemp("data") / "few"
     for split, count in (("train", 4), ("val", 2)):
         (folder / split).mkdir(parents=True)
@@ -220,7 +220,7 @@ def few_pairs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_run(few_pairs):
-    """Makes a run's folder of stage 5 without training: what stages 6, 8 and 9 read of it."""
+    """Makes the folder of a stage 5 run without training: what stages 6, 8 and 9 read."""
 
     def make(folder, generator, direction="AtoB", flags=None):
         generator(tf.zeros((1, 256, 256, 3)), training=False)
@@ -254,8 +254,8 @@ def change(run, part, name, value):
 def losses_regression(datadir, original_datadir, request):
     """Compares a list of {name: value} with a golden file to a relative 1e-3.
 
-    As data_regression does, but other processors may round differently;
-    --force-regen writes the golden file anew.
+    It is like data_regression with a tolerance, since processors round differently;
+    --force-regen rewrites the golden file.
     """
 
     def check(rows):

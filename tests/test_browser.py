@@ -1,4 +1,4 @@
-"""The pad's page in Chromium without a screen, driven over its DevTools protocol."""
+"""The pad's page in headless Chromium, driven over the DevTools protocol."""
 
 import contextlib
 import functools
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not BROWSER, reason="needs Ch
 
 
 class Chromium:
-    """A browser, which listens and answers on its descriptors 3 and 4: texts with a zero behind."""
+    """A browser that reads from descriptor 3 and answers on 4; a zero byte ends each message."""
 
     def __init__(self, folder):
         flags = ["--headless=new", "--remote-debugging-pipe", f"--user-data-dir={folder}"]
@@ -75,8 +75,8 @@ class Page:
         until(lambda: self.run("document.readyState") == "complete")
 
     def close(self):
-        """Refuses words in the console, the Worker's too, and requests to anywhere else."""
-        self.run("1")  # what was told until now is read on the way
+        """Asserts that the console, the Worker's too, is empty and nothing else was requested."""
+        self.run("1")  # waiting for its answer also reads all earlier events
         for event in self.browser.events:
             told = "consoleAPICalled|exceptionThrown|entryAdded"
             assert not re.search(told, event["method"]), event
@@ -85,7 +85,7 @@ class Page:
         self.call("Page.close")
 
     def run(self, script):
-        """Returns what a script on the page gives, after any promise."""
+        """Returns the value of a script on the page; awaits it if it is a promise."""
         options = {"returnByValue": True, "awaitPromise": True, "replMode": True}
         result = self.call("Runtime.evaluate", expression=script, **options)
         assert "exceptionDetails" not in result, result
@@ -113,7 +113,7 @@ class Page:
             self.call("Input.dispatchMouseEvent", type=kind, **self.at(*place), **options)
 
     def touch(self, *fingers):
-        """Draws with fingers: a list of as many points for each."""
+        """Draws with fingers: a list of points for each, all of the same length."""
         kinds = ["touchStart", *["touchMove"] * (len(fingers[0]) - 1), "touchEnd"]
         for kind, places in itertools.zip_longest(kinds, zip(*fingers), fillvalue=()):
             points = [{"id": n} | self.at(*place) for n, place in enumerate(places)]
@@ -124,7 +124,7 @@ class Page:
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=code, modifiers=modifiers)
 
     def give(self, file, chosen=False):
-        """Opens a file, by dropping it or, chosen, by the button's dialogue."""
+        """Opens a file: drops it or, if `chosen`, picks it in the button's dialogue."""
         before = self.run("steps.length")
         if chosen:
             root = self.call("DOM.getDocument")["root"]["nodeId"]
@@ -136,7 +136,7 @@ class Page:
                 self.call("Input.dispatchDragEvent", type=kind, **self.at(128, 128), data=data)
         until(lambda: self.run("steps.length") > before)
 
-    def settle(self):  # all pictures are those of the sheet
+    def settle(self):  # waits until all pictures show the current sheet
         until(lambda: self.run("coloured === version"))
 
 
@@ -159,12 +159,12 @@ def open_page(tmp_path_factory):
 def until(ready):
     end = time.monotonic() + 60
     while not ready():
-        assert time.monotonic() < end, "nothing happens"
+        assert time.monotonic() < end, "nothing happened for a minute"
         time.sleep(0.05)
 
 
 def shades(picture, other):
-    """Returns how far two pictures are from each other, in shades of 255: mean and most."""
+    """Returns the mean and the largest difference of two pictures, on the scale 0 to 255."""
     apart = tf.abs(tf.cast(picture, tf.float32) - tf.cast(other, tf.float32))
     return float(tf.reduce_mean(apart)), float(tf.reduce_max(apart))
 
@@ -174,7 +174,7 @@ def same(picture, other):
 
 
 def check_picture(page, file, run, precision="int8", number=0):
-    """Compares the picture of a page's sheet with its own TFLite file's, and Keras'; returns it."""
+    """Compares the page's picture with those of its TFLite file and of Keras; returns it."""
     page.settle()
     shown = page.pixels(f"pictures[{number}].context")
     condition = tf.cast(page.pixels(), tf.float32)[tf.newaxis] / 127.5 - 1.0
@@ -191,7 +191,7 @@ def check_picture(page, file, run, precision="int8", number=0):
 
 @pytest.mark.parametrize("hand, precision", [("mouse", "int8"), ("touch", "float16")])
 def test_draw(hand, precision, open_page, make_pad, tmp_path):  # noqa: F811
-    """Broken if a stroke waits for the network, is elsewhere or of other width, or not coloured."""
+    """Broken if a stroke, key or tool goes wrong, or a picture that is shown or saved is wrong."""
     file = make_pad("run", precision=precision)
     with open_page(file.as_uri(), touch=hand == "touch") as page:
         draw = page.draw if hand == "mouse" else lambda *points: page.touch(points)
@@ -205,7 +205,7 @@ def test_draw(hand, precision, open_page, make_pad, tmp_path):  # noqa: F811
         draw((30, 30))
         dot = page.pixels()
         assert int(dot[30, 30, 0]) == 0 and int(dot[30, 36, 0]) == 255, "no dot"
-        # The second is the same key on a keyboard that writes Korean; 2 is Ctrl, 8 is Shift.
+        # The second is the same key with a Korean layout. Modifiers: 2 is Ctrl, 8 is Shift.
         keys = [("z", 0, line), ("ㅋ", 0, blank), ("z", 0, blank), ("y", 0, line), ("Z", 10, dot)]
         for key, modifiers, wanted in [*keys, ("z", 2, line), ("c", 0, blank), ("z", 0, line)]:
             page.key(key, "KeyZ", modifiers)
@@ -215,7 +215,7 @@ def test_draw(hand, precision, open_page, make_pad, tmp_path):  # noqa: F811
         assert [int(page.pixels()[100, x, 0]) for x in (90, 100, 110)] == [0, 255, 0]
         page.key("b", "KeyB")
         draw((128, 200), (128, 240), (300, 240))
-        assert int(page.pixels()[240, 255, 0]) == 0, "a stroke that leaves the sheet is cut off"
+        assert int(page.pixels()[240, 255, 0]) == 0, "a stroke that leaves the sheet ends early"
         shown = check_picture(page, file, tmp_path / "run", precision)
         allow = {"behavior": "allow", "downloadPath": str(tmp_path)}
         page.browser.call("Browser.setDownloadBehavior", **allow)
@@ -231,7 +231,7 @@ CORES = "Object.defineProperty(navigator, 'hardwareConcurrency', {{value: {}}})"
 
 @pytest.mark.parametrize("cores", [1, 2])
 def test_lifted(cores, open_page, make_pad, tmp_path):  # noqa: F811
-    """Broken if a lifted pen waits for an earlier picture, or that one is shown over its own."""
+    """Broken if the picture of a finished stroke waits for an older one, or is replaced by it."""
     file = make_pad("run")
     with open_page(file.as_uri(), before=CORES.format(cores)) as page:
         until(lambda: page.run("idle.length") == cores)
@@ -242,22 +242,22 @@ def test_lifted(cores, open_page, make_pad, tmp_path):  # noqa: F811
             for (const worker of idle) worker.onmessage = hold;
         """)
         page.draw((60, 60), lift=False)
-        until(lambda: page.run("late.length") == 2)  # of where the stroke began
+        until(lambda: page.run("late.length") == 2)  # about the stroke's first point
         page.draw((60, 60), (120, 200), (200, 80), (60, 60), lift=False)
-        assert page.run("idle.length") == cores - 1, "two are at work while the pen moves"
+        assert page.run("idle.length") == cores - 1, "two workers are busy while the pen moves"
         page.draw((60, 60))
         if cores == 1:
             page.run("late.splice(0).forEach(hear)")
         shown = check_picture(page, file, tmp_path / "run")
         page.run("late.forEach(hear)")
-        assert same(page.pixels("pictures[0].context"), shown), "an older picture"
+        assert same(page.pixels("pictures[0].context"), shown), "replaced by an older one"
         before = page.run("version")
         page.draw((30, 30))
-        assert page.run("version") == before + 1, "what has not changed is coloured again"
+        assert page.run("version") == before + 1, "an unchanged sheet is coloured again"
 
 
 def test_a_worker_fails(open_page, make_pad, tmp_path):  # noqa: F811
-    """Broken if one failure stops the page, or the last one is not said, or wiped off by Clear."""
+    """Broken if one failed worker stops the page, or Clear removes the message that all failed."""
     file, fail = make_pad("run"), "hear({target: idle.shift(), data: {error: 'no memory'}})"
     with open_page(file.as_uri(), before=CORES.format(2)) as page:
         until(lambda: page.run("idle.length") == 2)
@@ -274,7 +274,7 @@ def test_a_worker_fails(open_page, make_pad, tmp_path):  # noqa: F811
 
 @pytest.mark.parametrize("filters, size", [(16, (256, 256)), (32, (512, 256)), (64, (256, 256))])
 def test_widths(filters, size, open_page, make_pad, tmp_path):  # noqa: F811
-    """Broken if a network of the usual widths draws another picture in a browser."""
+    """Broken if a network of a usual width draws a different picture in the browser."""
     file = make_pad("run", filters=filters, size=size)
     with open_page(file.as_uri()) as page:
         page.draw((60, 60), (120, 200), (200, 80), (60, 60))
@@ -282,7 +282,7 @@ def test_widths(filters, size, open_page, make_pad, tmp_path):  # noqa: F811
 
 
 def test_two_runs(open_page, make_pad, few_pairs, tmp_path):  # noqa: F811
-    """Broken if, on a static host, a run lacks its own picture, or an example the real one."""
+    """Broken if a page on a static host mixes up two runs, or lacks an example's real picture."""
     file = make_pad("l1", "cgan")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=file.parent)
     host = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -303,7 +303,7 @@ def test_two_runs(open_page, make_pad, few_pairs, tmp_path):  # noqa: F811
 
 @pytest.mark.parametrize("height, width", [(256, 512), (512, 256)])
 def test_labels(height, width, open_page, make_pad, tmp_path):  # noqa: F811
-    """Broken if a label map gets colours of no class, or goes astray where it is no square."""
+    """Broken if a label map gets colours of no class, or is distorted when it is not square."""
     colours = [["#000000", "road"], ["#ff0000", "car"], ["#0000ff", "</script>"]]
     file = make_pad("run", kind="labels", colours=colours, size=(height, width))
     with open_page(file.as_uri()) as page:
@@ -323,11 +323,11 @@ def test_labels(height, width, open_page, make_pad, tmp_path):  # noqa: F811
         tf.io.write_file("map.png", tf.io.encode_png(large))
         page.key("c", "KeyC")
         page.give(tmp_path / "map.png")
-        assert same(page.pixels(), drawn), "not squashed without mixing colours"
+        assert same(page.pixels(), drawn), "not resized without mixing colours"
 
 
 def test_files(open_page, make_pad, tmp_path):  # noqa: F811
-    """Broken if a file is not on the sheet, or cannot be moved, zoomed, and cleaned if a photo."""
+    """Broken if a file does not open on the sheet, or a photo cannot be cleaned, moved, zoomed."""
     x, y = tf.meshgrid(tf.range(512.0) - 256.0, tf.range(512.0) - 256.0)
     circle = tf.abs(tf.sqrt(x**2 + y**2) - 150.0)  # from its line, which is thin and gray
     grain = 1.0 + tf.random.stateless_normal((512, 512), (0, 0), stddev=0.015)
@@ -353,7 +353,7 @@ def test_files(open_page, make_pad, tmp_path):  # noqa: F811
         assert page.run("photo.zoom") == pytest.approx(3 * zoom, rel=0.05)
     with open_page(make_pad("photos", kind="picture").as_uri()) as page:
         page.give(tmp_path / "wide.png")
-        assert int(tf.reduce_max(page.pixels())) == 1, "does not fill the frame"
+        assert int(tf.reduce_max(page.pixels())) == 1, "it does not fill the frame"
         assert not page.run("$('pen').checkVisibility() || $('clean').checkVisibility()")
 
 
@@ -363,7 +363,7 @@ LACKS = [("delete globalThis.DecompressionStream", "too old"), (HIDDEN, "hides p
 
 @pytest.mark.parametrize("before, words", [*LACKS, ("Worker = null", "Worker is not")])
 def test_lacking(before, words, open_page, make_pad):  # noqa: F811
-    """Broken if the page does not say plainly what the browser lacks, or cannot be drawn on."""
+    """Broken if the page does not say what the browser lacks, or no longer lets the user draw."""
     with open_page(make_pad("run").as_uri(), before=before) as page:
         until(lambda: words in page.run("$('message').textContent"))
         page.draw((50, 50), (90, 90))
@@ -372,7 +372,7 @@ def test_lacking(before, words, open_page, make_pad):  # noqa: F811
 
 @pytest.mark.parametrize("width, dark", [(360, True), (800, False), (1600, True)])
 def test_looks(width, dark, open_page, make_pad):  # noqa: F811
-    """Broken if something is cut off, nameless to a screen reader, or in another language."""
+    """Broken if the page overflows, a control has no accessible name, or the language is wrong."""
     options = {"language": "ko-KR" if dark else "en-US", "dark": dark, "touch": width < 500}
     with open_page(make_pad("run").as_uri(), size=(width, 900), **options) as page:
         assert page.run("document.documentElement.scrollWidth") <= width

@@ -22,7 +22,7 @@ def augmented(name, stack, draw, *size):
 
 @pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
 def test_way_of_a_pair(direction, tmp_path):
-    """Broken if stage 3's docstring is not true, halves are exchanged, or not in [-1, 1].
+    """Broken if shapes differ from stage 3's docstring, or halves are swapped or not in [-1, 1].
 
     (H, W, 3) twice -> (H, W, 6) -> (286, 286, 6) -> (256, 256, 6) -> (256, 256, 3) twice.
     """
@@ -41,13 +41,13 @@ def test_way_of_a_pair(direction, tmp_path):
 
 
 def test_odd_widths_kinds_and_damage(tmp_path, stage5):
-    """Broken if an odd width, a kind of PNG or a JPEG is misread, or damage is not found."""
+    """Broken if an odd width, a kind of PNG or a JPEG is misread, or damage is not reported."""
     image = Image.new("RGB", (3, 1))
     for x, colour in enumerate(("red", "lime", "blue")):
         image.paste(colour, (x, 0, x + 1, 1))
     image.save(tmp_path / "odd.png")
     left, right = common.decode_pair(str(tmp_path / "odd.png"))
-    assert left.shape == right.shape == (1, 1, 3), "the middle is dropped"
+    assert left.shape == right.shape == (1, 1, 3), "the middle column is dropped"
     assert values(left, 0, 0) == [255, 0, 0] and values(right, 0, 0) == [0, 0, 255]
     gray = Image.linear_gradient("L").resize((32, 16))
     for mode, name in (("1", "a.png"), ("L", "b.png"), ("P", "c.png"), ("RGB", "d.jpg")):
@@ -85,13 +85,13 @@ PEOPLE = {"1f468", "1f469", "1f9d1"}  # man, woman, person
 
 
 def family(path):
-    """What the variants of one design share: of a man, woman or person with a job, the job."""
+    """What the variants of one design share: for a man, woman or person with a job, the job."""
     first, *rest = [mark for mark in Path(path).stem.split("-") if mark not in MARKS]
     return tuple(rest if first in PEOPLE and rest else [first, *rest])
 
 
 def test_embedded_pairs():
-    """Broken if sketch and colour are exchanged, or a design is in both splits."""
+    """Broken if sketch and colour are swapped, or a design is in both splits."""
     pairs = common.find_pairs("emoji")
     assert (len(pairs["train"]), len(pairs["val"])) == (215, 48)
     for path in pairs["val"][:10]:
@@ -114,18 +114,18 @@ def test_augmentation_moves_both_halves_together(name):
         condition, target = common.split_stack(result)
         assert result.shape == (256, 256, 6) and same(condition, target)
         assert not same(condition, noise) and float(tf.reduce_max(tf.abs(result))) <= 1.0
-    assert not same(results[0], results[1]), "seeds differ, draws do not"
-    assert same(results[0], results[3]), "one seed, two draws"
+    assert not same(results[0], results[1]), "two seeds give one draw"
+    assert same(results[0], results[3]), "one seed gives two draws"
 
 
 @pytest.mark.parametrize("name", list(common.AUGMENTATIONS))
 def test_augmentation_golden(name, losses_regression):
-    """Broken if an augmentation changes: the same seed must go on giving the same picture.
+    """Broken if an augmentation changes: the same seed must keep giving the same picture.
 
-    Pinned: the mean of each quarter of the picture for three draws of one pair. Nobody derived
-    these numbers: they are what TensorFlow's stateless random numbers make of the recipe, which
-    the tests by hand below pin. `python -m pytest tests/test_data.py --force-regen` writes them
-    anew; a run that goes on then sees other crops than it would have.
+    The golden file has the mean of each quarter of the picture, for three draws of one pair. The
+    numbers are not derived by hand: TensorFlow's stateless random numbers lead to them, and the
+    tests below check the recipe by hand. `python -m pytest tests/test_data.py --force-regen`
+    rewrites them; a run that continues after such a change sees other crops.
     """
     stack = common.read_stack(common.find_pairs("emoji")["train"][0], "AtoB")
     corners, rows = ("top left", "top right", "bottom left", "bottom right"), []
@@ -138,10 +138,10 @@ def test_augmentation_golden(name, losses_regression):
 
 
 def test_jitter_by_hand():
-    """Broken if the jitter is not: 286 in one go, crop 256, mirror half the time.
+    """Broken if the jitter does not resize to 286 at once, crop to 256 and mirror half the time.
 
-    It must be a crop, mirrored or not, of the original resized to 286; by way of 256 it would be
-    blurred: of noise, 256 pixels keep visibly less than 286.
+    The result must be a crop, mirrored or not, of the original resized to 286. Resizing to 256
+    first would blur it, which noise shows clearly.
     """
     original, places, mirrored = uniform(500, 600, 6), set(), 0
     enlarged = tf.image.resize(original, (286, 286), antialias=True)
@@ -164,7 +164,7 @@ def test_course_by_hand():
 
     A ramp can rise in each of four directions; a shift of 30 leaves a border that is white (1.0)
     in some draws and a reflection of the black picture (-1.0) in others. A larger original is
-    resized first. What is not square is not turned.
+    resized first. Pictures that are not square are not turned.
     """
     whites, slopes, high_slopes = 0, set(), set()
     black = tf.fill((256, 256, 6), -1.0)
@@ -188,11 +188,11 @@ def test_course_by_hand():
 
 @pytest.mark.parametrize("name, least", [("none", -1), ("jitter", 30), ("course", 60)])
 def test_augmentations_of_another_size(name, least):
-    """Broken if --size 512x256 is not 572x286 before the crop, or not shifted by up to 60x30.
+    """Broken if --size 512x256 gives another size, or height and width are shifted alike.
 
-    Of a picture whose lower right quarter is bright, both edges stay within half of the border's
-    width of the middle: 286 - 60 to 286 from the top, 143 - 30 to 143 from the left. The height
-    varies by more than it could if it were shifted as the width is.
+    The lower right quarter of the picture is bright. The jitter puts its edges at 286 - 60 to 286
+    from the top and 143 - 30 to 143 from the left; the course shifts them by up to 60 and 30
+    each way. The height varies by more than a shift as small as the width's could cause.
     """
     quarter = tf.tile(tf.pad(tf.ones((100, 150, 1)), [[100, 0], [150, 0], [0, 0]]), (1, 1, 6))
     heights = []
@@ -209,7 +209,7 @@ def test_augmentations_of_another_size(name, least):
 def test_batch_is_a_function_of_seed_and_step(few_pairs):
     """Broken if a resumed run sees other pairs or digits than an uninterrupted one.
 
-    Of a single pair, where the shuffle has no part, each step and each seed makes another picture.
+    From a single pair, which leaves nothing to shuffle, each step and seed makes a new picture.
     """
     paths = common.find_pairs(str(few_pairs))["train"]
     digits = tf.reshape(tf.cast(tf.range(100), tf.uint8), (100, 1, 1, 1))
@@ -235,7 +235,7 @@ def test_batch_is_a_function_of_seed_and_step(few_pairs):
 
 
 def test_each_pass_is_a_new_shuffle():
-    """Broken if a pass repeats or leaves out an example, or its order is that of another pass."""
+    """Broken if a pass repeats or leaves out an example, or has the order of another pass."""
 
     def order(seed):
         spans = [tf.range(n, n + 20, dtype=tf.int64) for n in range(0, 100, 20)]

@@ -1,6 +1,6 @@
 """Stages 1 and 2: networks, labels, pictures of digits, and the reading of MNIST.
 
-Maxout is worked out by hand in exercises/check_2.py, which the script's own has to pass, too.
+exercises/check_2.py checks Maxout by hand; the script's own Maxout has to pass it, too.
 """
 
 import gzip
@@ -18,11 +18,11 @@ SCRIPTS = ["01_gan_mnist.py", "02_cgan_mnist.py"]
 
 @pytest.mark.parametrize("stage", ["gan", "cgan"])
 def test_layers(stage, stage1, stage2, data_regression):
-    """Broken if a layer changes: 579,728 and 566,273 parameters in stage 1, 693,520 and 1,224,351.
+    """Broken if a layer of the GAN or the conditional GAN changes its name, shape or parameters.
 
-    By hand: a dense layer of i to o units has i o + o; 100 * 128 + 128 = 12,928 is the first of
-    stage 1. Maxout(240, 5) of 784 pixels has 240 * 5 * (784 + 1) = 942,000. The golden table is
-    written anew by `python -m pytest tests/test_digits.py --force-regen`.
+    By hand: a dense layer from i to o units has i * o + o parameters; the first of stage 1 has
+    100 * 128 + 128 = 12,928. Maxout(240, 5) on 784 pixels has 240 * 5 * (784 + 1) = 942,000.
+    `python -m pytest tests/test_digits.py --force-regen` rewrites the golden table.
     """
     keras.utils.clear_session()  # numbers unnamed layers from the start
     noise, digit = keras.Input((100,), name="noise"), keras.Input((28, 28, 1), name="digit")
@@ -45,7 +45,7 @@ def test_layers(stage, stage1, stage2, data_regression):
 
 
 def test_discriminator_of_stage_2_hands_training_on(stage2):
-    """Broken if one of its three Maxouts drops nothing in training, or drops in inference."""
+    """Broken if the discriminator does not pass `training` on to all of its three Maxouts."""
     network, told = stage2.Discriminator(), []
     inputs = tf.zeros((1, 28, 28, 1)), tf.zeros((1, 10))
     network(*inputs, training=False)
@@ -66,7 +66,7 @@ def test_both_networks_hear_the_label(stage2):
 
 
 def test_digits_have_their_range(stage1, stage2):
-    """Broken if digits cannot be as black as real ones, -1, or can leave [-1, 1]."""
+    """Broken if a generator's pixels cannot come near -1 and 1, or can lie outside [-1, 1]."""
     noise = 100.0 * tf.random.stateless_normal((20, 100), (0, 0))
     label = tf.one_hot([1] * 20, 10)
     for digits in (stage1.Generator()(noise), stage2.Generator()(noise, label)):
@@ -77,13 +77,13 @@ def test_digits_have_their_range(stage1, stage2):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=["stage1", "stage2"])
 def test_first_losses(script, arguments_of_train, losses_regression):
-    """Broken if anything between the command and the losses changes: the first 3 steps, float32.
+    """Broken if any change alters the losses of the first three training steps in float32.
 
     The script's own main makes networks, optimisers and batches, with its defaults and seed 0. By
-    hand one knows only the first row, and that roughly: a discriminator of random weights gives
-    logits near 0, so each loss is near log 2 = 0.69. The other numbers are what the code gave when
-    its digits had been looked at; `python -m pytest tests/test_digits.py --force-regen` writes
-    them anew.
+    hand, only the first row is known, and only roughly: a discriminator with random weights gives
+    logits near 0, so each loss is near log 2 = 0.69. The other numbers are what the code gave
+    after its digits had been inspected; `python -m pytest tests/test_digits.py --force-regen`
+    rewrites them.
     """
     given = arguments_of_train(script)
     step, batches = tf.function(given.model.train_step), given.batches(first_step=0, last_step=3)
@@ -95,8 +95,8 @@ def test_first_losses(script, arguments_of_train, losses_regression):
 def test_labels_belong_to_digits():
     """Broken if shuffling separates a digit from its label.
 
-    The mean of the digits labelled 1 is dark at the left edge of the ring that the mean of the
-    zeros is bright on; the other way round in the middle.
+    The mean of the zeros is a bright ring with a dark middle. The mean of the ones is bright in
+    the middle, and dark at the left edge of that ring.
     """
     options = {"batch_size": 2000, "seed": 0, "first_step": 0, "last_step": 1}
     ((batch, labels),) = common.training_digits(*common.load_mnist(), **options)
@@ -111,9 +111,9 @@ def test_labels_belong_to_digits():
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_samples_are_of_one_noise(script, arguments_of_train, grids):
-    """Broken if two epochs' samples differ in their noise, or two seeds' samples do not.
+    """Broken if two epochs' samples use different noise, or two seeds' samples use the same.
 
-    In stage 2 a row is of one digit, from 0 to 9, and each column of one noise.
+    In stage 2 each row shows one digit, from 0 to 9, and each column has the same noise.
     """
     noises = []
     for out, seed in (("a", 0), ("b", 1)):
@@ -157,10 +157,10 @@ DAMAGE = {
     "empty": b"",
     "not gzip": b"labels",
     "cut": WHOLE[: len(WHOLE) // 2],
-    "one bit turned": WHOLE[:40] + bytes([WHOLE[40] ^ 1]) + WHOLE[41:],
+    "one bit flipped": WHOLE[:40] + bytes([WHOLE[40] ^ 1]) + WHOLE[41:],
     "pictures instead": gzip.compress(idx(10, 10, 10, values=[0] * 1000)),
-    "of another length": gzip.compress(idx(999, values=[0] * 1000)),
-    "of another kind": gzip.compress(idx(1000, values=[0] * 1000, kind=9)),
+    "wrong length": gzip.compress(idx(999, values=[0] * 1000)),
+    "wrong data type": gzip.compress(idx(1000, values=[0] * 1000, kind=9)),
     "too short": gzip.compress(idx(1000, values=[0] * 999)),
     "too long": gzip.compress(idx(1000, values=[0] * 1001)),
     "part of a header": gzip.compress(b"\0\0\x08"),
@@ -169,7 +169,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_idx(tmp_path, damage):
-    """Broken if a damaged MNIST file is trained on, or the error does not name it."""
+    """Broken if a damaged MNIST file is accepted, or the error does not name it."""
     path = tmp_path / "labels.gz"
     if DAMAGE[damage] is not None:
         path.write_bytes(DAMAGE[damage])

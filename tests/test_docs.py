@@ -29,7 +29,7 @@ def anchors(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_figures_exist(page):
-    """Broken if a reader meets a link or a picture that leads nowhere."""
+    """Broken if a link on a page leads nowhere, or a picture is missing."""
     targets = re.findall(r"\]\(([^)\s]+)\)", text(page))
     targets += re.findall(FIGURE, text(page))
     for target in targets:
@@ -53,7 +53,7 @@ def parser(script, monkeypatch):
     found = []
 
     def parse(parser, args=None, namespace=None):
-        assert args == [], "the script takes its flags from sys.argv, which a notebook has not"
+        assert args == [], "the script takes its flags from sys.argv, not from `main`'s argument"
         found.append(parser)
         raise SystemExit
 
@@ -65,7 +65,7 @@ def parser(script, monkeypatch):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_documented_commands_are_understood(script, parser):
-    """Broken if a page, or the notebook, has a command that its script does not take."""
+    """Broken if a page, or the notebook, shows a flag that its script does not have."""
     commands = re.findall(rf"python {script}([^`\n#]*)", "\n".join([*map(text, PAGES), CODE]))
     assert commands, "no page shows how to call it"
     for flags in sorted(set(commands)):
@@ -75,7 +75,7 @@ def test_documented_commands_are_understood(script, parser):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help(script, parser):
-    """Broken if a script's help does not say what it does, how to call it, or leaves out a flag."""
+    """Broken if a script's help does not say its stage or how to call it, or explain a flag."""
     help_text = parser.format_help()
     assert f"python {script}" in help_text and re.search(r"Stage \d: ", help_text)
     for action in parser._actions:
@@ -83,7 +83,7 @@ def test_help(script, parser):
 
 
 def test_notebook():
-    """Broken if the notebook has outputs, or runs a script that is gone."""
+    """Broken if the notebook has outputs, or runs a script that does not exist."""
     assert not any(cell["outputs"] or cell["execution_count"] for cell in CELLS)
     scripts = set(re.findall(r"(?m)^!python (\S+)", CODE))
     assert len(scripts) >= 6 and scripts <= set(SCRIPTS)
@@ -99,7 +99,7 @@ def test_make_targets_exist():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_quoted_code_is_the_scripts_own(page):
-    """Broken if a page explains code that the scripts do not have any more."""
+    """Broken if a page quotes code that the scripts no longer have."""
     files = [HERE / "common.py", *(HERE / name for name in SCRIPTS)]
     lines = [line.strip() for file in files for line in text(file).splitlines()]
     for block in re.findall(r"```python\n(.*?)```", text(page), flags=re.S):
@@ -136,7 +136,7 @@ PARTS = ["The idea", "Run it", "What to see", "Experiments", "Questions", "Exerc
 
 @pytest.mark.parametrize("page", COURSE[:5], ids=lambda page: page.name)
 def test_a_stage_is_told_in_order(page):
-    """Broken if a page of a stage lacks a part, or its three questions with their answers."""
+    """Broken if a stage's page lacks a part, has parts out of order, or lacks its three answers."""
     headings = re.findall(r"(?m)^## (.*)", text(page))
     places = [next(n for n, h in enumerate(headings) if h.startswith(part)) for part in PARTS]
     assert places == sorted(places) and text(page).count("<details>") == 3

@@ -1,4 +1,4 @@
-"""The exercises: the scripts' code solves them; typical mistakes are told by their cause."""
+"""The exercises: the scripts' code solves them; typical mistakes are explained by their cause."""
 
 import ast
 import importlib
@@ -34,7 +34,7 @@ def solve(file):
 
 @pytest.fixture
 def told(tmp_path, request):
-    """Runs an exercise's checks on a text; returns the first line that says what is wrong."""
+    """Runs an exercise's checks on code; returns the first line that says what is wrong."""
 
     def told(number, text, golden=False):
         path = tmp_path / "answer.py"
@@ -57,27 +57,27 @@ def told(tmp_path, request):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_the_scripts_solve_the_exercises(file, told):
-    """Broken if an exercise cannot be solved, or asks for other numbers than the scripts have."""
+    """Broken if an exercise's checks reject the script's own code, which is a solution."""
     assert told(file.name[0], solve(file)) is None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", [f for f in FILES if f.name[0] != "4"], ids=lambda file: file.name)
 def test_the_scripts_have_the_golden_numbers(file, told):
-    """Broken if the right answer does not give the first losses, or draws, of the golden files."""
+    """Broken if the script's own code does not give the losses or draws of the golden files."""
     assert told(file.name[0], solve(file), golden=True) is None
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_untouched_exercises_say_what_comes_next(file, told):
-    """Broken if the first thing that a learner reads is not what to do."""
+    """Broken if grading an untouched exercise does not begin with a line on what to do."""
     assert told(file.name[0], file.read_text(encoding="utf-8")).startswith("next:  ")
 
 
-MISTAKES = {  # exercise: a piece of the solution, what a learner writes there, what is to be said
+MISTAKES = {  # exercise: a piece of the solution, what a learner writes instead, the message
     1: [
         ('layers.Dense(1, dtype="float32")', 'layers.Dense(1, activation="sigmoid")', "sigmoid"),
-        ("        x = self.flatten(x)\n", "", "Flatten comes first"),
+        ("        x = self.flatten(x)\n", "", "Is Flatten first?"),
         (
             "generator_loss(fake_logits)",
             "discriminator_losses(fake_logits, fake_logits)[1]",
@@ -100,7 +100,7 @@ MISTAKES = {  # exercise: a piece of the solution, what a learner writes there, 
     ],
     3: [
         ("[side * 286 // 256 for side in size]", "list(size)", "never shifted"),
-        ("stateless_random_flip_left_right", "stateless_random_flip_up_down", "none of 40"),
+        ("stateless_random_flip_left_right", "stateless_random_flip_up_down", "none of the 40"),
         (
             "    return tf.image.stateless_random_flip_left_right(stack, flip_seed)",
             "    flip = tf.image.stateless_random_flip_left_right\n"
@@ -128,13 +128,13 @@ MISTAKES = {  # exercise: a piece of the solution, what a learner writes there, 
         ("normalization(norm)", 'normalization("batch")', "With norm=None"),
     ],
     5: [
-        ("self.lambda_l1 * losses", "losses", "lambda_l1 = 100 times L1"),
-        ("(condition, fake, training", "(fake, condition, training", "stands first"),
+        ("self.lambda_l1 * losses", "losses", "lambda_l1 = 100 times g_l1"),
+        ("(condition, fake, training", "(fake, condition, training", "comes first"),
         ("generator_loss(fake_logits)", "generator_loss(real_logits)", "the fake called real"),
         (
             "minimise(d_loss, d_tape, self.discriminator, self.discriminator_optimizer)",
             "minimise(d_loss, d_tape, self.generator, self.generator_optimizer)",
-            "it should move each network once",
+            "it should update each network once",
         ),
     ],
 }
@@ -154,7 +154,7 @@ def test_typical_mistakes_are_told(number, right, wrong, cause, told):
 
 @pytest.mark.slow
 def test_grading_from_the_command_line(run_script, tmp_path):
-    """Broken if `make exercise N=2` ends in a traceback, or calls a right answer wrong."""
+    """Broken if grading from the command line ends in a traceback, or rejects a solution."""
     (tmp_path / "mine.py").write_text(solve(FILES[1]), encoding="utf-8")
     for files, status, words in (((), 1, "next:  "), (("mine.py",), 0, "All of it is")):
         done = run_script("tests/exercises/grade.py", "2", *files)

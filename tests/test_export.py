@@ -1,4 +1,4 @@
-"""Stage 8: the exported networks draw Keras' picture, and an export that fails leaves nothing."""
+"""Stage 8: exported networks draw Keras' picture, and a failed export leaves nothing behind."""
 
 import importlib
 import textwrap
@@ -22,7 +22,7 @@ def run(make_run, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:(?s).*tf.lite.Interpreter is deprecated")
 def test_same_picture(call_main, run):
-    """Broken if a file draws another picture, a batch mixes, or a docstring's lines do not run."""
+    """Broken if an export draws another picture or mixes a batch, or the docstring does not run."""
     done = call_main(SCRIPT, "--run", run)
     assert done.returncode == 0, done.stderr
     out = Path("runs/08_export")  # where the docstring has them
@@ -44,7 +44,7 @@ def test_same_picture(call_main, run):
 
 
 def test_overwriting(call_main, refused, run, tmp_path, monkeypatch):
-    """Broken if anything but an earlier export is overwritten, or that one unasked or by half."""
+    """Broken if other files are overwritten, or an earlier export without --force or on failure."""
     for folder in ("old", "mine"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "generator.tflite").write_text("earlier")

@@ -1,4 +1,4 @@
-"""What the figures show: the pictures and numbers they say, in the places they say."""
+"""The figures show the pictures and numbers that they name, in the right places."""
 
 import math
 
@@ -18,7 +18,7 @@ def flat(colour, side=40):
 
 @pytest.fixture
 def figures(monkeypatch):
-    """Keeps figures in a dict by their files' names, in place of writing them."""
+    """Keeps figures in a dict by their file names, instead of writing them."""
     drawn = {}
     monkeypatch.setattr(
         common, "save_figure", lambda figure, path: drawn.update({path.name: figure})
@@ -33,7 +33,7 @@ def shown(axis):
 
 
 def test_grid_has_its_pictures_in_their_places(tmp_path):
-    """Broken if rows and columns are exchanged, or colours are not those of the pictures."""
+    """Broken if rows and columns are swapped, or colours are not those of the pictures."""
     rows = [[flat(RED), flat(GREEN), flat(BLUE)], [flat(WHITE), flat(BLUE), flat(RED)]]
     titles = {"titles": ["a", "b", "c"], "row_titles": ["one", "two"]}
     common.save_grid(tmp_path / "grid.png", rows, **titles, scale=3.0)
@@ -45,13 +45,13 @@ def test_grid_has_its_pictures_in_their_places(tmp_path):
     reds, greens, blues = (found[colour] for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
     top_red, green, low_red = min(reds), greens[0], max(reds)
     assert top_red[0] < green[0] < low_red[0] and top_red[1] < low_red[1]
-    assert len(greens) == pytest.approx(120 * 120, rel=0.2), "scale: the page's pixels for one"
+    assert len(greens) == pytest.approx(120 * 120, rel=0.2), "scale: 3 pixels of the page for one"
     assert len(reds) == pytest.approx(2 * len(greens), rel=0.1)
     assert len(blues) == pytest.approx(len(reds), rel=0.1)
 
 
 def test_grid_shows_grays_as_they_are(tmp_path):
-    """Broken if the middle of [-1, 1] is not drawn as middle gray, in colour or without."""
+    """Broken if a value in [-1, 1] is not drawn as its gray, with three channels or with one."""
     for channels, value, gray in ((1, 0.0, 127), (3, 0.0, 127), (1, -1.0, 0), (3, 0.5, 191)):
         picture = tf.fill((40, 40, channels), value)
         common.save_grid(tmp_path / "grid.png", [[picture]], scale=3.0)
@@ -61,7 +61,7 @@ def test_grid_shows_grays_as_they_are(tmp_path):
 
 
 def test_grid_of_large_pictures_is_no_larger(tmp_path):
-    """Broken if result.png of --size 4096 is a page of 12,000 pixels."""
+    """Broken if larger pictures make a larger grid: --size 4096 would need 12,000 pixels."""
     for side in (512, 1024):
         common.save_grid(tmp_path / f"{side}.png", [[flat(RED, side)]])
     sizes = [Image.open(tmp_path / f"{side}.png").size for side in (512, 1024)]
@@ -123,7 +123,7 @@ def test_pairs_png_shows_each_half_in_its_column(direction, stage3, figures, few
 
 
 def test_histograms_and_table_show_both_halves(stage3, figures, few_pairs, tmp_path, capsys):
-    """Broken if a histogram, or a number of stage 3's table, is of another half or channel."""
+    """Broken if a histogram, or a number in stage 3's table, belongs to another half or channel."""
     paths = common.find_pairs(few_pairs)["train"]
     looks = [stage3.look(path, "AtoB") for path in paths]
     stacks = tf.stack([common.read_stack(path, "AtoB") for path in paths])  # (4, 256, 256, 6)
@@ -152,7 +152,7 @@ def test_histograms_and_table_show_both_halves(stage3, figures, few_pairs, tmp_p
 
 
 def test_skips_png_shows_both_generators(stage4, grids, monkeypatch, tmp_path):
-    """Broken if a column of skips.png is another generator's than its title says."""
+    """Broken if a column of skips.png is drawn by another generator than its title says."""
     monkeypatch.setattr(stage4, "generate", lambda generator, condition: condition + generator)
     pairs = [[tf.fill((1, 2, 2, 3), x + n) for x in (0.0, 100.0)] for n in (0.0, 1.0)]
     stage4.draw_skips(tmp_path / "x.png", 10.0, 20.0, pairs[:1], pairs[1:])
@@ -164,7 +164,7 @@ def test_skips_png_shows_both_generators(stage4, grids, monkeypatch, tmp_path):
 
 
 def test_patches_and_receptive_field(stage4, figures, monkeypatch, tmp_path):
-    """Broken if logits stand beside another picture, or the box is not where the pixels are."""
+    """Broken if logits are shown for the wrong picture, or the receptive field is misplaced."""
     monkeypatch.setattr(stage4, "generate", lambda generator, condition: condition + generator)
 
     def judge(sketch, picture, training):

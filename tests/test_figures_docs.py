@@ -1,4 +1,4 @@
-"""The course's figures, docs/figures.py: both languages' words, and what is drawn with them."""
+"""The course's figures, docs/figures.py: their words in both languages, and their files."""
 
 import importlib.util
 import re
@@ -17,14 +17,14 @@ SPEC.loader.exec_module(figures)
 
 
 def test_every_word_is_in_both_languages():
-    """Broken if a figure of one language has the other's words, or none."""
+    """Broken if a word of the figures is missing in one language, or has the other's letters."""
     for name, (english, korean) in figures.WORDS.items():
         assert english and not re.search("[가-힣]", english), name
         assert re.search("[가-힣]", korean), name
 
 
 def test_every_figure_uses_the_words(few_pairs, monkeypatch):
-    """Broken if a figure asks for a word that is not in the table, or a word is left over."""
+    """Broken if a figure asks for a word that is not in the table, or no figure uses a word."""
     picture, logits, used = tf.zeros((256, 256, 3)), tf.zeros((30, 30)), set()
     stubs = {
         "drawn_digits": lambda conditional: (picture, picture, tf.zeros((4, 100))),
@@ -47,7 +47,7 @@ def test_every_figure_uses_the_words(few_pairs, monkeypatch):
 @pytest.mark.filterwarnings("error")  # Matplotlib warns of a letter that its font lacks
 @pytest.mark.parametrize("language", ["en", "ko"])
 def test_figures_are_drawn(language, tmp_path):
-    """Broken if a figure is not written, or a letter is missing in its font."""
+    """Broken if a figure is not written, or its font lacks a letter."""
     if language == "ko" and not figures.font_files():
         pytest.skip("no Korean font here")
     for name in ("log_losses", "l1"):
@@ -56,7 +56,7 @@ def test_figures_are_drawn(language, tmp_path):
 
 
 def test_a_missing_font_is_named(monkeypatch):
-    """Broken if Korean words would be drawn as empty boxes."""
+    """Broken if a missing Korean font is not reported with the package to install."""
     monkeypatch.setattr(figures, "font_files", list)
     with pytest.raises(common.UserError, match="fonts-nanum"):
         figures.main(["--language", "ko"])

@@ -1,4 +1,4 @@
-"""Datasets and picture files: found, described, checked and read, by hand."""
+"""Datasets and picture files: how they are found, described, checked and read."""
 
 import json
 import struct
@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 
 @pytest.mark.parametrize("split, kind", [("validation", "val"), ("VAL", "val"), ("test2", "test")])
 def test_splits_are_known_by_their_beginning(split, kind, tmp_path, capsys):
-    """Broken if given splits of other names are not found, or val is not preferred to test."""
+    """Broken if splits with similar names are not found, or test replaces an existing val."""
     for name in ("Training/b.JPG", "Training/a.png", f"{split}/c.jpeg"):
         save(pair(), tmp_path / name)
     found = common.find_pairs(tmp_path)
@@ -28,7 +28,7 @@ def test_splits_are_known_by_their_beginning(split, kind, tmp_path, capsys):
 
 
 def test_every_file_that_is_not_used_is_counted(tmp_path):
-    """Broken if a file is dropped without a word, or pictures of one side are cut in half."""
+    """Broken if a file that is not used is not reported with its reason."""
     names = dict.fromkeys(["train/a.png", "val/b.jpe", "labels.csv", "dataset.json"], "")
     names |= dict.fromkeys(["train/c.bmp", "train/notes.txt"], "not called .jpg or .png")
     deep = ["train/deep/d.png", "trainB/e.png", "valley/f.png", "g.png"]
@@ -36,7 +36,7 @@ def test_every_file_that_is_not_used_is_counted(tmp_path):
     names["train/.DS_Store"] = "hidden"
     for name in names:
         save(pair(), tmp_path / name, format="PNG")
-    (tmp_path / "train" / "loop").symlink_to(tmp_path)  # or the search goes round for ever
+    (tmp_path / "train" / "loop").symlink_to(tmp_path)  # the search must not follow it
     left_out = common.LeftOut()
     found = common.find_pairs(tmp_path, left_out)
     assert {split: len(paths) for split, paths in found.items()} == {"train": 1, "val": 1}
@@ -46,7 +46,7 @@ def test_every_file_that_is_not_used_is_counted(tmp_path):
 
 
 def test_what_is_left_out_is_told(capsys):
-    """Broken if thousands of names fill the screen, or a count or a remark gets lost."""
+    """Broken if a long list of files fills the screen, or a count or a remark is lost."""
     left_out = common.LeftOut()
     for n in range(30):
         left_out.add(f"{n:02}.bmp", "not called .jpg or .png")
@@ -60,7 +60,7 @@ def test_what_is_left_out_is_told(capsys):
 
 
 def test_datasets_describe_themselves(tmp_path, monkeypatch):
-    """Broken if dataset.json is lost, or a paper's dataset copied by hand is trained backwards."""
+    """Broken if dataset.json is not read, or a dataset of the paper gets the wrong direction."""
     (tmp_path / "facades").mkdir()
     known = {"direction": "BtoA", "condition": "labels"}
     assert common.describe_dataset(tmp_path / "facades") == known
@@ -71,7 +71,7 @@ def test_datasets_describe_themselves(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert common.dataset_folder("emoji") == common.HERE / "data" / "emoji"
     (tmp_path / "emoji").mkdir()
-    assert common.describe_dataset("emoji") == {"direction": "AtoB"}, "a path goes before a name"
+    assert common.describe_dataset("emoji") == {"direction": "AtoB"}, "a path comes before a name"
 
 
 WRONG = [
@@ -88,20 +88,20 @@ WRONG = [
 
 @pytest.mark.parametrize("wrong", WRONG, ids=json.dumps)
 def test_a_wrong_dataset_json_is_named(wrong, tmp_path):
-    """Broken if what a dataset says of itself is believed though it cannot be."""
+    """Broken if an invalid dataset.json is used, or the error does not name it."""
     (tmp_path / "dataset.json").write_text(json.dumps(wrong))
     with pytest.raises(common.UserError, match="dataset.json: cannot be used"):
         common.describe_dataset(tmp_path)
 
 
 def test_some_paths_spread_over_all():
-    """Broken if samples are not of the whole set, or more than asked for."""
+    """Broken if samples are not spread over the whole set, or are more than asked for."""
     assert common.spread(list(range(51)), 6) == [4, 12, 21, 29, 38, 46]
     assert common.spread([0, 1, 2], 6) == [0, 1, 2]
 
 
 def test_odd_pairs_are_told(stage5, tmp_path, capsys):
-    """Broken if single pictures are cut in half, or further pages dropped, without a word."""
+    """Broken if there is no warning about single pictures split in half, or about dropped pages."""
     paths = [str(save(pair(), tmp_path / "sound.png"))]
     paths += [str(save(pair(size=(8, 8)), tmp_path / "photo.png"))]
     pages = {"save_all": True, "append_images": [pair()]}
@@ -113,7 +113,7 @@ def test_odd_pairs_are_told(stage5, tmp_path, capsys):
 
 
 def test_headers_alone_are_read(stage5, tmp_path):
-    """Broken if a start reads the pixels of all pictures: a cut file passes, 1000 take no time."""
+    """Broken if checking a dataset reads the pixels of its pictures, not only their headers."""
     path = save(Image.effect_noise((800, 400), 50), tmp_path / "a.png")
     path.write_bytes(path.read_bytes()[:1000])
     started = time.monotonic()
@@ -132,7 +132,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pictures_by_hand(kind, tmp_path):
-    """Broken if a picture of some kind comes out in other colours, or transparent paper black."""
+    """Broken if a picture is read in wrong colours, or transparent paper is not white."""
     image, options, colour = KINDS[kind]
     picture = common.read_picture(save(image, tmp_path / "picture.png", **options))
     assert picture.dtype == tf.uint8 and picture.shape == (2, 4, 3)
@@ -142,7 +142,7 @@ def test_pictures_by_hand(kind, tmp_path):
 @pytest.mark.parametrize("turn, corner", [(1, (0, 0)), (3, (-1, -1)), (6, (0, -1)), (8, (-1, 0))])
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif"])
 def test_photographs_are_read_upright(turn, corner, ending, tmp_path):
-    """Broken if a telephone's photograph lies on its side, or its size is told of it lying so."""
+    """Broken if a photograph's orientation (EXIF) is ignored in its pixels or in its size."""
     image = Image.new("RGB", (64, 32), "blue")
     image.paste("red", (0, 0, 16, 16))
     path = save(image, tmp_path / f"photo.{ending}", **turned(turn))
@@ -155,7 +155,7 @@ def test_photographs_are_read_upright(turn, corner, ending, tmp_path):
 
 
 def test_remarks(tmp_path):
-    """Broken if further pages are dropped without a word, or of a telephone's two views told."""
+    """Broken if dropped pages give no remark, or the second view in a phone's photo gives one."""
     more = {"save_all": True, "append_images": [Image.new("L", (4, 4), 9)]}
     path = save(Image.new("L", (4, 4)), tmp_path / "stack.tif", **more)
     assert common.read_header(path)[1] == "only the first page is used"
@@ -165,7 +165,7 @@ def test_remarks(tmp_path):
 
 
 def test_a_tiff_whose_0_is_white(tmp_path):
-    """Broken if Pillow's 16 bits, which it does not turn round, are read as a negative."""
+    """Broken if a 16-bit TIFF whose 0 is white, which Pillow does not invert, is not refused."""
     path = save(Image.new("I;16", (4, 4), 9), tmp_path / "a.tif")
     old, new = (struct.pack("<HHIH", 262, 3, 1, kind) for kind in (1, 0))
     path.write_bytes(path.read_bytes().replace(old, new))
@@ -173,9 +173,9 @@ def test_a_tiff_whose_0_is_white(tmp_path):
         common.read_picture(path)
 
 
-@pytest.mark.parametrize("tag, kind", [(338, 2), (338, 0), (65000, 2)])  # 338, 2: it is alpha
+@pytest.mark.parametrize("tag, kind", [(338, 2), (338, 0), (65000, 2)])  # (338, 2) means alpha
 def test_a_fourth_band(tag, kind, tmp_path):
-    """Broken if infrared is taken for transparency, or dropped without a word."""
+    """Broken if a fourth band such as infrared is used as alpha, or dropped without a remark."""
     path = save(Image.new("RGBA", (4, 4), (10, 20, 30, 40)), tmp_path / "bands.tif")
     alpha, other = (struct.pack("<HHIH", *entry) for entry in ((338, 3, 1, 2), (tag, 3, 1, kind)))
     path.write_bytes(path.read_bytes().replace(alpha, other))
@@ -187,7 +187,7 @@ def test_a_fourth_band(tag, kind, tmp_path):
 
 
 def test_long_notes_in_a_picture(tmp_path):
-    """Broken if a sound PNG is called damaged for the megabytes that a program has noted in it."""
+    """Broken if a sound PNG is called damaged because it holds megabytes of text."""
     notes = PngImagePlugin.PngInfo()
     notes.add_text("parameters", "x" * 5_000_000, zip=True)
     path = save(pair(), tmp_path / "a.png", pnginfo=notes)
@@ -195,7 +195,7 @@ def test_long_notes_in_a_picture(tmp_path):
 
 
 def test_many_megapixels(tmp_path):
-    """Broken if a telephone's 200 megapixels are called damaged, or too many are not."""
+    """Broken if a phone's photograph of 200 megapixels is refused, or one of 400 is not."""
     data = save(pair(), tmp_path / "a.jpg").read_bytes()
     start = data.index(b"\xff\xc0") + 5
     for width, height in ((16320, 12240), (20000, 20000)):
@@ -209,7 +209,7 @@ def test_many_megapixels(tmp_path):
 
 @pytest.mark.parametrize("problem", ["damaged", "a camera's raw file"])
 def test_files_that_are_no_pictures(problem, tmp_path):
-    """Broken if what only reading the pixels tells of, or a raw file's thumbnail, is used."""
+    """Broken if a file with damaged pixels, or the thumbnail in a camera's raw file, is used."""
     path = save(pair(), tmp_path / "a.png")
     path.write_bytes(path.read_bytes()[:60])
     if problem != "damaged":
@@ -219,7 +219,7 @@ def test_files_that_are_no_pictures(problem, tmp_path):
 
 
 def test_large_pictures_are_reduced_without_moire(tmp_path):
-    """Broken if stripes of single pixels stay stripes: they are gray from afar."""
+    """Broken if stripes one pixel wide do not become even gray when they are reduced."""
     stripes = Image.new("L", (768, 768))
     for x in range(0, 768, 2):
         stripes.paste(255, (x, 0, x + 1, 768))
@@ -228,7 +228,7 @@ def test_large_pictures_are_reduced_without_moire(tmp_path):
 
 
 def test_kept_sizes():
-    """Broken if what training would see is thrown away: twice the 286 pixels that 256 takes."""
+    """Broken if a picture is reduced to less than twice the 286 pixels that training needs."""
     assert common.kept_size((3000, 2400)) == (750, 600)
     assert common.kept_size((3000, 2400), (512, 512)) == (1500, 1200)
     assert common.kept_size((100, 50)) == (100, 50)
@@ -237,7 +237,7 @@ def test_kept_sizes():
 COLOURED, GRAY = (Image.new("RGB", (4, 2), rgb).quantize() for rgb in [(200, 100, 50), (9, 9, 9)])
 EDGED = Image.new("RGB", (4, 2), (200, 100, 49))  # nearly the palette's colour
 EDGED.putpixel((0, 0), (9, 9, 9))
-MAPS = {  # an image, what the palette says of numbers, the code, and whether it is a colour
+MAPS = {  # image, palette {number: colour}, the code it should get, whether that is a colour
     "gray": (Image.new("L", (4, 2), 7), {}, 7, False),
     "1 bit": (Image.new("1", (4, 2), 1), {}, 255, False),
     "16 bits": (Image.new("I;16", (4, 2), 26001), {}, 26001, False),
@@ -255,7 +255,7 @@ MAPS = {  # an image, what the palette says of numbers, the code, and whether it
 
 @pytest.mark.parametrize("kind", MAPS)
 def test_label_maps_are_numbers_or_colours(kind, tmp_path):
-    """Broken if class numbers are read as colours, or colours of a file's palette as numbers."""
+    """Broken if class numbers are read as colours, or a palette's colours as class numbers."""
     image, palette, code, is_colours = MAPS[kind]
     path = save(image, tmp_path / f"map.{'tif' if image.mode == 'F' else 'png'}")
     for size, shape in ((None, (2, 4)), ((8, 2), (2, 8))):
@@ -266,7 +266,7 @@ def test_label_maps_are_numbers_or_colours(kind, tmp_path):
 
 
 def test_label_maps_with_fractions_are_refused(tmp_path):
-    """Broken if classes 0.25 and 0.5, as of floats scaled to 1, become one class unsaid."""
+    """Broken if a label map with NaN or fractions (classes scaled to [0, 1], say) is accepted."""
     for number in (0.25, float("nan")):
         path = save(Image.new("F", (4, 2), number), tmp_path / "map.tif")
         with pytest.raises(common.UnreadableError, match="numbers with fractions"):
@@ -274,7 +274,7 @@ def test_label_maps_with_fractions_are_refused(tmp_path):
 
 
 def test_classes_are_painted_by_hand():
-    """Broken if a class gets another one's colour, as when their numbers are not in order."""
+    """Broken if a class gets another one's colour, for example when the numbers are not sorted."""
     codes = tf.constant([[7, 0], [255, 7]])
     painted = common.paint(codes, [255, 0, 7], ["#010203", "#ff0000", "#00ff80"])
     assert values(painted, 0, 0) == values(painted, 1, 1) == [0, 255, 128]
@@ -283,14 +283,14 @@ def test_classes_are_painted_by_hand():
 
 
 def test_the_nearest_colour():
-    """Broken if a palette's own colour counts as another one, by the rounding of a product."""
+    """Broken if rounding gives a palette's colour a distance above 0, or another one's place."""
     colours = [0, 0xDC143C, 0x8E, 0x4682B4, 0x6B8E23]
     places, apart = common.nearest(tf.constant([*range(1, 1 << 24, 997), *colours]), colours)
     assert [int(n) for n in places[-5:]] == [*range(5)] and not any(apart[-5:]) and apart[0] == 1
 
 
 def test_threads():
-    """Broken if what threads find out is told of another file, or an error waits for them all."""
+    """Broken if the results of threads are out of order, or an error waits for all of them."""
     done = []
 
     def work(n):

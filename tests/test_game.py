@@ -1,4 +1,4 @@
-"""The game of two networks, step by step: who is shown what, which loss moves whom, and how far."""
+"""The game of two networks: what each is shown, which loss updates which network, and how far."""
 
 import math
 
@@ -15,14 +15,14 @@ def cross_entropy(logit, real):
     return math.log1p(math.exp(-logit if real else logit))
 
 
-# A discriminator that gives real pictures the logit 1 and generated ones -2, by hand.
+# The losses of a discriminator that gives real pictures the logit 1 and generated ones -2.
 D_REAL, D_FAKE = cross_entropy(1, True), cross_entropy(-2, False)  # 0.3133, 0.1269
 G_ADVERSARIAL = cross_entropy(-2, True)  # 2.1269
 
 
 @pytest.fixture
 def moves(monkeypatch):
-    """Makes a stage's `minimise` note (loss, network, optimiser), and move nothing."""
+    """Replaces a stage's `minimise`: it notes (loss, network, optimiser), and updates nothing."""
     noted = []
 
     def watch(stage):
@@ -36,13 +36,13 @@ def moves(monkeypatch):
 
 
 def still(model):
-    """Gives a model optimisers that move nothing."""
+    """Gives a model optimisers that change nothing."""
     model.set_optimizers(keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.0))
     return model
 
 
 def check(model, losses, wanted, noted, wanted_moves):
-    """Compares a step's losses, and what moved whom: [("generator" or "discriminator", loss)]."""
+    """Compares a step's losses and updates: [("generator" or "discriminator", loss)]."""
     assert {name: float(loss) for name, loss in losses.items()} == pytest.approx(wanted, rel=1e-4)
     assert [loss for loss, *_ in noted] == pytest.approx([x[1] for x in wanted_moves], rel=1e-4)
     assert [move[1:] for move in noted] == [
@@ -65,13 +65,13 @@ def test_adversarial_losses_by_hand():
 
 
 def test_scores_by_hand():
-    """Broken if a score is computed on another range than its formula was made for.
+    """Broken if a score is computed on another range than its formula assumes.
 
     Two flat grays, 121 and 134 of 255. L1 on [-1, 1]: 13 / 127.5 = 0.1020. PSNR:
     20 log10(255 / 13) = 25.85 dB. SSIM on [0, 1]: flat pictures have no variance, so only the
     luminance term is left, (2ab + 0.01^2) / (a^2 + b^2 + 0.01^2) with a = 0.4745 and
     b = 0.5255: 0.9948. (On [-1, 1], a = -0.051 and b = 0.051, it would be -0.86.)
-    Of equal pictures the PSNR is infinite, which no table or curve can show: 100 dB at most.
+    The PSNR of equal pictures is infinite, which no table or curve can show: it ends at 100 dB.
     """
     dark, bright = (tf.fill((1, 256, 256, 3), value / 127.5 - 1.0) for value in (121, 134))
     scores = {name: float(value) for name, value in common.scores(dark, bright).items()}
@@ -84,7 +84,7 @@ def test_scores_by_hand():
 
 
 def test_losses_of_the_gan_by_hand(stage1, moves):
-    """Broken if stage 1 moves a network by another loss than the paper's, or by the other one's."""
+    """Broken if a loss of stage 1 is not the paper's, or updates the wrong network."""
     model, noted = still(stage1.GAN()), moves(stage1)
     real = tf.ones((3, 28, 28, 1))
     model.discriminator.call = lambda x: tf.fill((3, 1), 1.0 if same(x, real) else -2.0)
@@ -95,10 +95,10 @@ def test_losses_of_the_gan_by_hand(stage1, moves):
 
 
 def test_gan_takes_new_noise_for_each_update(stage1, monkeypatch):
-    """Broken if the generator's update reuses the discriminator's noise, or comes before it.
+    """Broken if the generator's update comes first, or reuses the noise of the discriminator's.
 
-    Algorithm 1 of the paper: noise, real and generated digits, discriminator; new noise, generator,
-    judged by the discriminator as it is then.
+    Algorithm 1 of the paper: update the discriminator with real digits and with digits from noise;
+    then update the generator with new noise, judged by the updated discriminator.
     """
     model, told, noises = still(stage1.GAN()), [], []
     draw, judge = model.generator.call, model.discriminator.call
@@ -115,7 +115,7 @@ def test_gan_takes_new_noise_for_each_update(stage1, monkeypatch):
     def move(loss, tape, network, optimizer):
         told.append(f"{network.name} moved")
         gradients = tape.gradient(loss, network.trainable_variables)
-        assert all(float(tf.norm(gradient)) > 0 for gradient in gradients), "no gradient gets here"
+        assert all(float(tf.norm(gradient)) > 0 for gradient in gradients), "a gradient is 0"
 
     model.generator.call, model.discriminator.call = record_draw, record_judge
     monkeypatch.setattr(stage1, "minimise", move)
@@ -130,8 +130,8 @@ def test_gan_takes_new_noise_for_each_update(stage1, monkeypatch):
 def test_losses_of_the_cgan_by_hand(stage2, moves, wrong_labels):
     """Broken if stage 2 leaves a term out, adds one, or hands the wrong label to a network.
 
-    Real digits under their own label get the logit 1, generated ones -2, real ones under a wrong
-    label 3, which are to be called fake.
+    Real digits with their own label get the logit 1, generated ones -2, and real ones with a wrong
+    label 3. The last are to be called fake.
     """
     model, noted = still(stage2.ConditionalGAN(wrong_labels)), moves(stage2)
     real, label = tf.ones((3, 28, 28, 1)), tf.one_hot([4, 0, 9], 10)
@@ -157,7 +157,7 @@ def test_losses_of_the_cgan_by_hand(stage2, moves, wrong_labels):
 
 
 def test_wrong_labels_are_all_the_others(stage2, moves):
-    """Broken if a right label is shown as a wrong one, or some wrong label never."""
+    """Broken if a right label is shown as a wrong one, or some wrong label is never shown."""
     keras.utils.set_random_seed(0)
     model, shown = still(stage2.ConditionalGAN()), []
     moves(stage2)
@@ -168,7 +168,7 @@ def test_wrong_labels_are_all_the_others(stage2, moves):
         return tf.zeros((2, 1))
 
     model.generator.call, model.discriminator.call = lambda noise, label: -real, judge
-    for _ in range(80):  # in 80 steps each of nine labels comes, but for 7 in 10,000 times
+    for _ in range(80):  # 80 steps miss one of nine labels 7 times in 10,000
         model.train_step((real, label))
     assert shown[0::3] == shown[1::3] == [[4, 7]] * 80
     wrong = [set(labels) for labels in zip(*shown[2::3])]
@@ -177,9 +177,9 @@ def test_wrong_labels_are_all_the_others(stage2, moves):
 
 @pytest.mark.parametrize("loss", ["l1+cgan", "cgan", "l1"])
 def test_losses_of_pix2pix_by_hand(stage5, moves, loss):
-    """Broken if stage 5 leaves a term out, gives it another weight, or hides the sketch.
+    """Broken if stage 5 leaves a term out, gives it a wrong weight, or judges without the sketch.
 
-    A generator that draws gray (0) where white (1) is wanted: L1 is 1, weighed by 7.
+    The generator draws gray (0) where white (1) is wanted: L1 is 1, with a weight of 7.
     """
     model, noted = still(stage5.Pix2Pix(loss, lambda_l1=7.0, filters=1)), moves(stage5)
     condition, real, judged = tf.fill((1, 256, 256, 3), -1.0), tf.ones((1, 256, 256, 3)), []
@@ -209,7 +209,7 @@ def test_gradients_of_both_terms_reach_the_generator(stage5):
     """Broken if the gradient of a term is cut off on its way to the generator.
 
     With plain gradient descent a step is linear in the loss: the step of
-    `adversarial + 100 L1` is that of `adversarial` and twice that of `50 L1` together.
+    `adversarial + 100 L1` is that of `adversarial` plus twice that of `50 L1`.
     """
     pair = [tf.random.stateless_uniform((1, 256, 256, 3), (n, 0), -1.0, 1.0) for n in (0, 1)]
     steps = []
@@ -241,9 +241,9 @@ def moved(optimizer, slope):
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_minimise_moves_by_the_gradient(scaled):
-    """Broken if a step is not rate * gradient, down the hill, or if float16's scale stays in it.
+    """Broken if a step is not -rate * gradient, or still has the scale of float16's loss.
 
-    Of loss 3 w the gradient is 3: with a rate of 0.5, w goes from 1 to -0.5.
+    The gradient of the loss 3 w is 3: with a rate of 0.5, w goes from 1 to -0.5.
     """
     optimizer = keras.optimizers.SGD(0.5)
     optimizer = keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer
@@ -275,7 +275,7 @@ def test_adam_is_keras_own():
 
 
 def test_fitting_lowers_the_loss(stage4):
-    """Broken if stage 4 trains nothing, on one pair alone, or at another rate than asked for."""
+    """Broken if stage 4's `fit` does not train, uses one pair only, or ignores the rate."""
     layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
     network, seen = keras.Sequential([keras.Input((1,)), layer]), []
     examples = [(tf.fill((1, 1), value), tf.fill((1, 1), 3.0 * value)) for value in (1.0, 2.0)]
@@ -293,7 +293,7 @@ def test_fitting_lowers_the_loss(stage4):
 
 
 def test_losses_and_pairs_of_stage_4(stage4, few_pairs):
-    """Broken if its PatchGAN learns to call fake real, L1 is no mean distance, or pairs are cut."""
+    """Broken if a loss of stage 4 is wrong, or `some_pairs` returns other pairs than it should."""
 
     def judge(sketch, picture, training):
         assert training

@@ -1,4 +1,4 @@
-"""Stage 7: what people bring becomes pairs, and whatever is dropped or changed is said."""
+"""Stage 7 turns users' files into pairs, and reports whatever it drops or changes."""
 
 import csv
 import functools
@@ -21,7 +21,7 @@ GET = "07_get_pairs.py"
 
 
 def photo(seed=0, size=(64, 64)):
-    """Noise of one colour and a white square, another picture for each seed."""
+    """A flat colour with a white rectangle; both differ from seed to seed."""
     dice = random.Random(seed)
     image = Image.new("RGB", size, tuple(dice.randrange(40, 200) for _ in range(3)))
     x, y = dice.randrange(size[0] // 2), dice.randrange(size[1] // 2)
@@ -38,7 +38,7 @@ def label_map(size=(64, 64), classes=(0, 1, 2, 255)):
 
 
 def two_sides(folder, left, right=photo):
-    """Writes four pictures into each of l/ and r/: what both functions make of their numbers."""
+    """Writes four pictures into each of l/ and r/; the two functions make them from 0 to 3."""
     for n in range(4):
         save(left(n), folder / "l" / f"{n}.png")
         save(right(n), folder / "r" / f"{n}.png")
@@ -66,11 +66,11 @@ def get(call_main, tmp_path):
 
 @pytest.fixture
 def refuses(refused):
-    """Runs stage 7, which has to refuse it; warnings may come before its one line."""
+    """Runs stage 7, which must refuse; warnings may come before its one line."""
     return functools.partial(refused, GET, notes=("Warning: ",))
 
 
-LAYOUTS = {  # files of the left and of the right side, what --pair gets
+LAYOUTS = {  # file names of the left and the right side, the arguments of --pair
     "case": ("l/IMG_{}.png", "r/img_{}.JPG", "l r"),
     "two endings": ("l/{}.jpg.png", "r/{}.jpg", "l r"),
     "sub-folders": ("l/x/{}.png", "r/x/{}.jpg", "l r"),
@@ -79,14 +79,14 @@ LAYOUTS = {  # files of the left and of the right side, what --pair gets
     "scenes": ("s{}/depth/1.png", "s{}/color/1.jpg", "s*/depth/*.png s*/color/*.jpg"),
     "folders of scenes": ("s{}/depth/1.png", "s{}/color/1.jpg", "s*/depth s*/color"),
     "any depth": ("a/b{}/depth/1.png", "a/b{}/color/1.jpg", "**/depth/* **/color/*"),
-    "one sign": ("{}1.png", "{}2.png", "?1.png ?2.png"),
+    "one character": ("{}1.png", "{}2.png", "?1.png ?2.png"),
     "a line break": ("l/a\n{}.png", "r/a\n{}.jpg", "l r"),
 }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(layout, get, tmp_path):
-    """Broken if names that belong together are not found, or pictures are paired with others."""
+    """Broken if files that belong together are not found, or are paired with the wrong ones."""
     left, right, patterns = LAYOUTS[layout]
     for n in range(5):
         save(photo(n), tmp_path / left.format(n))
@@ -100,7 +100,7 @@ def test_layouts(layout, get, tmp_path):
             assert values(half, 63, 63) == pytest.approx(photo(seed).getpixel((63, 63)), abs=8)
 
 
-SPLITS = {  # of the left and of the right side, what --pair gets
+SPLITS = {  # of the left and the right side, the arguments of --pair
     "training": ("l/training/ l/validation/", "r/train/ r/val/", "l r"),
     "trainA": ("c/trainA/ c/testA/", "c/trainB/ c/testB/", "c/*A c/*B"),
     "train/A": ("c/Train/A/ c/Valid/A/", "c/Train/B/ c/Valid/B/", "c/*/A c/*/B"),
@@ -113,7 +113,7 @@ SPLITS = {  # of the left and of the right side, what --pair gets
 
 @pytest.mark.parametrize("layout", SPLITS)
 def test_given_splits_are_kept(layout, get, refuses, tmp_path):
-    """Broken if given splits are shuffled together, or --seed is heeded in silence."""
+    """Broken if given splits are not kept, or --seed is accepted though it has no effect."""
     *sides, patterns = SPLITS[layout]
     for k, side in enumerate(sides):
         for split, count in zip(side.split(), (3, 2)):
@@ -127,7 +127,7 @@ def test_given_splits_are_kept(layout, get, refuses, tmp_path):
 
 @pytest.mark.parametrize("other, words", [("dev/", "say train,"), ("val_", "say train and val,")])
 def test_half_a_split_is_told(other, words, get, tmp_path):
-    """Broken if pictures of which some name a split, and others none, are shuffled unsaid."""
+    """Broken if there is no warning when some pictures name a split and others do not."""
     for n, name in enumerate(("train/a", f"{other}b", "train/c", "x/d")):
         for side in "lr":
             save(photo(n), tmp_path / side / f"{name}.png")
@@ -135,7 +135,7 @@ def test_half_a_split_is_told(other, words, get, tmp_path):
 
 
 def test_three_splits_and_what_lies_outside(get, tmp_path):
-    """Broken if test/ is lost beside val/, or what is in no split goes to one, or unnamed."""
+    """Broken if test/ is lost beside val/, or a file in no split is used or not reported."""
     for name in ("train/a", "val/b", "testing/c", "more/d", "e"):
         for side in "lr":
             save(photo(), tmp_path / side / f"{name}.png")
@@ -146,7 +146,7 @@ def test_three_splits_and_what_lies_outside(get, tmp_path):
 
 
 def test_the_share_of_validation_pairs(call_main, tmp_path):
-    """Broken if val/ has another share than asked for, other pairs with the same seed, or all."""
+    """Broken if val/ has the wrong share, other pairs with the same seed, or no pairs at all."""
     for n in range(10):
         save(photo(n), tmp_path / "p" / f"{n}.png")
     chosen = []
@@ -161,7 +161,7 @@ def test_the_share_of_validation_pairs(call_main, tmp_path):
 
 
 def test_names_that_do_not_fit(refuses, tmp_path):
-    """Broken if the line does not show names of both sides and a pattern that fits."""
+    """Broken if the error does not show names of both sides, or a pattern that fits them."""
     for n in range(4):
         save(photo(n), tmp_path / "r" / f"S_{n:04}.jpg")
         save(photo(n), tmp_path / "l" / f"S_{n:04}_seg.png")
@@ -176,7 +176,7 @@ def test_names_that_do_not_fit(refuses, tmp_path):
 
 
 def test_unusable_files_are_named(get, tmp_path):
-    """Broken if a file is dropped without a word, or one bad file ends it all."""
+    """Broken if a dropped file is not named with its reason, or one bad file stops everything."""
     korean = unicodedata.normalize("NFD", "한글 사진")
     for name in ("a", "b", "c", korean, "wide", "lone"):
         save(photo(), tmp_path / "l" / f"{unicodedata.normalize('NFC', name)}.png")
@@ -201,18 +201,18 @@ def test_unusable_files_are_named(get, tmp_path):
 
 
 def test_the_smaller_half_is_enlarged(get, tmp_path):
-    """Broken if a target shrinks to its condition's size, labels are mixed, or too much is kept."""
+    """Broken if a target shrinks to its condition, labels are mixed, or pairs stay too large."""
     right = lambda n: photo(n, (64, 64) if n else (1800, 1800))  # noqa: E731
     two_sides(tmp_path, lambda n: label_map((32, 32)), right)
     done, pairs = get("--pair", "l", "r", "--labels")
     pairs = pairs["train"] | pairs["val"]
     assert pairs["1"][0].shape == pairs["1"][1].shape == (64, 64, 3)
-    assert pairs["0"][1].shape == (600, 600, 3), "a third: training at 256 cannot see more"
+    assert pairs["0"][1].shape == (600, 600, 3), "a third is enough for training at 256"
     assert all(len(colours_of(left)) == 4 for left, _ in pairs.values())
 
 
 def test_one_range_for_all_files_of_a_side(get, tmp_path):
-    """Broken if 12 bits are nearly black, or negative values, or all for one value of infinity."""
+    """Broken if the files of a side do not share one range, or infinity is not reported."""
     for n in range(4):
         save(Image.new("I;16", (8, 8), 1000 * n + 95), tmp_path / "l" / f"{n}.png")
         save(Image.new("F", (8, 8), 512.0 * n - 1024), tmp_path / "r" / f"{n}.tif")
@@ -246,14 +246,14 @@ FEW = {
 
 @pytest.mark.parametrize("words", FEW)
 def test_few_gray_levels(words, get, tmp_path):
-    """Broken if class numbers, gray or in one channel, are trained on nearly black unsaid."""
+    """Broken if there is no warning about targets of class numbers, which look nearly black."""
     two_sides(tmp_path, photo, FEW[words])
     said = get("--pair", "l", "r")[0].stderr
     assert (f"targets have {words}: class numbers" in said) if words else "levels" not in said
 
 
 def test_white_on_transparent(get, tmp_path):
-    """Broken if white drawings on transparent paper are lost on white without a word."""
+    """Broken if there is no warning about white drawings on transparent paper: they go blank."""
     image = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
     image.paste("white", (9, 9, 30, 30))
     two_sides(tmp_path, lambda n: image)
@@ -262,7 +262,7 @@ def test_white_on_transparent(get, tmp_path):
 
 
 def test_ready_pairs_of_any_kind(get, tmp_path):
-    """Broken if the cure for ready-made pairs that training cannot use makes others of them."""
+    """Broken if --pair changes ready-made pairs when it converts them for training."""
     for n, kind in enumerate(["a.webp", "b.bmp", "c.tif", "d.png"]):
         image = Image.new("RGBA", (128, 64), (0, 0, 0, 0))
         image.paste(photo(n), (0, 0))
@@ -293,7 +293,7 @@ def test_class_numbers_get_colours(get, tmp_path):
 
 
 def test_a_palette_mends_jpeg_and_soft_edges(get, refuses, tmp_path):
-    """Broken if maps saved as JPEG are all left out, or their pixels changed without a number."""
+    """Broken if a palette does not repair JPEG maps, or the share of changed pixels is not told."""
     colours = [(220, 20, 60), (0, 0, 142), (70, 130, 180)]
     for n in range(4):
         image = Image.new("RGB", (256, 256))
@@ -312,7 +312,7 @@ def test_a_palette_mends_jpeg_and_soft_edges(get, refuses, tmp_path):
         assert colours_of(left) <= {0, 0xDC143C, 0x8E, 0x4682B4}
 
 
-ODD_MAPS = {  # what the maps are, the flag, and what is said of it
+ODD_MAPS = {  # what makes the maps, the palette, and the message
     "photographs": (photo, "p.csv", "Warning: 100.0% of the label maps' pixels had other colours"),
     "numbers in one channel": (
         FEW["3 gray levels, from 0 to 2"],
@@ -326,7 +326,7 @@ ODD_MAPS = {  # what the maps are, the flag, and what is said of it
 
 @pytest.mark.parametrize("kind", ODD_MAPS)
 def test_odd_label_maps_are_told(kind, call_main, tmp_path):
-    """Broken if label maps become nearly black, or a hundred classes, without a word."""
+    """Broken if label maps that are photographs, nearly one class, or JPEG are not reported."""
     make, flag, words = ODD_MAPS[kind]
     two_sides(tmp_path, make)
     for path in (tmp_path / "l").iterdir() if "jpg" in kind else ():
@@ -338,7 +338,7 @@ def test_odd_label_maps_are_told(kind, call_main, tmp_path):
 
 
 def test_indexed_files_of_the_palettes_colours(get, tmp_path):
-    """Broken if indices that a program gave to the colours of a map count as classes."""
+    """Broken if the indices of a map's own palette are taken for class numbers."""
     image = Image.new("RGB", (64, 64), (0, 0, 142))
     image.paste((220, 20, 60), (0, 0, 40, 64))
     two_sides(tmp_path, lambda n: image.quantize(4))
@@ -349,7 +349,7 @@ def test_indexed_files_of_the_palettes_colours(get, tmp_path):
 
 
 def test_kinds_of_label_maps_are_not_mixed(get, refuses, tmp_path):
-    """Broken if numbers and colours are mixed, or one black map among coloured ones is refused."""
+    """Broken if numbers and colours can be mixed, or a black map among coloured ones is refused."""
     red = Image.new("RGB", (64, 64))
     red.paste((200, 0, 0), (0, 0, 64, 32))
     two_sides(tmp_path, lambda n: red if n else Image.new("RGB", (64, 64)))
@@ -362,7 +362,7 @@ def test_kinds_of_label_maps_are_not_mixed(get, refuses, tmp_path):
 
 
 def test_cityscapes(get, tmp_path):
-    """Broken if the folders of Cityscapes are not found, or a road is called otherwise."""
+    """Broken if the folders of Cityscapes are not found, or a class gets the wrong name."""
     road, car, sky = (128, 64, 128), (0, 0, 142), (70, 130, 180)
     for split, colour in (("train", car), ("val", sky)):
         image = Image.new("RGB", (64, 32), road)
@@ -377,7 +377,7 @@ def test_cityscapes(get, tmp_path):
 
 
 def test_damaged_notes_of_a_camera(run_script, tmp_path):
-    """Broken if lines of Pillow's code fill the screen for notes that nobody reads here."""
+    """Broken if damaged EXIF data, which stage 7 does not need, makes Pillow write to stderr."""
     for n in range(4):
         exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0\x12\x01\x03\0\x01\0\0\0\x06\0"
         save(photo(n, (64, 32)), tmp_path / "p" / f"{n}.jpg", exif=exif)
@@ -386,7 +386,7 @@ def test_damaged_notes_of_a_camera(run_script, tmp_path):
 
 
 def test_edges_by_hand(stage7):
-    """Broken if a step of brightness is not drawn in black, or plain ground is not white."""
+    """Broken if a step in brightness is not drawn in black, or plain areas are not white."""
     step = tf.repeat(tf.where(tf.range(40) < 20, 50, 200)[tf.newaxis, :, tf.newaxis], 30, axis=0)
     sketch = stage7.draw_edges(tf.cast(tf.repeat(step, 3, axis=-1), tf.uint8))
     assert sketch.shape == (30, 40, 3) and sketch.dtype == tf.uint8
@@ -395,7 +395,7 @@ def test_edges_by_hand(stage7):
 
 
 def test_the_next_commands(get, call_main, tmp_path):
-    """Broken if the commands that the last lines name do not find the dataset."""
+    """Broken if a command in the last lines of the output does not fit the new dataset."""
     for n in range(5):
         save(photo(n, (300, 200)), tmp_path / "photos" / f"{n}.jpg")
     done, pairs = get("--edges", "photos", "--size", "256x512")
@@ -407,7 +407,7 @@ def test_the_next_commands(get, call_main, tmp_path):
 
 
 def test_a_dataset_appears_when_it_is_complete(stage7, tmp_path):
-    """Broken if a dataset has its name while it is being made, or a failure leaves something."""
+    """Broken if an unfinished dataset already has its name, or a failure leaves files behind."""
     out = tmp_path / "mine"
     with pytest.raises(RuntimeError), stage7.new_dataset(out, {}) as folder:
         (folder / "half").touch()
@@ -443,7 +443,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("flags", MISTAKES)
 def test_mistakes(flags, refuses, tmp_path):
-    """Broken if a mistake is not told in one line that names it, or leaves something behind."""
+    """Broken if a mistake is not reported in one line that names it, or leaves files behind."""
     two_sides(tmp_path, lambda n: label_map())
     (tmp_path / "bad.csv").write_text("class,colour\n1,red\n")
     (tmp_path / "empty.csv").write_text("")
@@ -508,7 +508,7 @@ def server():
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_broken_download_is_continued(ranges, server, call_main, tmp_path):
-    """Broken if the same command does not continue, fetches all again, or damages the archive."""
+    """Broken if the same command does not continue the download, or damages the archive."""
     command = [GET, "--download", "facades", "--url", server.url, "--out", "data/f"]
     server.ranges, part = ranges, tmp_path / "data" / ".f.tar.gz.part"
     server.plan = [{"cut": 10_000}, {"status": 503}, {"type": "text/html"}]
@@ -528,7 +528,7 @@ def test_a_broken_download_is_continued(ranges, server, call_main, tmp_path):
 
 
 def test_parts_of_earlier_tries(server, call_main, tmp_path):
-    """Broken if a complete part is in the way, or one of something else is so for good."""
+    """Broken if a complete .part file is not used, or a wrong one blocks the download for good."""
     command = [GET, "--download", "facades", "--url", server.url, "--out", "f"]
     part = tmp_path / ".f.tar.gz.part"
     for data, tries in ((bytes(len(server.data) + 9), 2), (bytes(9), 2), (server.data, 1)):

@@ -1,4 +1,4 @@
-"""Stage 3: pairs are measured, drawn and doubted; stage 6: files are coloured as they are."""
+"""Stage 3 measures, draws and doubts pairs; stage 6 colours files as they are."""
 
 import argparse
 import random
@@ -30,7 +30,7 @@ def pair(left, right):
 
 
 def coloured(image, seed):
-    """The same lines on a ground of another colour."""
+    """The same lines on a background of another colour."""
     dice = random.Random(seed + 99)
     ground = tuple(dice.randrange(99, 255) for _ in "rgb")
     return ImageOps.colorize(image.convert("L"), "black", ground)
@@ -38,7 +38,7 @@ def coloured(image, seed):
 
 @pytest.fixture
 def mine(tmp_path):
-    """A sound dataset of 6 training pairs and 2 to validate with."""
+    """A sound dataset of 6 training and 2 validation pairs."""
     for n in range(8):
         left = drawing(n, size=64, pen=2)
         split = "train" if n < 6 else "val"
@@ -50,7 +50,7 @@ def mine(tmp_path):
 
 
 def test_a_sound_dataset(mine, call_main, tmp_path):
-    """Broken if stage 3 doubts sound pairs, counts others than there are, or draws nothing."""
+    """Broken if stage 3 warns about sound pairs, miscounts them, or draws them without --size."""
     done = call_main(LOOK, "--dataset", "mine", "--size", "256x512")
     assert done.returncode == 0 and not done.stderr, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]
@@ -61,7 +61,7 @@ def test_a_sound_dataset(mine, call_main, tmp_path):
 
 
 def test_unreadable_and_unused_files_are_named(mine, call_main, tmp_path):
-    """Broken if the user has to find damaged files one by one, or what is sound is not measured."""
+    """Broken if one call does not name all unusable files, or does not measure the others."""
     data = (mine / "train" / "0.png").read_bytes()
     (mine / "train" / "cut.png").write_bytes(data[: len(data) // 2])
     (mine / "val" / "text.png").write_text("no picture")
@@ -83,7 +83,7 @@ def test_unreadable_and_unused_files_are_named(mine, call_main, tmp_path):
 
 @pytest.mark.parametrize("number", [0, 15])
 def test_a_half_without_colours(number, mine, call_main):
-    """Broken if blank halves, or class numbers that look black, are only numbers in a table."""
+    """Broken if stage 3 gives no warning about halves that are blank or hold class numbers."""
     for path in mine.glob("*/*.png"):
         image = Image.open(path).copy()
         image.paste((number,) * 3, (64, 0, 96, 64))
@@ -94,7 +94,7 @@ def test_a_half_without_colours(number, mine, call_main):
 
 
 def test_frames_of_a_clip(mine, call_main):
-    """Broken if copies are taken without a word: in both splits, or in both halves of a pair."""
+    """Broken if there is no warning about pairs in both splits, or about pairs of equal halves."""
     for n in (0, 1):
         image = Image.open(mine / "train" / f"{n}.png").copy()
         ImageDraw.Draw(image).point((3, 3), fill="red")
@@ -109,7 +109,7 @@ def test_frames_of_a_clip(mine, call_main):
 
 @pytest.mark.parametrize("size", [(400, 300), (256, 256)])
 def test_single_pictures_are_no_pairs(size, call_main, tmp_path):
-    """Broken if single photographs are cut in half and trained on without a word."""
+    """Broken if there is no warning that a dataset has single photographs instead of pairs."""
     for n in range(8):
         image = drawing(n, size=400, pen=9).resize(size)
         save(coloured(image, n), tmp_path / "photos" / ("val" if n > 5 else "train") / f"{n}.jpg")
@@ -119,10 +119,10 @@ def test_single_pictures_are_no_pairs(size, call_main, tmp_path):
 
 
 def test_a_look_by_hand(stage3, tmp_path, capsys):
-    """Broken if channels are exchanged, or the table is of one pair, or counts large files more.
+    """Broken if channels are swapped, or the table leaves a pair out or weighs pairs by size.
 
-    Condition: a quarter black, else white; in the second pair white: mean 3/4, spread sqrt(7)/4.
-    Target: one colour, in the second pair black: means 0, -1, -0.8, spreads 1, 0, 0.2.
+    Conditions: one is a quarter black, else white; one is white: mean 3/4, deviation sqrt(7)/4.
+    Targets: one has a single colour; one is black: means 0, -1, -0.8, deviations 1, 0, 0.2.
     """
     left, right = Image.new("RGB", (32, 32), "white"), Image.new("RGB", (32, 32), (255, 0, 51))
     left.paste("black", (0, 0, 8, 32))
@@ -149,7 +149,7 @@ def test_a_look_by_hand(stage3, tmp_path, capsys):
 
 @pytest.fixture
 def read(stage6):
-    """Reads a file as --colour does; returns the sheet, the size, and what was said of the file."""
+    """Reads a file as --colour does; returns the sheet, the size, and the warnings about it."""
 
     def read(path, kind="picture", whole=False, clean=False, invert=False, **conditions):
         usual = {"kind": kind, "size": (256, 256), "line_width": 7.0, "colours": []}
@@ -162,7 +162,7 @@ def read(stage6):
 
 
 def test_nothing_is_rewritten_unless_asked(read, tmp_path):
-    """Broken if gray shading of a sketch is flattened, or white on black is given no cure."""
+    """Broken if a sketch loses its shading, or the warning about dark paper names no --invert."""
     shades = Image.linear_gradient("L").point(lambda value: 100 + value * 0.6).convert("RGB")
     sheet, _, said = read(save(shades, tmp_path / "a.png"), "sketch")
     wanted = [(100 + int(n * 0.6)) / 127.5 - 1 for n in range(256)]
@@ -172,7 +172,7 @@ def test_nothing_is_rewritten_unless_asked(read, tmp_path):
     assert "dark paper" in said and "add --invert" in said and float(tf.reduce_mean(sheet)) < -0.5
     sheet, _, said = read(path, "sketch", invert=True)
     assert not said and float(tf.reduce_mean(sheet)) > 0.5
-    assert not read(path, "picture")[2], "a run on photographs knows dark ones"
+    assert not read(path, "picture")[2], "a run on photographs takes dark ones"
     white = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
     numbers = Image.linear_gradient("L").point(lambda value: value // 64)
     for image, kind in ((white, "sketch"), (numbers, "picture")):
@@ -180,13 +180,13 @@ def test_nothing_is_rewritten_unless_asked(read, tmp_path):
 
 
 def test_pairs_are_no_drawings(run, few_pairs, call_main):
-    """Broken if a pair of the dataset is coloured as one picture, both halves, without a word."""
+    """Broken if there is no warning that both halves of a pair are coloured as one picture."""
     done = call_main(COLOUR, "--run", "run", "--colour", few_pairs / "val", "--out", "out")
     assert "a pair of the run's data, coloured as one: cut out one half (2)" in done.stderr
 
 
 def test_photographs_of_drawings_are_cleaned_when_asked(read, tmp_path):
-    """Broken if paper stays gray, ink pale, or thin lines thinner than the run's."""
+    """Broken if --clean leaves the paper gray, the ink pale, or lines thinner than the run's."""
     photo = Image.composite(
         Image.new("L", (512, 512), 90),
         Image.linear_gradient("L").resize((512, 512)).point(lambda v: 150 + v * 0.3),
@@ -198,11 +198,11 @@ def test_photographs_of_drawings_are_cleaned_when_asked(read, tmp_path):
     ink = float(tf.reduce_mean(tf.cast(sheet < 0, tf.float32)))
     thin, _, _ = read(tmp_path / "a.png", "sketch", clean=True, line_width=1.5)
     thin = float(tf.reduce_mean(tf.cast(thin < 0, tf.float32)))
-    assert ink > 1.6 * thin, "not widened to the pen"
+    assert ink > 1.6 * thin, "lines are not widened"
 
 
 def test_the_range_of_training_is_used(read, tmp_path):
-    """Broken if 12 bits are coloured as nearly black, or a range is guessed in silence."""
+    """Broken if the run's range is not applied to deep files, or a mismatch gives no warning."""
     path = save(Image.new("I;16", (64, 64), 1024), tmp_path / "a.png")
     sheet, _, said = read(path, range=[0, 4096])
     assert values(sheet, 0, 9, 9) == pytest.approx([-0.5] * 3, abs=0.01) and not said
@@ -215,7 +215,7 @@ def test_the_range_of_training_is_used(read, tmp_path):
 
 
 def test_label_maps_take_the_colours_of_the_run(read, tmp_path):
-    """Broken if a wide map is cut or mixed, classes get others' colours, or strange ones pass."""
+    """Broken if a map is cropped, its colours are mixed or wrong, or unknown classes pass."""
     labels = {"colours": [["#ff0000", "car"], ["#0000ff", ""]], "classes": [7, 0]}
     image = Image.new("L", (512, 100))
     image.paste(7, (0, 0, 257, 100))
@@ -234,7 +234,7 @@ def test_label_maps_take_the_colours_of_the_run(read, tmp_path):
 
 
 def test_label_maps_saved_as_jpeg(read, tmp_path):
-    """Broken if a map's soft edges stay, where stage 7 gave each pixel the nearest colour."""
+    """Broken if soft edges of a JPEG map stay in a run of exact colours, or go in another run."""
     image = Image.new("RGB", (256, 256), "red")
     ImageDraw.Draw(image).ellipse((50, 50, 200, 200), "blue")
     path = save(image, tmp_path / "map.jpg", quality=90)
@@ -254,7 +254,7 @@ def run(make_run, tmp_path):
 
 
 def test_files_and_folders_are_coloured(run, call_main, tmp_path):
-    """Broken if a result has another place, size or picture than its file's, or one is lost."""
+    """Broken if a result is missing, or has the wrong place, size or, with --whole, pixels."""
     photo = coloured(drawing(size=512, pen=20), 0).resize((600, 400))
     save(photo, tmp_path / "in" / "deep" / "a.webp", lossless=True)
     save(photo, tmp_path / "in" / "turned.jpg", **turned(6))
@@ -288,7 +288,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("flags", MISTAKES)
 def test_mistakes(flags, run, refused, tmp_path):
-    """Broken if a mistake is not told in one line, or an earlier file is lost."""
+    """Broken if a mistake is not reported in one line, or changes a file."""
     save(drawing(), tmp_path / "a.png")
     save(drawing(), tmp_path / "b" / "a.jpg")
     (tmp_path / "empty").mkdir()

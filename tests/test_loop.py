@@ -1,4 +1,4 @@
-"""The training loop, with networks of one weight: what it counts, writes, saves and ends with.
+"""The training loop, with networks of one weight: what it counts, writes and saves, how it ends.
 
 The loss of step k is k, so a row of losses.csv shows which step it belongs to.
 """
@@ -13,11 +13,11 @@ import keras
 import pytest
 import tensorflow as tf
 
-STEPS = 25  # of an epoch
+STEPS = 25  # per epoch
 
 
 class Toy(common.AdversarialModel):
-    """Counts its steps in the generator's weight; scores pairs by their distance to it."""
+    """Counts its steps in the generator's weight; scores a pair by its distance from it."""
 
     def __init__(self):
         super().__init__()
@@ -44,7 +44,7 @@ class Toy(common.AdversarialModel):
 
 
 class Loop:
-    """Trains toys in one run, each continuing the one before."""
+    """Trains toys in one run; each continues the one before."""
 
     def __init__(self, run):
         self.run, self.curves, self.spans = run, [], []
@@ -104,7 +104,7 @@ def test_a_run_continues_with_the_next_step(loop, capsys):
 
 
 def test_a_complete_run_trains_no_more(loop, capsys):
-    """Broken if the command of a complete run trains, or does not write its results again."""
+    """Broken if the command of a complete run trains again, or does not rewrite the results."""
     options = {"validation": [tf.constant(1.0)]}
     loop(2, **options)
     loop.curves.clear()
@@ -120,7 +120,7 @@ def test_a_complete_run_trains_no_more(loop, capsys):
 
 
 def test_weights_of_the_last_and_the_best_epoch(loop):
-    """Broken if a file of weights is of another epoch, or a score is not the mean of its pairs.
+    """Broken if a weights file is from the wrong epoch, or a score is not the mean of its pairs.
 
     The distances to 38 and 42 are lowest after the second epoch's 50 steps.
     """
@@ -134,7 +134,7 @@ def test_weights_of_the_last_and_the_best_epoch(loop):
 
 
 def test_an_epoch_has_its_checkpoint_last(loop):
-    """Broken if a checkpoint calls an epoch complete whose picture has not been drawn."""
+    """Broken if a checkpoint counts an epoch as complete before its picture has been drawn."""
 
     def draw(path):
         if path.name == "epoch_0002.png":
@@ -152,9 +152,9 @@ def test_an_epoch_has_its_checkpoint_last(loop):
 
 @pytest.mark.parametrize("minutes, steps", [(2.0, [0, 10, 20, 25]), (1e4, [0, 25])])
 def test_checkpoints_within_an_epoch(minutes, steps, loop, monkeypatch):
-    """Broken if a long epoch is not saved every CHECKPOINT_MINUTES, or after each of its steps.
+    """Broken if checkpoints are not CHECKPOINT_MINUTES apart within a long epoch.
 
-    Each look at the clock takes 13 seconds here, and there is one after every step.
+    Each reading of the clock adds 13 seconds here, and there is one after every step.
     """
     made, save, clock = [], common.Checkpoints.save, iter(range(0, 10**6, 13))
     note = lambda checkpoints, step: made.append(step) or save(checkpoints, step)  # noqa: E731
@@ -167,7 +167,7 @@ def test_checkpoints_within_an_epoch(minutes, steps, loop, monkeypatch):
 
 @pytest.mark.parametrize("number, status", [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
 def test_a_signal_ends_the_run_after_its_step(number, status, loop, monkeypatch, capsys):
-    """Broken if a signal in an epoch loses the step, or has no word or another exit status."""
+    """Broken if a signal in an epoch loses the step, or gives no message or a wrong exit status."""
     append = common.Table.append
 
     def append_and_signal(table, row):
@@ -192,7 +192,7 @@ def test_a_signal_during_validation_ends_the_run_after_the_epoch(loop):
 
 
 def test_signals_are_collected_only_while_training(capfd):
-    """Broken if a second Ctrl-C is ignored, `nohup` ends a run, or handlers stay after it."""
+    """Broken if a second Ctrl-C or `nohup` has no effect, or handlers stay after the training."""
     before, ignored = signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with common.deferring_signals() as signals:
@@ -209,7 +209,7 @@ def test_signals_are_collected_only_while_training(capfd):
 
 
 def test_a_batch_that_cannot_be_made(loop):
-    """Broken if a damaged picture costs the steps since the last checkpoint.
+    """Broken if a damaged picture makes a run lose the steps since its last checkpoint.
 
     The batch of step 33 cannot be made; once that is mended, the run continues with step 33.
     """
@@ -230,7 +230,7 @@ def test_a_batch_that_cannot_be_made(loop):
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_a_loss_that_is_no_number_ends_the_run(value, loop):
-    """Broken if a run continues with NaN or infinity, writes it down or keeps it."""
+    """Broken if a run continues with NaN or infinity, or saves it in its table or checkpoint."""
 
     class Diverging(Toy):
         def train_step(self, batch):
@@ -245,7 +245,7 @@ def test_a_loss_that_is_no_number_ends_the_run(value, loop):
 
 
 def flags_of(run, **changed):
-    """Parsed flags of a run: some that may change, some that may not."""
+    """Parsed flags of a run: some may change when it continues, some may not."""
     flags = {"out": run, "fresh": False, "seed": 4, "precision": "float32", "size": (512, 256)}
     return argparse.Namespace(**flags | {"epochs": 3, "devices": 1, "dataset": "mine"} | changed)
 
@@ -272,7 +272,7 @@ def test_options_tell_what_a_run_was_made_with(files, tmp_path):
 
 
 def test_which_changes_a_run_continues_with(files, tmp_path, capsys):
-    """Broken if more epochs are refused, or a change that makes it another training is not."""
+    """Broken if more epochs are refused, or a change that makes it another training is accepted."""
     run = tmp_path / "run"
 
     def start(stage="pix2pix", data=(), **changed):
@@ -302,7 +302,7 @@ def test_which_changes_a_run_continues_with(files, tmp_path, capsys):
 
 
 def test_fresh_keeps_the_earlier_run(files, tmp_path):
-    """Broken if --fresh removes a run, or goes on with it."""
+    """Broken if --fresh deletes the earlier run, or continues it."""
     for seed, names in enumerate((["run"], ["run", "run.1"], ["run", "run.1", "run.2"])):
         common.start_run(flags_of(tmp_path / "run", seed=seed, fresh=True), "gan", {}, files)
         assert sorted(path.name for path in tmp_path.glob("run*")) == names

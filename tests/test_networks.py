@@ -11,7 +11,7 @@ import tensorflow as tf
 from conftest import difference, same
 
 PICTURE = (1, 256, 256, 3)
-HIGH = (1, 512, 256, 3)  # of --size 512x256
+HIGH = (1, 512, 256, 3)  # with --size 512x256
 
 
 def normal(shape, seed=0):
@@ -19,9 +19,9 @@ def normal(shape, seed=0):
 
 
 NETWORKS = {
-    # All parameters, and those that are trained. Public implementations agree: 54,413,955 trained
-    # ones has the U-Net of pytorch-CycleGAN-and-pix2pix, 2,770,433 in all the discriminator of
-    # TensorFlow's tutorial.
+    # All parameters, and the trainable ones. Public implementations agree: the U-Net of
+    # pytorch-CycleGAN-and-pix2pix has 54,413,955 trainable ones, and the discriminator of
+    # TensorFlow's tutorial has 2,770,433 in all.
     "unet": (common.UNet, 54_423_811, 54_413_955),
     "encoder_decoder": (common.EncoderDecoder, 39_085_315, 39_075_459),
     "patchgan": (common.PatchGAN, 2_770_433, 2_768_641),
@@ -30,12 +30,12 @@ NETWORKS = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_layers(name, stage4, data_regression):
-    """Broken if a layer changes shape or size, or a skip joins another block than its own.
+    """Broken if a layer changes its shape or size, or a skip joins the wrong block.
 
     The golden table (name, shape, parameters, inputs of each layer) was compared, row by row, with
-    the paper's appendix 6.1: a 4x4 convolution of i to o channels has 16 i o weights, batchnorm
-    4 o, the last layer's bias one for each channel. `python -m pytest tests/test_networks.py
-    --force-regen` writes it anew.
+    the paper's appendix 6.1: a 4x4 convolution from i to o channels has 16 i o weights, batchnorm
+    has 4 o, and the last layer's bias one for each channel. `python -m pytest
+    tests/test_networks.py --force-regen` rewrites the table.
     """
     keras.utils.clear_session()  # numbers unnamed layers from the start
     network, parameters, trainable = NETWORKS[name]
@@ -54,7 +54,7 @@ def test_layers(name, stage4, data_regression):
 
 @pytest.mark.parametrize("filters", [1, 32, 96])
 def test_widths_are_in_proportion(filters):
-    """Broken if a layer of a wider or narrower network keeps the channels that it has at 64."""
+    """Broken if a block's channels are not in proportion to `filters`."""
 
     def widths(filters):
         unet, patchgan = common.UNet(filters), common.PatchGAN(filters)
@@ -81,7 +81,7 @@ def test_networks_of_another_size():
 
 
 def test_sizes():
-    """Broken if --size is not height x width, or takes what the networks cannot have."""
+    """Broken if --size is not read as height x width, or accepts an impossible size."""
     sizes = {"512x256": (512, 256), "512": (512, 512), "256x4096": (256, 4096)}
     assert {text: common.image_size(text) for text in sizes} == sizes
     for wrong in ("255", "0", "256x", "x256", "-256", "256x384", "4352", "256x256x256", "1e3"):
@@ -90,7 +90,7 @@ def test_sizes():
 
 
 def test_kernels_of_all_layers():
-    """Broken if a layer does not start as N(0, 0.02), has a bias, or has another layer's values."""
+    """Broken if kernels do not start as N(0, 0.02) or are equal, or a second layer has a bias."""
     unet, patchgan = common.UNet(16), common.PatchGAN(16)
     unet(tf.zeros(PICTURE), training=False)
     patchgan(tf.zeros(PICTURE), tf.zeros(PICTURE), training=False)
@@ -107,7 +107,7 @@ def test_kernels_of_all_layers():
 
 
 def test_pictures_and_logits_have_their_ranges():
-    """Broken if a picture can leave [-1, 1], or a logit cannot: the losses take logits."""
+    """Broken if a picture can leave [-1, 1], or logits are confined to a range."""
     x, unet, patchgan = 100.0 * normal(PICTURE), common.UNet(2), common.PatchGAN(2)
     unet(x, training=False), patchgan(x, x, training=False)
     for last in (unet.to_picture, patchgan.to_logits):
@@ -118,9 +118,9 @@ def test_pictures_and_logits_have_their_ranges():
 
 
 def test_encoder_decoder_has_no_way_past_its_bottleneck():
-    """Broken if the network without skips has one, or the U-Net has none.
+    """Broken if the encoder-decoder has a skip, or the U-Net has none.
 
-    With a bottleneck of zeros, what comes out of the first does not depend on the sketch.
+    With a bottleneck of zeros, the output of the former does not depend on the sketch.
     """
 
     class Zero(keras.layers.Layer):
@@ -139,7 +139,7 @@ def test_encoder_decoder_has_no_way_past_its_bottleneck():
 
 @pytest.mark.parametrize("changed, sizes", [(False, [7, 16, 34, 70]), (True, [7, 9, 20, 42])])
 def test_receptive_field(changed, sizes, stage4):
-    """Broken if a logit does not see 70x70 pixels, or what stage 4 prints is not what it measures.
+    """Broken if a logit does not see 70x70 pixels, or stage 4 prints other sizes than it measures.
 
     By hand, from the logit back: 1, (1 - 1) + 4 = 4, (4 - 1) + 4 = 7, (7 - 1) * 2 + 4 = 16,
     (16 - 1) * 2 + 4 = 34, (34 - 1) * 2 + 4 = 70. With a 3x3 kernel and stride 1 in encode_3:
@@ -155,10 +155,10 @@ def test_receptive_field(changed, sizes, stage4):
 
 
 def test_generate_leaves_no_trace():
-    """Broken if drawing a picture changes the run, or the same seed does not draw the same.
+    """Broken if drawing a picture changes the network, or one seed draws two pictures.
 
-    Neither the moving averages nor the random state may change or count, and each dropout layer
-    gets random numbers of its own.
+    The moving averages and the random state must neither change nor have an effect, and each
+    dropout layer gets random numbers of its own.
     """
     generator, sketch, states = common.UNet(4), normal(PICTURE), []
     generator(sketch, training=False)
@@ -182,10 +182,10 @@ def test_generate_leaves_no_trace():
 
 
 def test_blocks_by_hand():
-    """Broken if an encoder's ReLU does not leak 0.2, a decoder's leaks, or a kernel is not 4x4.
+    """Broken if a block does not compute what the paper says, or its kernel is not 4x4.
 
-    An encoder block without a norm is LeakyReLU(convolution); nothing that a decoder block gives
-    is below 0.
+    An encoder block without a norm is LeakyReLU(convolution); a decoder block is
+    ReLU(batchnorm(transposed convolution)).
     """
     x, block = normal((1, 8, 8, 3)), common.EncodeBlock(4, norm=None)
     y = block(x, training=True)
@@ -202,14 +202,14 @@ def test_blocks_by_hand():
 
 
 def test_batchnorm_of_one_pixel(stage4):
-    """Broken if stage 4 does not show why the bottleneck has no batchnorm: it gives only zeros."""
+    """Broken if stage 4 does not show that batchnorm of a single pixel gives only zeros."""
     trained, gradient, _ = stage4.bottleneck_batchnorm(1, "batch", passes=3)
     assert trained == gradient == 0.0
     assert min(stage4.bottleneck_batchnorm(1, None, passes=3)) > 0.0
 
 
 def test_training_reaches_batchnorm_and_dropout():
-    """Broken if a block does not pass `training` on: its batchnorm or dropout would not act."""
+    """Broken if a block does not pass `training` on to its batchnorm or its dropout."""
     x = 3.0 + normal((2, 8, 8, 4))
     for block in (common.EncodeBlock(16), common.DecodeBlock(16, dropout=0.5)):
         trained = block(x, training=True)
@@ -222,17 +222,17 @@ def test_training_reaches_batchnorm_and_dropout():
 
 
 def test_dropout_is_in_the_first_three_decoder_blocks():
-    """Broken if the generator's only noise is in other layers, or drops another share than half."""
+    """Broken if dropout is not in the first three decoder blocks only, or does not drop a half."""
     rates = [block.dropout.rate if block.dropout else 0 for block in common.decoder_blocks(1)]
     assert rates == [0.5, 0.5, 0.5, 0, 0, 0, 0]
     y = common.DecodeBlock(64, dropout=0.5)(normal((1, 16, 16, 8)), training=True)
     zeros = float(tf.reduce_mean(tf.cast(y == 0, tf.float32)))
-    assert zeros == pytest.approx(0.75, abs=0.02), "half are negative, half of the others dropped"
+    assert zeros == pytest.approx(0.75, abs=0.02), "half are negative, half of the rest dropped"
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 def test_norm_reaches_every_block(norm, stage5):
-    """Broken if --norm leaves a layer of either network out."""
+    """Broken if --norm does not reach a layer of either network."""
     model = stage5.Pix2Pix(filters=1, norm=norm)
     unet, patchgan = model.generator, model.discriminator
     blocks = [*unet.encoder, *unet.decoder, *patchgan.blocks, patchgan.last_block]
@@ -242,7 +242,7 @@ def test_norm_reaches_every_block(norm, stage5):
 
 
 def test_instance_norm_is_batchnorm_of_each_picture_alone():
-    """Broken if --norm instance mixes pictures, or normalises otherwise than testing does."""
+    """Broken if --norm instance is not batchnorm of each picture alone, in values or gradients."""
     x, results = normal((3, 5, 4, 8)) * 3.0 + 1.0, []
     for name, batches in (("batch", [x[n : n + 1] for n in range(3)]), ("instance", [x])):
         norm = common.normalization(name)
@@ -299,7 +299,7 @@ def test_convolutions_are_keras_own(name, fast, shape, options):
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = layer(x)
-            loss = tf.reduce_sum(tf.sin(y))  # another gradient at each place
+            loss = tf.reduce_sum(tf.sin(y))  # a different gradient at each place
         results.append([y, *tape.gradient(loss, [x, *(weight.value for weight in layer.weights)])])
         graph = tf.function(layer).get_concrete_function(tf.TensorSpec(shape)).graph
         operations.append({operation.type for operation in graph.get_operations()})
@@ -317,7 +317,7 @@ def test_convolutions_are_keras_own(name, fast, shape, options):
     ],
 )
 def test_batchnorm_is_keras_own(shape, options):
-    """Broken if batchnorm is not Keras': in training, its moving averages, or in inference."""
+    """Broken if batchnorm differs from Keras' in training, inference or its moving averages."""
     x, results = normal(shape) * 3.0 + 1.0, []
     for kind in (common.BatchNorm, keras.layers.BatchNormalization):
         layer = kind(**options)

@@ -1,4 +1,4 @@
-"""Stage 6's page as a file: what is in it, and the mistakes that are told before it is written."""
+"""Stage 6's page as a file: what it contains, and mistakes that keep it from being written."""
 
 import base64
 import gzip
@@ -16,7 +16,7 @@ SCRIPT = "06_sketch_pad.py"
 
 @pytest.fixture
 def make_runs(make_run, monkeypatch, tmp_path):
-    """Makes untrained runs of these names, with what stage 5 says of their conditions."""
+    """Makes untrained runs with these names, with what stage 5 notes about their conditions."""
     monkeypatch.chdir(tmp_path)
 
     def make(*names, size=(256, 256), filters=4, flags=(), **condition):
@@ -34,7 +34,7 @@ def make_runs(make_run, monkeypatch, tmp_path):
 
 @pytest.fixture
 def make_pad(make_runs, call_main, tmp_path):
-    """Writes the page of such runs, and returns it."""
+    """Writes the page of such runs, and returns its path."""
 
     def make(*names, precision="int8", **options):
         flags = ["--out", tmp_path / f"{names[0]}.html", "--precision", precision]
@@ -53,7 +53,7 @@ def parts(page):
 
 
 def joined(parted):
-    """Returns a file whose every second byte came first."""
+    """Puts bytes in order: `parted` has every second one first, then the others."""
     file, half = bytearray(parted), (len(parted) + 1) // 2
     file[0::2], file[1::2] = parted[:half], parted[half:]
     return bytes(file)
@@ -76,14 +76,14 @@ def test_page(make_pad, few_pairs):
     assert runtime.startswith(b"// This code") and wasm[:4] == b"\0asm" and len(models) == 2
     about = json.loads(re.search("const about = (.*); //", page.read_text(encoding="utf-8"))[1])
     assert [run["name"] for run in about["runs"]] == ["l1", "cgan"] and about["size"] == [256, 256]
-    assert len(about["examples"]) == 2  # as many as the dataset has
+    assert len(about["examples"]) == 2  # all that the dataset has
     condition = base64.b64decode(about["examples"][0][0].partition(",")[2])
     sketch, _ = common.decode_pair(common.find_pairs(few_pairs)["val"][0])
     assert bool(tf.reduce_all(tf.io.decode_png(condition) == sketch))
 
 
 def test_precision(make_runs, call_main, stage6, monkeypatch):
-    """Broken if a network is taken that draws another picture than Keras."""
+    """Broken if a converted network is used though its picture differs from Keras'."""
     make_runs("run")
     for kind, status, words in [("int8", 0, "float16 weights"), ("float16", 2, "Keras' picture")]:
         monkeypatch.setitem(stage6.ALLOWED, kind, (-1.0, -1.0))
@@ -92,7 +92,7 @@ def test_precision(make_runs, call_main, stage6, monkeypatch):
 
 
 def test_mistakes(call_main, make_runs, stage6, tmp_path, monkeypatch):
-    """Broken if a mistake is not told in one line, or leaves half a page, or a server is needed."""
+    """Broken if a mistake is not reported in one line, or the page is not written or opened."""
     make_runs("run")
     make_runs("gone", flags={"--dataset": "gone"})
     make_runs("wide", size=(256, 512))

@@ -1,4 +1,4 @@
-"""Stage 5: its first losses, where its flags go, its scores, and earlier runs' weights."""
+"""Stage 5: its first losses, its flags, its scores, and starting from an earlier run."""
 
 import shutil
 
@@ -12,13 +12,13 @@ SCRIPT = "05_pix2pix_train.py"
 
 
 def test_first_losses(arguments_of_train, losses_regression):
-    """Broken if anything between the files and the losses changes: the first 3 steps, float32.
+    """Broken if any change alters the losses of the first three training steps in float32.
 
-    With the script's own defaults and seed 0, on the embedded pairs. By hand one knows only the
-    first row, and that roughly: an untrained generator draws gray, which is near 1 away from white
-    paper, and an untrained discriminator gives logits near 0, so its losses are near log 2 = 0.69.
-    The other numbers are what the code gave when its pictures had been looked at; `python -m
-    pytest tests/test_pix2pix.py --force-regen` writes them anew.
+    With the script's own defaults and seed 0, on the embedded pairs. By hand, only the
+    first row is known, and only roughly: an untrained generator draws gray, whose distance from
+    white paper is near 1, and an untrained discriminator gives logits near 0, so its losses are
+    near log 2 = 0.69. The other numbers are what the code gave after its pictures had been
+    inspected; `python -m pytest tests/test_pix2pix.py --force-regen` rewrites them.
     """
     given = arguments_of_train(SCRIPT)
     step, batches = tf.function(given.model.train_step), given.batches(first_step=0, last_step=3)
@@ -54,9 +54,9 @@ def test_flags_reach_the_game(arguments_of_train, few_pairs, monkeypatch):
 
 
 def test_samples_and_scores(arguments_of_train, few_pairs, grids, monkeypatch):
-    """Broken if a column of the samples is not what its title says, or a score is of another pair.
+    """Broken if a column of the samples belies its title, or a score belongs to another pair.
 
-    A generator that gives the condition's negative is scored beside the condition itself.
+    The generator returns the negative of the condition, which is scored as well.
     """
     monkeypatch.setattr(common, "generate", lambda generator, condition: -condition)
     given = arguments_of_train(SCRIPT, "--dataset", few_pairs, "--filters", 1)
@@ -77,9 +77,9 @@ def test_samples_and_scores(arguments_of_train, few_pairs, grids, monkeypatch):
 
 
 def test_kinds_of_conditions(stage5, few_pairs, tmp_path):
-    """Broken if label maps are mixed, or sketches called pictures: what a network starts from.
+    """Broken if the kind of the conditions (sketch, picture or labels) is not recognised.
 
-    dataset.json says it for its own direction; otherwise most of some pictures decide.
+    dataset.json says it for its own direction; otherwise most of a sample of pictures decide.
     """
     paths = common.find_pairs(few_pairs)["train"]
     plain, described = {"direction": "AtoB"}, {"direction": "AtoB", "condition": "labels"}
@@ -103,9 +103,9 @@ def earlier(stage5, make_run, tmp_path):
 
 
 def test_start_from(earlier, arguments_of_train, few_pairs, tmp_path):
-    """Broken if --start-from begins with other weights than the run's, at whatever --size.
+    """Broken if --start-from does not begin with the run's weights, even at another --size.
 
-    The PatchGAN of a run of L1 alone has learned nothing.
+    The PatchGAN of a run with L1 alone has learned nothing, so it is not taken over.
     """
     run, model = earlier("both")
     l1_run, l1_model = earlier("l1 alone", **{"--loss": "l1"})
@@ -119,7 +119,7 @@ def test_start_from(earlier, arguments_of_train, few_pairs, tmp_path):
 
 
 def test_start_from_mistakes(earlier, refused, few_pairs, tmp_path):
-    """Broken if weights that do not fit are taken, or the mistake is not told in one line."""
+    """Broken if weights that do not fit are used, or the mistake is not reported in one line."""
     run, _ = earlier("run")
     changed, damaged = tmp_path / "changed", tmp_path / "damaged"
     shutil.copytree(run, changed)

@@ -1,4 +1,4 @@
-"""The project keeps its shape: small files, one shared module, lines that fit, no NumPy."""
+"""The project keeps its shape: small files, the lesson first, one shared module, no NumPy."""
 
 import ast
 from pathlib import Path
@@ -27,7 +27,7 @@ def imports(path):
 
 @pytest.mark.parametrize("path", [*SCRIPTS, HERE / "common.py"], ids=lambda path: path.name)
 def test_files_stay_small(path):
-    """Broken if a file outgrows what a reader takes in: a new line must push another one out."""
+    """Broken if a file grows beyond its limit: to add a line there, remove another one."""
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= LINES[path.stem.split("_")[0]]
 
@@ -41,14 +41,14 @@ def test_lesson_comes_first():
 
 
 def test_no_numpy():
-    """Broken if a script or a test computes with NumPy."""
+    """Broken if a script or a test imports NumPy, or calls `numpy()` on a tensor."""
     for path in [*HERE.glob("*.py"), *HERE.glob("tests/**/*.py")]:
         assert "numpy" not in imports(path), path
         assert "numpy" not in {n.attr for n in tree(path) if isinstance(n, ast.Attribute)}, path
 
 
 def test_scripts_share_only_common():
-    """Broken if a stage needs another one, or common.py holds what a single stage uses."""
+    """Broken if one stage imports another, or common.py has code that only one stage uses."""
     for path in SCRIPTS:
         assert not [module for module in imports(path) if module[:2].isdigit()], path
     users = {}

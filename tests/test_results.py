@@ -19,7 +19,7 @@ STRANGE = ["100%# & 'so'.png", "그림.png"]
 
 @pytest.fixture
 def trained(make_run, few_pairs, tmp_path):
-    """Makes runs as of a training, with weights of their own, on pairs with strange names."""
+    """Makes runs that look trained, with different weights, on pairs with strange names."""
     shutil.copytree(few_pairs, tmp_path / "pairs")
     for file, name in zip(sorted((tmp_path / "pairs" / "val").iterdir()), STRANGE, strict=True):
         file.rename(file.with_name(name))
@@ -33,7 +33,7 @@ def trained(make_run, few_pairs, tmp_path):
 
 
 def test_page_of_two_runs(trained, call_main, tmp_path, grids):
-    """Broken if a picture, score or name on the page is another run's or another pair's.
+    """Broken if a picture, score or name on the page belongs to another run or another pair.
 
     A pair's caption has the L1 of each run, and the worst pair of the first run comes first.
     """
@@ -77,9 +77,9 @@ def test_page_of_two_runs(trained, call_main, tmp_path, grids):
 
 
 def test_split_best_and_animation(trained, call_main, tmp_path):
-    """Broken if --split, --best or --animate shows other pairs, weights or epochs than it says.
+    """Broken if --split, --best or --animate shows the wrong pairs, weights or epochs.
 
-    Runs of different data can be compared on pairs that are named.
+    Runs of different data can be compared if --dataset names the pairs.
     """
     run = trained("run")
     (run / "samples").mkdir()
@@ -108,7 +108,7 @@ def test_split_best_and_animation(trained, call_main, tmp_path):
 
 
 def test_runs_of_other_data_are_refused(trained, refused, tmp_path):
-    """Broken if runs that cannot be compared stand side by side, or a run is damaged."""
+    """Broken if stage 9 accepts runs that cannot be compared, or a damaged run."""
     first, run = trained("first"), trained("second")
     text = (run / "options.json").read_text()
     mistakes = {
@@ -126,7 +126,7 @@ def test_runs_of_other_data_are_refused(trained, refused, tmp_path):
 
 
 def test_unfinished_run_can_be_used(trained, capsys):
-    """Broken if a run that goes on cannot be looked at, or is taken for a finished one."""
+    """Broken if an unfinished run cannot be loaded, or is loaded without a warning."""
     run = trained("run")
     common.load_generator(run)
     assert not capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The scripts, run as a user runs them: what they leave behind."""
+"""The scripts, run as a user runs them: what they print and write."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def files(folder):
 
 @pytest.mark.slow
 def test_models(run_script, tmp_path):
-    """Broken if stage 4 fails, or its tables or measurements say something else."""
+    """Broken if stage 4 fails, or its tables, measurements or figures are wrong."""
     done = run_script("04_pix2pix_models.py", "--steps", 1, "--filters", 8)
     assert done.returncode == 0 and not done.stderr, done.stderr
     facts = ["(34 - 1) * 2 + 4 = 70", "70x70 pixels", "through 64 numbers"]
@@ -40,12 +40,12 @@ def test_models(run_script, tmp_path):
 
 
 def test_train_in_a_notebook(few_pairs, tmp_path, monkeypatch, capfd):
-    """Broken if stage 5's text, pasted into a notebook, does not train, or leaves other files."""
+    """Broken if stage 5's code, pasted into a notebook, does not train, or writes other files."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
     cell = {"__name__": "notebook"}
     exec((HERE / "05_pix2pix_train.py").read_text(encoding="utf-8"), cell)
-    assert not list(tmp_path.iterdir()), "running the cell trains at once"
+    assert not list(tmp_path.iterdir()), "running the cell already trains"
     run, short = tmp_path / "run", ["--steps-per-epoch", "2", "--epochs", "2", "--filters", "4"]
     cell["main"]([*short, "--dataset", str(few_pairs), "--out", "run"])
     words, errors = capfd.readouterr()
@@ -81,7 +81,7 @@ def test_train_in_a_notebook(few_pairs, tmp_path, monkeypatch, capfd):
 
 @pytest.mark.parametrize("script", ["01_gan_mnist.py", "02_cgan_mnist.py"])
 def test_digits(script, call_main, stage2, tmp_path, request):
-    """Broken if stage 1 or 2 does not leave its files, or --digit draws another digit.
+    """Broken if stage 1 or 2 does not write its files, or --digit draws another digit.
 
     The digit is drawn with the weights of the run and the noise of --seed.
     """
@@ -110,10 +110,10 @@ def test_digits(script, call_main, stage2, tmp_path, request):
 
 @pytest.mark.slow
 def test_a_copy_under_another_name(run_script, few_pairs, tmp_path):
-    """Broken if a learner's own copy of stage 5 trains and then fails, or stage 9 refuses its run.
+    """Broken if a learner's renamed copy of stage 5 fails, or stage 9 refuses its run.
 
-    Keras is set up for JAX, channels first and float16, Matplotlib for a notebook of another
-    Python; a good run writes nothing to stderr.
+    Keras is set up for JAX, channels first and float16, and Matplotlib for a notebook of another
+    Python; a good run still writes nothing to stderr.
     """
     for file, name in (("common.py", "common.py"), ("05_pix2pix_train.py", "my.py")):
         shutil.copy(HERE / file, tmp_path / name)
@@ -137,7 +137,7 @@ def test_a_copy_under_another_name(run_script, few_pairs, tmp_path):
 
 
 def test_nothing_is_installed():
-    """Broken if a Python without TensorFlow answers with a traceback."""
+    """Broken if missing packages end in a traceback instead of the command that installs them."""
     code = "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None; import common"
     options = {"capture_output": True, "text": True, "cwd": HERE}
     done = subprocess.run([sys.executable, "-c", code], check=False, **options)

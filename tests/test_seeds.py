@@ -10,13 +10,13 @@ TRAINERS = ["01_gan_mnist.py", "02_cgan_mnist.py", "05_pix2pix_train.py"]
 
 
 def all_differ(tensors):
-    """Tells whether no two of some tensors are equal."""
+    """Returns whether no two of the tensors are equal."""
     pairs = [(a, b) for n, a in enumerate(tensors) for b in tensors[:n]]
     return not any(bool(tf.reduce_all(a == b)) for a, b in pairs)
 
 
 def test_noise_is_normal_and_always_new(stage1):
-    """Broken if the noise is not N(0, 1), or the same at each update."""
+    """Broken if the noise is not N(0, 1), or does not change from update to update."""
     keras.utils.set_random_seed(0)
     model = stage1.GAN()
     first, second = model.noise(1000, 100), model.noise(1000, 100)
@@ -29,7 +29,7 @@ def test_noise_is_normal_and_always_new(stage1):
 
 @pytest.mark.parametrize("script", TRAINERS)
 def test_a_trainer_hands_its_seed_on(script, arguments_of_train, few_pairs):
-    """Broken if a trainer's batches, weights or noise are those of a fixed seed, not of --seed."""
+    """Broken if a trainer's batches, weights or noise do not depend on --seed."""
     flags = ["--dataset", few_pairs, "--filters", 1] if script == TRAINERS[2] else []
     batches, kernels, noises = [], [], []
     for seed in (0, 1):
@@ -43,7 +43,7 @@ def test_a_trainer_hands_its_seed_on(script, arguments_of_train, few_pairs):
 
 @pytest.mark.parametrize("script, kind", list(zip(TRAINERS, ["float16", "bfloat16", "bfloat16"])))
 def test_mixed_precision(script, kind, arguments_of_train, few_pairs):
-    """Broken if --precision has no effect, or half precision trains nothing, or by half losses."""
+    """Broken if --precision has no effect, stops training, or computes losses in 16 bits."""
     flags = ["--dataset", few_pairs, "--filters", 2] if script == TRAINERS[2] else []
     given = arguments_of_train(script, "--precision", f"mixed_{kind}", *flags)
     networks = given.model.generator, given.model.discriminator
@@ -59,7 +59,7 @@ def test_mixed_precision(script, kind, arguments_of_train, few_pairs):
 
 
 def test_stage_1_and_2_hand_their_flags_on(arguments_of_train):
-    """Broken if a flag has no effect on the game, or a default is not that of the docstring."""
+    """Broken if a flag of stage 1 or 2 does not reach the training, or a default changes."""
     flags = ["--learning-rate", 1e-4, "--beta-1", 0.9, "--no-wrong-labels", "--batch-size", 60]
     for script, out, more, wanted in (
         (TRAINERS[0], "gan", [], (2e-4, 0.5, None, 468, 128)),

@@ -30,12 +30,12 @@ def test_shape(answer):
     for height, width in ((256, 256), (300, 500)):
         stack = tf.image.resize(half_and_half(), (height, width))
         shape = tuple(answer.jitter(stack, seed(0)).shape)
-        assert shape == (256, 256, 6), f"{height}x{width}x6 gives {shape}, not (256, 256, 6)"
+        assert shape == (256, 256, 6), f"{height}x{width}x6 becomes {shape}, not (256, 256, 6)"
     noise = tf.random.stateless_uniform((256, 256, 6), (0, 0))
     pairs = [[answer.jitter(noise, seed(n)) for _ in range(2)] for n in range(12)]
     assert all(bool(tf.reduce_all(first == second)) for first, second in pairs), (
-        "the same seed gives two different pictures: take the functions whose names begin with "
-        "`stateless_`, by crop_seed and flip_seed"
+        "the same seed gives two different pictures: use the functions whose names begin with "
+        "`stateless_`, and pass them crop_seed and flip_seed"
     )
 
 
@@ -46,12 +46,12 @@ def test_halves_stay_together(answer):
         condition, target = common.split_stack(answer.jitter(noise, seed(number)))
         assert bool(tf.reduce_all(tf.abs(condition - target) < 1e-4)), (
             "condition and target have moved apart: crop and mirror the stack of six channels, not "
-            "each half for itself"
+            "each half separately"
         )
 
 
 def test_moves(answer):
-    """the picture is enlarged, shifted and mirrored half of the time"""
+    """the picture is enlarged, shifted, and mirrored in half of the draws"""
     stack = half_and_half()
     found = [edge_of(answer.jitter(stack, seed(n))[0, :, 0]) for n in range(DRAWS)]
     edges, mirrored = [edge for edge, _ in found], sum(flip for _, flip in found)
@@ -61,20 +61,20 @@ def test_moves(answer):
     )
     # Column 128 lands at 128 * 286 / 256 = 143, less a crop offset of 0 to 30.
     assert min(edges) >= 112 and max(edges) <= 144, (
-        f"the edge in the middle lands at columns {min(edges):.0f} to {max(edges):.0f}; of 286 "
-        "pixels a crop of 256 leaves it between 113 and 143"
+        f"the edge in the middle lands at columns {min(edges):.0f} to {max(edges):.0f}; a crop of "
+        "256 out of 286 pixels should put it between 113 and 143"
     )
-    assert mirrored, f"none of {DRAWS} draws is mirrored"
+    assert mirrored, f"none of the {DRAWS} draws is mirrored from left to right"
     assert 8 <= mirrored <= 32, (
-        f"{mirrored} of {DRAWS} draws are mirrored; it should be half of them"
+        f"{mirrored} of {DRAWS} draws are mirrored; it should be about half of them"
     )
     rows = tf.transpose(stack, (1, 0, 2))  # dark above, bright below
     heads = [edge_of(answer.jitter(rows, seed(n))[:, 0, 0])[1] for n in range(DRAWS)]
-    assert not any(heads), "some draws stand on their heads: mirror left and right alone"
+    assert not any(heads), "some draws are upside down: mirror left and right only"
 
 
 def test_golden(answer, stage5):
-    """its draws of the first embedded pair are those of the script"""
+    """the draws from the first embedded pair match the script's"""
     path = common.find_pairs(stage5.parse_flags([]).dataset)["train"][0]
     stack = common.read_stack(path, "AtoB")
     for draw, row in enumerate(golden("test_data/test_augmentation_golden_jitter_.json")):
@@ -82,6 +82,6 @@ def test_golden(answer, stage5):
         quarters = tf.reduce_mean(tf.nn.avg_pool2d(picture, 128, 128, "VALID")[0], axis=-1)
         found = [float(value) for value in tf.unstack(tf.reshape(quarters, (4,)))]
         assert found == pytest.approx(list(row.values()), rel=1e-3), (
-            "a likely picture, but not the script's draw: enlarge, then crop by crop_seed, then "
-            "mirror by flip_seed"
+            "the picture is plausible, but differs from the script's: enlarge, then crop with "
+            "crop_seed, then mirror with flip_seed"
         )

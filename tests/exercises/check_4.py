@@ -1,4 +1,4 @@
-"""Checks of exercise 4: EncodeBlock, U-Net, PatchGAN."""
+"""Checks of exercise 4: EncodeBlock, U-Net and PatchGAN."""
 
 import common
 
@@ -6,45 +6,45 @@ import keras
 import tensorflow as tf
 
 PICTURE = (256, 256, 3)
-# Input channels of the decoder's blocks: those of the block before, and its skip's.
+# Input channels of the decoder's blocks: those of the previous block plus those of its skip.
 WITH_SKIPS = {"decode_1": 512, "decode_2": 1024, "decode_3": 1024, "decode_4": 1024}
 WITH_SKIPS |= {"decode_5": 1024, "decode_6": 512, "decode_7": 256}
 
 
 def test_encode_block(answer):
-    """EncodeBlock halves the picture, normalises where it should, and leaks below zero"""
+    """EncodeBlock halves the picture, normalises where it should, and ends in LeakyReLU"""
     block, x = answer.EncodeBlock(16), tf.random.stateless_normal((2, 8, 8, 4), (0, 0))
     y = block(x, training=True)
     assert tuple(y.shape) == (2, 4, 4, 16), (
-        f"EncodeBlock(16) makes {tuple(y.shape)} of (2, 8, 8, 4); it should be (2, 4, 4, 16)"
+        f"EncodeBlock(16) turns (2, 8, 8, 4) into {tuple(y.shape)}; it should be (2, 4, 4, 16)"
     )
-    assert float(tf.reduce_mean(y)) > 0.1, "the normalisation comes before LeakyReLU"
+    assert float(tf.reduce_mean(y)) > 0.1, "apply the normalisation before LeakyReLU"
     plain = answer.EncodeBlock(16, norm=None)
     plain(x, training=True)
     for made, norm, count in ((block, "batch", 16 * 4 * 16 + 4 * 16), (plain, None, 16 * 4 * 16)):
         found = made.count_params()
-        hint = {count + 16: ". The convolution has no bias: use_bias=False"}
+        hint = {count + 16: ". The convolution should have no bias: use_bias=False"}
         if norm is None:
-            hint[count + 64] = ". With norm=None there is no normalisation"
+            hint[count + 64] = ". With norm=None there should be no normalisation"
         assert found == count, (
-            f"EncodeBlock(16, norm={norm!r}) of 4 channels has {found} weights; it should have "
+            f"EncodeBlock(16, norm={norm!r}) on 4 channels has {found} weights; it should have "
             f"{count}{hint.get(found, '')}"
         )
     plain.conv.kernel.assign(-tf.ones(plain.conv.kernel.shape))
-    below = float(plain(tf.ones((1, 4, 4, 4)), training=False)[0, 0, 0, 0])  # 3x3x4 ones, and -1
+    below = float(plain(tf.ones((1, 4, 4, 4)), training=False)[0, 0, 0, 0])  # 36 ones, times -1
     assert abs(below / -36 - 0.2) < 0.01, (
-        f"below zero, -36 becomes {below:.1f}; LeakyReLU(negative_slope=0.2) makes it -7.2"
+        f"-36 becomes {below:.1f}; LeakyReLU(negative_slope=0.2) should turn it into -7.2"
     )
     spread = float(tf.math.reduce_std(block.conv.kernel))
     assert abs(spread - 0.02) < 0.002, (
-        f"the kernel's spread is {spread:.3f}; kernel_initializer=paper_init() makes it 0.02"
+        f"the kernel's standard deviation is {spread:.3f}; use kernel_initializer=paper_init()"
     )
     moving = block.norm.moving_mean
     before = tf.identity(moving)
     block(x + 3.0, training=False)
-    assert bool(tf.reduce_all(moving == before)), "give `training` to the normalisation"
+    assert bool(tf.reduce_all(moving == before)), "pass `training` to the normalisation"
     block(x + 3.0, training=True)
-    assert bool(tf.reduce_any(moving != before)), "give `training` to the normalisation"
+    assert bool(tf.reduce_any(moving != before)), "pass `training` to the normalisation"
 
 
 def test_unet(answer):
@@ -55,8 +55,8 @@ def test_unet(answer):
     except ValueError as error:
         if "Concatenate" in str(error):
             raise AssertionError(
-                "a skip joins two maps of different sizes: decode_1's 2x2 belongs to encode_7's "
-                "2x2, so the skips come in reverse order, and encode_8, the bottleneck, is none"
+                "a skip joins two maps of different sizes: decode_1 and encode_7 are both 2x2, so "
+                "the skips come in reverse order, without encode_8, which is the bottleneck"
             ) from error
         raise
     for block in unet.decoder:
@@ -73,13 +73,13 @@ def test_unet(answer):
 
 
 def test_unet_hands_training_on(answer):
-    """the U-Net drops values in training, and none otherwise"""
+    """the U-Net drops values in training only"""
     unet, x = answer.UNet(4), tf.random.stateless_normal((1, *PICTURE), (0, 0))
     unet(x, training=False)
     for training, equal in ((False, True), (True, False)):
         first, second = (unet(x, training=training) for _ in range(2))
         assert bool(tf.reduce_all(first == second)) == equal, (
-            f"with training={training} dropout is {'on' if equal else 'off'}: hand `training` on "
+            f"with training={training} dropout is {'on' if equal else 'off'}: pass `training` "
             "to every block"
         )
 
@@ -93,22 +93,22 @@ def test_patchgan(answer, monkeypatch):
     kernels = [v for v in patchgan.trainable_variables if len(v.shape) == 4]
     seen = kernels[0].shape[2]
     assert seen == 6, (
-        f"the first convolution sees {seen} channels; condition and picture together are 6"
+        f"the first convolution sees {seen} channels; condition and picture together have 6"
     )
-    hint = dict.fromkeys([(14,), (15,)], "encode_4 has strides=1")
-    before = "A ZeroPadding2D stands before each of the last two convolutions"
+    hint = dict.fromkeys([(14,), (15,)], "encode_4 should have strides=1")
+    before = "Put a ZeroPadding2D before each of the last two convolutions"
     hint |= dict.fromkeys([(26,), (28,)], before)
-    hint[31,] = "One of the two convolutions of strides 1 is padded otherwise"
-    hint[32,] = "Both convolutions of strides 1 have padding 'valid', after a ZeroPadding2D"
+    hint[31,] = "One of the two convolutions with strides=1 has the wrong padding"
+    hint[32,] = "Both convolutions with strides=1 need padding='valid' after a ZeroPadding2D"
     assert shape == (1, 30, 30, 1), (
         f"the PatchGAN gives {shape}; it should be (1, 30, 30, 1). {hint.get(shape[1:2], '')}"
     )
     count = patchgan.count_params()
-    hints = {2_770_432: ". The last convolution has a bias", 2_770_689: ". encode_1 has norm=None"}
+    hints = {2_770_432: ". The last convolution needs a bias", 2_770_689: ". encode_1: norm=None"}
     assert count == 2_770_433, (
         f"the PatchGAN has {count:,} weights; it should have 2,770,433{hints.get(count, '')}"
     )
     logits = patchgan(*pictures, training=False)
     assert float(tf.reduce_min(logits)) < 0.0 < float(tf.reduce_max(logits)), (
-        "the logits have one sign: no activation after the last convolution"
+        "all logits have the same sign: the last convolution should have no activation"
     )

@@ -1,4 +1,4 @@
-"""Grades the exercise of one stage: what is right, what is wrong and what comes next, a line each.
+"""Grades one stage's exercise: prints a line for each part that is right, wrong or still to come.
 
     python tests/exercises/grade.py 4
     python tests/exercises/grade.py 4 my_file.py
@@ -48,7 +48,7 @@ def explain(error, path):
 
 
 def near(found, wanted):
-    """Returns whether a number is the wanted one, but for a thousandth."""
+    """Returns whether a number is within a thousandth of the wanted one."""
     return abs(float(found) - wanted) < 1e-3 * max(1.0, abs(wanted))
 
 
@@ -58,26 +58,26 @@ def golden(file):
 
 
 def check_losses(losses, wanted, told):
-    """Checks losses by hand, {name: (value, meaning)}; `told` says with which logits."""
+    """Compares losses with {name: (value, meaning)}; `told` says for which logits."""
     for name, (value, meaning) in wanted.items():
-        assert name in losses, f'losses has no "{name}"'
+        assert name in losses, f'the returned losses have no "{name}"'
         assert near(losses[name], value), (
-            f"{name} is {float(losses[name]):.3f}. {told} it is {value:.3f}, {meaning}"
+            f"{name} is {float(losses[name]):.3f}. {told} it should be {value:.3f}, {meaning}"
         )
 
 
 def check_first_losses(step, batches, file, cause):
-    """Checks the losses of a training's first steps; `cause` says why they may be others."""
+    """Checks the losses of the first training steps; `cause` says why they may differ."""
     for batch, row in zip(batches, golden(file), strict=True):
         losses = {name: float(loss) for name, loss in step(batch).items()}
         for name, value in row.items():
             assert losses[name] == pytest.approx(value, rel=1e-3), (
-                f"{name} is {losses[name]:.4f} and {value:.4f} in the script{cause}"
+                f"{name} is {losses[name]:.4f}, but {value:.4f} in the script{cause}"
             )
 
 
 class Grader:
-    """A pytest plugin: gives the checks the learner's file, and prints a line for each."""
+    """A pytest plugin: passes the learner's file to the checks, and prints a line for each."""
 
     def __init__(self, path):
         self.path, self.told, self.failed = path, set(), False
@@ -89,7 +89,7 @@ class Grader:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item):
         if self.failed and "golden" in item.name:
-            pytest.skip("first the rest")  # it would only say again that something is wrong
+            pytest.skip("fix the rest first")  # it would only repeat that something is wrong
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item, call):
@@ -108,7 +108,7 @@ class Grader:
 
 def main(argv):
     if not argv or argv[0] not in set("12345"):
-        sys.exit("Which exercise? make exercise N=4")
+        sys.exit("Which exercise? For example: make exercise N=4")
     path = Path(argv[1]) if argv[1:] else next((ROOT / "exercises").glob(f"{argv[0]}_*.py"))
     sys.path.insert(0, str(ROOT))
     print(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}:", flush=True)

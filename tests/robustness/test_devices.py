@@ -1,4 +1,4 @@
-"""Training on several devices, and by several processes: it is the same training.
+"""Training on several devices or in several processes gives the same result as on one device.
 
 Devices are parts of the processor; processes talk over the loopback interface.
 """
@@ -21,7 +21,7 @@ GAN = ["01_gan_mnist.py", "--steps-per-epoch", 4, "--epochs", 3, "--out", "run"]
 
 
 def start(folder, script, *flags, cluster=(), index=0):
-    """Starts a script, as one of the processes of a cluster of ports if there is one."""
+    """Starts a script; if `cluster` has ports, as process number `index` of that cluster."""
     env = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(HERE)}
     if cluster:
         task = {"type": "worker", "index": index}
@@ -53,7 +53,7 @@ def steps_saved(run):
 
 @pytest.fixture(scope="module")
 def smooth_gan(tmp_path_factory):
-    """Stage 1 without ReLU's kinks, where a rounding error becomes another gradient altogether."""
+    """Stage 1 without ReLU's kinks, where a rounding error can change a gradient altogether."""
     script = tmp_path_factory.mktemp("smooth") / "gan.py"
     code = (HERE / GAN[0]).read_text(encoding="utf-8")
     assert code.count('"relu"') == 6
@@ -62,7 +62,7 @@ def smooth_gan(tmp_path_factory):
 
 
 def assert_same_run(run, wanted):
-    """Compares losses, weights and Adam's moments, which tell the size of gradients."""
+    """Compares losses, weights and Adam's moments, which reveal the size of gradients."""
     rows, same = (common.Table(folder / "losses.csv").rows() for folder in (run, wanted))
     assert rows == [pytest.approx(row, rel=1e-4) for row in same]
     states = [str(folder / "saved" / "step_00000012" / "state") for folder in (run, wanted)]
@@ -76,10 +76,10 @@ def assert_same_run(run, wanted):
 
 @pytest.mark.slow
 def test_devices_and_processes_train_as_one(smooth_gan, tmp_path):
-    """Broken if replicas see other data or noise, or average other gradients, than one device.
+    """Broken if replicas see other data or noise than one device does, or average wrongly.
 
-    One run is trained on one device; the other moves: an epoch on two devices, one by two
-    processes, one on one device.
+    One run is trained on one device; the other trains one epoch on two devices, one in two
+    processes and one on one device.
     """
     (tmp_path / "alone").mkdir()
     end(start(tmp_path / "alone", *smooth_gan))
@@ -93,7 +93,7 @@ def test_devices_and_processes_train_as_one(smooth_gan, tmp_path):
 
 @pytest.fixture
 def two_training(tmp_path):
-    """Two processes in the middle of a long training of stage 1, and the run's folder."""
+    """Two processes in the middle of a long run of stage 1, and the folder of that run."""
     processes = start_two(tmp_path, *GAN, "--epochs", 100_000)
     deadline = time.monotonic() + 200
     while len(steps_saved(tmp_path / "run")) < 2:
@@ -107,7 +107,7 @@ def two_training(tmp_path):
 @pytest.mark.slow
 @pytest.mark.linux
 def test_ctrl_c_in_two_processes(two_training):
-    """Broken if a chief that has saved, or its worker, is still there half a minute later."""
+    """Broken if Ctrl-C does not save the run and end both processes within half a minute."""
     chief, other, run = two_training
     for process in (chief, other):
         process.send_signal(signal.SIGINT)
@@ -135,7 +135,7 @@ def test_killed_process(two_training):
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["{", '{"cluster": {"worker": ["127.0.0.1:1"]}}'])
 def test_wrong_cluster(config, tmp_path, monkeypatch):
-    """Broken if a mistake in TF_CONFIG is told without its name or reason, or trains alone."""
+    """Broken if a mistake in TF_CONFIG is reported without its reason, or is ignored."""
     monkeypatch.setenv("TF_CONFIG", config)
     words = end(start(tmp_path, *GAN), 2)
     line = words.splitlines()[-1]

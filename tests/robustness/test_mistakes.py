@@ -1,7 +1,7 @@
-"""The catalogue of mistakes: what a user does, and the one line that answers.
+"""The catalogue of mistakes: what a user does, and the script's answer in one line.
 
 A mistake ends with exit status 2 and one line that names the culprit and the cure, without a
-traceback, and with the disk as it was. Training itself is left out: a mistake that gets so far
+traceback, and with no file changed. Training itself is left out: a mistake that gets that far
 fails the test.
 """
 
@@ -26,7 +26,7 @@ def encoded(image, form="PNG", **options):
 
 @pytest.fixture
 def mine(tmp_path):
-    """A sound dataset `mine` of two training pairs and one to validate with."""
+    """A sound dataset `mine` of two training pairs and one validation pair."""
     for name in ("train/a.png", "train/b.png", "val/c.png"):
         save(pair(), tmp_path / "mine" / name)
     return tmp_path / "mine"
@@ -93,7 +93,7 @@ def runs(mine, make_run, tmp_path):
 
 @pytest.mark.parametrize("script, flags, words", FLAGS)
 def test_flags(script, flags, words, refused, runs):
-    """Broken if a wrong flag is taken, or its refusal does not name it."""
+    """Broken if a wrong flag is accepted, or the error does not name it."""
     if "trained" in flags or flags == "gan":
         runs()
     if script == TRAIN and "--dataset" not in flags:
@@ -103,7 +103,7 @@ def test_flags(script, flags, words, refused, runs):
 
 @pytest.mark.slow
 def test_two_devices_share_evenly(run_script):
-    """Broken if a batch that cannot be divided, or float16 on two devices, trains or crashes."""
+    """Broken if a batch that two devices cannot share, or float16 on two devices, is accepted."""
     for flags, words in (
         (["--batch-size", "3"], "--batch-size 3: not a multiple of the 2 devices"),
         (["--precision", "mixed_float16"], "--precision mixed_float16: one device only"),
@@ -123,7 +123,7 @@ FOLDERS = {
 
 @pytest.mark.parametrize("mistake", FOLDERS)
 def test_folders(mistake, mine, refused):
-    """Broken if a dataset's wrong layout is not named, or not told how to mend."""
+    """Broken if the error about a dataset's layout does not say what is missing and what helps."""
     make, words = FOLDERS[mistake]
     make(mine)
     words, notes = f"--dataset mine: {words} mine with .jpg or .png", ("Warning: left out",)
@@ -136,7 +136,7 @@ PICTURES = {
     "text": (lambda: b"no picture", "not a picture that Pillow knows"),
     "a WebP": (lambda: encoded(pair(), "WEBP"), "not JPEG or PNG inside"),
     "a camera's": (lambda: encoded(pair(), "TIFF", tiffinfo={254: 1}), "a camera's raw file"),
-    "of 16 bits": (lambda: encoded(Image.new("I;16", (16, 8))), "16 bits of gray"),
+    "16 bits": (lambda: encoded(Image.new("I;16", (16, 8))), "16 bits of gray"),
     "1 pixel wide": (lambda: encoded(pair(size=(1, 8))), "too narrow"),
     "turned by EXIF": (lambda: encoded(pair(), "JPEG", **turned(6)), "turned by EXIF"),
     "mirrored by EXIF": (lambda: encoded(pair(), "JPEG", **turned(2)), "turned by EXIF"),
@@ -149,10 +149,10 @@ PICTURES = {
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_pictures(name, mine, refused):
-    """Broken if a picture that is none, or not what training would make of it, is trained on.
+    """Broken if a file that is no picture, or that training would misread, is accepted.
 
-    The last two have sound headers; they are met when some pictures are looked at. The others can
-    be mended by stage 7.
+    The last two have sound headers and are found when some pictures are decoded. For the others,
+    the error names stage 7.
     """
     make, problem = PICTURES[name]
     (mine / "train" / "bad.png").write_bytes(make())
@@ -163,7 +163,7 @@ def test_pictures(name, mine, refused):
 
 @pytest.mark.linux
 def test_all_bad_pictures_are_named_at_once(mine, refused):
-    """Broken if the user has to find bad files one run at a time; strange names included."""
+    """Broken if one run does not name all bad files, including those with strange names."""
     names = ["two\nlines.png", "*[1].png", "-rf.png", "그림.png", 'it\'s "so".png']
     for name in names:
         (mine / "train" / name).write_bytes(b"no picture")
@@ -180,7 +180,7 @@ TAKEN = {
     "JPEG": lambda: encoded(pair(), "JPEG", quality=95),
     "progressive JPEG": lambda: encoded(pair(), "JPEG", quality=95, progressive=True),
     "JPEG, upright by EXIF": lambda: encoded(pair(), "JPEG", quality=95, **turned(1)),
-    "JPEG, turned as nobody knows": lambda: encoded(pair(), "JPEG", quality=95, **turned(0)),
+    "JPEG, unknown orientation": lambda: encoded(pair(), "JPEG", quality=95, **turned(0)),
     "CMYK JPEG": lambda: encoded(pair("CMYK"), "JPEG", quality=95),
     "palette": lambda: encoded(pair().quantize()),
     "gray": lambda: encoded(pair("L")),
@@ -210,7 +210,7 @@ def test_taken(kind, stage5, tmp_path, capsys):
 @pytest.mark.linux
 @pytest.mark.parametrize("where", ["dataset", "out"])
 def test_no_permission(where, call_main, tmp_path, mine):
-    """Broken if a folder that may not be read, or not be written to, ends in a traceback."""
+    """Broken if a folder without permission to read or write is not named in a one-line error."""
     locked = {"dataset": mine / "train", "out": tmp_path / "locked"}[where]
     locked.mkdir(exist_ok=True)
     flags = ["--dataset", "mine", *(["--out", "locked/run"] if where == "out" else [])]
@@ -221,7 +221,7 @@ def test_no_permission(where, call_main, tmp_path, mine):
     locked.chmod(0o000 if where == "dataset" else 0o555)
     try:
         if root:
-            os.seteuid(65534)  # root may do everything, "nobody" may not
+            os.seteuid(65534)  # root has every permission, "nobody" does not
         done = call_main(TRAIN, *flags)
     finally:
         if root:
@@ -236,7 +236,7 @@ NO_MEMORY = [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM")]
 
 @pytest.mark.parametrize("error", NO_MEMORY)
 def test_no_memory_is_no_damage(error, mine, stage5, refused, monkeypatch):
-    """Broken if sound pictures are called damaged because memory was short."""
+    """Broken if sound pictures are called damaged because memory ran out."""
 
     def decode(*args):
         raise error

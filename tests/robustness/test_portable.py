@@ -1,4 +1,4 @@
-"""The scripts on other machines: a GPU, another system. What cannot be had here is played."""
+"""The scripts on other machines: with a GPU, on Windows. What is missing here is simulated."""
 
 import os
 import re
@@ -16,14 +16,14 @@ from conftest import HERE
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A GPU that is there in name only."""
+    """A GPU that exists in name only."""
     device = SimpleNamespace(name="/physical_device:GPU:0", device_type="GPU")
     devices = lambda kind: [device] if kind == "GPU" else []  # noqa: E731
     monkeypatch.setattr(tf.config, "get_visible_devices", devices)
 
 
 def test_gpu_is_left_alone(gpu, monkeypatch):
-    """Broken if what helps a processor is done to a GPU: determinism, kept memory, XLA."""
+    """Broken if a GPU gets the processor's settings: determinism, malloc options, compiled Adam."""
 
     def refuse(*args, **options):
         raise AssertionError
@@ -36,14 +36,14 @@ def test_gpu_is_left_alone(gpu, monkeypatch):
     optimizer = common.adam(0.1, 0.5)
     optimizer.build([variable])
     optimizer.apply([tf.constant([2.0])], [variable])
-    assert float(variable.value[0]) == pytest.approx(0.9), "Adam's first step: the learning rate"
+    assert float(variable.value[0]) == pytest.approx(0.9), "Adam's first step is the learning rate"
 
 
 @pytest.mark.parametrize("listed, hidden, told", [(1, 0, 1), (0, 0, 0), (1, 1, 0)])
 def test_a_processor_is_tuned(listed, hidden, told, monkeypatch, capsys):
-    """Broken if a processor's bytes need not repeat, or an idle GPU is not told of, or for nothing.
+    """Broken if determinism stays off on a processor, or the hint about an unused GPU is wrong.
 
-    The switch is looked at, not the bytes: small networks repeat those without it, too.
+    The switch is checked, not the bytes, which small networks repeat even without it.
     """
     asked, switch = [], "enable_op_determinism"
     monkeypatch.setattr(tf.config.experimental, switch, lambda: asked.append(switch))
@@ -59,7 +59,7 @@ def test_a_processor_is_tuned(listed, hidden, told, monkeypatch, capsys):
 
 
 def test_lock_of_windows(tmp_path, monkeypatch):
-    """Broken if two processes train in one folder on Windows, or if it ends in a traceback."""
+    """Broken if Windows lets two processes train in one folder, or refuses with a traceback."""
     calls = []
     monkeypatch.setattr(common, "fcntl", None)
     windows = SimpleNamespace(LK_NBLCK=2, locking=lambda *call: calls.append(call[1:]))
@@ -78,7 +78,7 @@ def test_lock_of_windows(tmp_path, monkeypatch):
 @pytest.mark.skipif(not shutil.which("make"), reason="no make here")
 @pytest.mark.parametrize("flag, kind", [("", ""), ("GPU=1", "-gpu")])
 def test_make_installs_once(flag, kind, tmp_path):
-    """Broken if GPU=1 does not bring CUDA's libraries, or make installs at each call."""
+    """Broken if GPU=1 does not install the GPU's requirements, or make installs at each call."""
     for name in ("Makefile", "requirements.txt", "requirements-gpu.txt"):
         shutil.copy(HERE / name, tmp_path)
     env = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "GPU"}}

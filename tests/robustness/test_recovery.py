@@ -1,4 +1,4 @@
-"""What is left of a run after damage and mistakes: all of it, or a clear word."""
+"""After damage and mistakes a run is intact, or a clear message says what to do."""
 
 import errno
 import os
@@ -39,7 +39,7 @@ def run(tmp_path):
     assert run.restore() == (0, 0.0)
     run.save(10, 1.0)
     run.save(20, 2.0)
-    (run.checkpoints.folder / "step_00000020.bak2").mkdir()  # a copy of the user's own
+    (run.checkpoints.folder / "step_00000020.bak2").mkdir()  # the user's own copy
     assert [f.name for f in run.checkpoints.folders()] == ["step_00000010", "step_00000020"], (
         "the last two are kept"
     )
@@ -47,7 +47,7 @@ def run(tmp_path):
 
 
 def damages(content):
-    """Ways in which a file is spoilt: what is left of it, None for nothing at all."""
+    """Yields the contents of a file after various kinds of damage; None if the file is gone."""
     yield from (None, b"", bytes(len(content)), content[: len(content) // 2], content[:-1])
     for place in range(0, len(content), 17):
         yield content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :]
@@ -55,7 +55,7 @@ def damages(content):
 
 @pytest.mark.parametrize("part", ["state.index", "state.data-00000-of-00001"])
 def test_damaged_checkpoint(part, run, tmp_path, capsys):
-    """Broken if a damaged checkpoint is used, or ends the run though the one before is whole."""
+    """Broken if a damaged checkpoint is used, or ends a run that has an earlier, intact one."""
     shutil.copytree(run.checkpoints.folder, tmp_path / "whole")
     path, fell_back = run.checkpoints.folder / "step_00000020" / part, 0
     for left in damages(path.read_bytes()):
@@ -64,14 +64,14 @@ def test_damaged_checkpoint(part, run, tmp_path, capsys):
         path.unlink() if left is None else path.write_bytes(left)
         step, value = run.restore()
         told = "step_00000020 is damaged" in capsys.readouterr().err
-        # Some bytes mean nothing, as those between two blocks; then all the values are right.
+        # Some bytes, such as those between two blocks, do not matter; then all values are right.
         assert (step, value, told) in {(10, 1.0, True), (20, 2.0, False)}, left
         fell_back += told
     assert fell_back > 10
 
 
 def test_no_whole_checkpoint(run, tmp_path):
-    """Broken if a run whose checkpoints are all spoilt starts again, or loses its tables."""
+    """Broken if a run whose checkpoints are all damaged or gone restarts, or loses its table."""
     kept = run.losses.read_text()
     for name in [f.name for f in run.checkpoints.folders()]:
         data = run.checkpoints.folder / name / "state.data-00000-of-00001"
@@ -93,20 +93,20 @@ def test_no_whole_checkpoint(run, tmp_path):
 
 
 def test_a_checkpoint_of_other_networks(run, tmp_path, capsys):
-    """Broken if a run continues with some of its variables and fresh values in the others."""
+    """Broken if a checkpoint of other networks is restored in part, or put aside as damaged."""
     for sizes in ([50, 3], [49], []):
         variables = [tf.Variable(tf.zeros(size)) for size in sizes]
         other = common.Checkpoints(run.checkpoints.folder, variables, run.tables)
         with pytest.raises(common.UserError, match="no intact checkpoint"):
             other.restore()
     assert [f.name for f in run.checkpoints.folders()] == ["step_00000010", "step_00000020"], (
-        "they are sound"
+        "sound checkpoints are gone"
     )
 
 
 SPOILT = {
     "rows beyond the checkpoint": lambda text: text + "2,30,0.5\n",
-    "a last row cut in writing": lambda text: text + "2,3",
+    "a last row cut short": lambda text: text + "2,3",
     "a row of junk": lambda text: text.replace("\n", "\njunk\n", 1),
     "a byte order mark": lambda text: "\ufeff" + text,
     "emptied": lambda text: "",
@@ -115,7 +115,7 @@ SPOILT = {
 
 @pytest.mark.parametrize("how", SPOILT)
 def test_tables_go_back_with_their_checkpoint(how, run, tmp_path):
-    """Broken if a spoilt table costs a row, an epoch or the run: the checkpoint has its text."""
+    """Broken if a damaged or missing table is not restored from the text in the checkpoint."""
     text = run.losses.read_text()
     assert text == "epoch,step,d_real\n1,10,0.250000\n1,20,0.250000\n"
     run.losses.write_text(SPOILT[how](text))
@@ -129,7 +129,7 @@ def test_tables_go_back_with_their_checkpoint(how, run, tmp_path):
 
 
 def test_rows_before_the_first_checkpoint_go(tmp_path):
-    """Broken if rows of a run that was killed in its first epoch stand in its table twice."""
+    """Broken if a run killed before its first checkpoint keeps rows that it will write again."""
     run = Run(tmp_path)
     run.restore()
     run.tables[0].append({"epoch": 1, "step": 10})
@@ -145,7 +145,7 @@ NO_ROOM = [
 
 @pytest.mark.parametrize("error, words", NO_ROOM)
 def test_no_room_is_no_damage(error, words, run, monkeypatch):
-    """Broken if a sound checkpoint is put aside because memory or disk was short."""
+    """Broken if a sound checkpoint is put aside because memory or disk space ran out."""
 
     def read(prefix):
         raise error
@@ -167,7 +167,7 @@ def put(place, text):
 
 @pytest.mark.parametrize("name", ["file", "folder.d"])
 def test_a_result_is_replaced_whole_or_not_at_all(name, tmp_path, monkeypatch):
-    """Broken if writing that fails costs the earlier result, or leaves a piece of the new one."""
+    """Broken if a failed write destroys the earlier result, or leaves a part of the new one."""
     path, replace = tmp_path / name, common.Path.replace
     file = put(path, "earlier")
 
@@ -185,7 +185,7 @@ def test_a_result_is_replaced_whole_or_not_at_all(name, tmp_path, monkeypatch):
         assert file.read_text() == "earlier" and os.listdir(tmp_path) == [name]
     monkeypatch.undo()
     for start in (".new.", ".old.") if path.is_dir() else ():
-        put(tmp_path / f"{start}{name}" / "left", "by a process that was killed")
+        put(tmp_path / f"{start}{name}" / "left", "from a process that was killed")
     with common.replacing(path) as temporary:
         put(temporary, "new")
     assert file.read_text() == "new" and os.listdir(tmp_path) == [name]
@@ -194,7 +194,7 @@ def test_a_result_is_replaced_whole_or_not_at_all(name, tmp_path, monkeypatch):
 
 @pytest.mark.linux
 def test_files_are_flushed_before_they_get_their_names(run, tmp_path, monkeypatch):
-    """Broken if a power cut can leave the name of a checkpoint or file without its contents."""
+    """Broken if a power cut can leave a checkpoint or file that has its name but no contents."""
     flushed, flush = [], os.fsync
 
     def note(file):
@@ -220,7 +220,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("content", OPTIONS)
 def test_damaged_options(content, call_main, tmp_path):
-    """Broken if a damaged or another stage's options.json ends in a traceback or starts over."""
+    """Broken if a damaged options.json, or that of another stage, is replaced or not reported."""
     (tmp_path / "options.json").write_text(content)
     done = call_main("01_gan_mnist.py", "--out", tmp_path)
     assert done.returncode == 2 and OPTIONS[content] in done.stderr
@@ -232,7 +232,7 @@ GAN = ["01_gan_mnist.py", "--steps-per-epoch", 1]
 
 @pytest.mark.slow
 def test_one_process_a_run(call_main, tmp_path):
-    """Broken if two processes train in one folder, or a dead one keeps the living out."""
+    """Broken if two processes can train in one folder, or a dead one still holds the lock."""
     run, code = tmp_path / "run", "import common, sys; print(common.lock(common.Path(sys.argv[1])))"
     run.mkdir()
     command = [sys.executable, "-uc", f"{code}; input()", run]
@@ -250,7 +250,7 @@ def test_one_process_a_run(call_main, tmp_path):
 
 
 def test_no_locks_on_this_file_system(tmp_path, monkeypatch, capsys):
-    """Broken if a network disk without locks refuses a run, or is used without a word."""
+    """Broken if a file system without locks refuses a run, or is used without a warning."""
 
     def lockf(*args):
         raise OSError(errno.ENOLCK, "No locks available")
@@ -265,7 +265,7 @@ def test_no_locks_on_this_file_system(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.linux
 def test_output_that_nobody_reads(tmp_path):
-    """Broken if `| head -1` ends in a traceback or a complaint."""
+    """Broken if `| head -1` makes a script write anything to stderr."""
     script = f"{sys.executable} -u {HERE / '01_gan_mnist.py'} --steps-per-epoch 2 --epochs 2"
     command, options = ["bash", "-c", f"{script} | head -1"], {"capture_output": True, "text": True}
     done = subprocess.run(command, cwd=tmp_path, check=False, **options)
@@ -274,7 +274,7 @@ def test_output_that_nobody_reads(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder on a file system of 8 MB of its own."""
+    """A folder on its own file system of 8 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder]
@@ -286,7 +286,7 @@ def small_disk(tmp_path):
 
 
 def fill(disk, room):
-    """Fills a disk but for so many bytes."""
+    """Fills a disk except for `room` bytes."""
     with pytest.raises(OSError), (disk / "filler").open("wb", buffering=0) as filler:
         while True:
             filler.write(bytes(4096))
@@ -295,10 +295,10 @@ def fill(disk, room):
 
 @pytest.mark.slow
 def test_full_disk(small_disk, call_main):
-    """Broken if a full disk ends in a traceback, leaves pieces, or costs what is there.
+    """Broken if a full disk causes a traceback, leaves partial files, or destroys earlier ones.
 
-    First the disk is too small for the first checkpoint of 14 MB; then there is no room for a
-    row; then room for the table, but not for the 2.3 MB of weights.
+    First the disk is too small for the first checkpoint of 14 MB; then it has no room for a
+    row; then it has room for the table, but not for the 2.3 MB of weights.
     """
     run, flags = small_disk / "run", [*GAN, "--out", small_disk / "run"]
     full = "error: the disk is full. Make room and run the same command again, without --fresh"

@@ -1,7 +1,7 @@
-"""Trainings that are stopped from outside and continued: they end in the same bytes.
+"""Trainings that are stopped from outside and continued end with the same bytes.
 
 As part of `make slow`, each trainer gets one Ctrl-C and one kill; `make torture` stops each of
-them 20 times, at other moments.
+them 20 times, at different moments.
 """
 
 import os
@@ -21,7 +21,7 @@ import tensorflow as tf
 from conftest import HERE
 
 STOPS = int(os.environ.get("STOPS", "2"))
-STEPS = {"01_gan_mnist.py": 78, "02_cgan_mnist.py": 78, "05_pix2pix_train.py": 4}  # of an epoch
+STEPS = {"01_gan_mnist.py": 78, "02_cgan_mnist.py": 78, "05_pix2pix_train.py": 4}  # per epoch
 SCRIPTS = pytest.mark.parametrize("script", STEPS)
 
 # Runs a script that saves a checkpoint after every call of its step.
@@ -57,7 +57,7 @@ def checkpoints(run):
 
 @pytest.fixture(scope="module")
 def whole_run(few_pairs, tmp_path_factory):
-    """Returns the run of a script that nothing has stopped."""
+    """Returns the uninterrupted run of a script, made once for each script."""
     runs = {}
 
     def make(script):
@@ -80,7 +80,7 @@ def assert_same_bytes(run, whole):
 
 
 def wait_for_moment(process, run, number, dice):
-    """Waits until the run has made progress; then, for every second stop, for a checkpoint."""
+    """Waits until the run has made progress; every second time, until it writes a checkpoint."""
     if number % 4 == 3:  # while it starts
         time.sleep(dice.uniform(0.0, 4.0))
         return
@@ -95,7 +95,7 @@ def wait_for_moment(process, run, number, dice):
 @pytest.mark.slow
 @SCRIPTS
 def test_stopped_and_continued(script, whole_run, few_pairs, tmp_path):
-    """Broken if a run that was stopped, at whatever moment, ends in other bytes."""
+    """Broken if a run that was stopped at any moment and continued ends with different bytes."""
     run, dice = tmp_path / "run", random.Random(script)
     for number in range(STOPS):
         process = launch(script, run, few_pairs)
@@ -107,7 +107,7 @@ def test_stopped_and_continued(script, whole_run, few_pairs, tmp_path):
             step = int(re.search(r"Stopped at step (\d+), saved\. Run the same", errors)[1])
             assert f"step_{step:08d}" in checkpoints(run)
         assert "Traceback" not in errors and "damaged" not in errors
-    assert any(int(name[5:]) % STEPS[script] for name in checkpoints(run)), "none in an epoch"
+    assert any(int(name[5:]) % STEPS[script] for name in checkpoints(run)), "none within an epoch"
     words, errors = end(launch(script, run, few_pairs))
     assert "continues after step" in words and not errors
     assert_same_bytes(run, whole_run(script))
@@ -115,20 +115,20 @@ def test_stopped_and_continued(script, whole_run, few_pairs, tmp_path):
 
 @pytest.mark.slow
 def test_damaged_picture(whole_run, few_pairs, tmp_path):
-    """Broken if a picture that fails in step 4 is not named, or costs the three steps before.
+    """Broken if a picture that fails in step 4 is not named, or the three steps before are lost.
 
-    Repaired, the file has another size; the pixels and so the run's bytes are the same.
+    The repaired file has another size, but the same pixels: the run's bytes are the same.
     """
     script, pairs, run = "05_pix2pix_train.py", tmp_path / "pairs", tmp_path / "run"
     shutil.copytree(few_pairs, pairs)
-    (pairs / "dataset.json").write_text('{"condition": "sketch"}')  # so nothing looks at pictures
+    (pairs / "dataset.json").write_text('{"condition": "sketch"}')  # so no picture is read before
     paths = common.find_pairs(pairs)["train"]
     path = Path(paths[int(common.shuffled(tf.constant([3], tf.int64), len(paths), 0)[0])])
     pixels, whole = tf.io.decode_png(tf.io.read_file(str(path))), path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     *notes, line = end(launch(script, run, pairs, often=False), 2)[1].splitlines()
     assert line == f"{script}: error: --dataset {pairs}: fix or remove {path} (damaged)"
-    assert all(common.NOTES.match(note) for note in notes), "more than TensorFlow's own words"
+    assert all(common.NOTES.match(note) for note in notes), "more than TensorFlow's notes"
     assert max(checkpoints(run)) == "step_00000003"
     tf.io.write_file(str(path), tf.io.encode_png(pixels, compression=1))
     words, errors = end(launch(script, run, pairs, often=False))
