@@ -25,7 +25,6 @@ import tensorflow as tf
 from PIL import Image, ImageDraw
 
 SETTINGS = ["--loss", "--lambda-l1", "--generator", "--filters", "--norm", "--augment", "--seed"]
-OTHER = {"AtoB": "BtoA", "BtoA": "AtoB"}
 FRAME_MS = 400  # per frame of the animation; the last one stays five times as long
 
 PAGE = """<!doctype html>
@@ -74,14 +73,14 @@ def name_runs(runs, options):
 
 def check_data(runs, options, dataset, files):
     """Returns the direction of a dataset's pairs; warns of runs made with others, or refuses."""
-    direction, known = common.describe_conditions(dataset)
-    if "exchanged" in options[0]["data"]["condition"]:
-        direction, known = common.describe_conditions(dataset, OTHER[direction])
+    exchanged = "exchanged" if "exchanged" in options[0]["data"]["condition"] else None
+    direction, known = common.describe_conditions(dataset, exchanged)
     wanted = {"--size": options[0]["flags"]["--size"], "exchanged": None} | known
     for run, other in zip(runs, options):
         facts = other["flags"] | other["data"]["condition"]
-        if bad := [name for name in wanted if facts.get(name) != wanted[name]]:
-            raise common.UserError(f"{run}: {bad[0]} differs from that of {runs[0]} or {dataset}")
+        for name in wanted.keys() - {"classes", "colours"}:  # some classes may be missing in either
+            if facts.get(name) != wanted[name]:
+                raise common.UserError(f"{run}: not comparable on {dataset}: {name} differs")
         if {n: other["data"][n] for n in ("files", "bytes")} != common.fingerprint(files):
             common.warn(f"{run}: made with other pairs; it may have been trained on some of these")
     return direction

@@ -1054,10 +1054,7 @@ def read_options(run, stage="pix2pix"):
 
 
 def load_generator(run, best=False):
-    """Returns the generator of a run of stage 5 and the run's flags; warns if it is not finished.
-
-    With `best`, the weights are those of the epoch with the lowest validation L1.
-    """
+    """Returns a run's generator, with `best` that of the lowest validation L1, and its flags."""
     flags = read_options(run)["flags"]
     generator = GENERATORS[flags["--generator"]](flags["--filters"], flags["--norm"])
     generator(tf.zeros((1, *IMAGE_SIZE, 3)), training=False)  # the first call creates the weights
@@ -1164,9 +1161,11 @@ def describe_dataset(dataset):
 def describe_conditions(dataset, direction=None):
     """Returns the direction, by default the dataset's own, and what is known of its conditions.
 
-    "kind", "colours", "classes", "range"; and "exchanged" if the direction is not the dataset's.
+    "kind", "colours", "classes", "range"; and "exchanged" if the direction is "exchanged": not own.
     """
     about = describe_dataset(dataset)
+    if direction == "exchanged":
+        direction = "BtoA" if about["direction"] == "AtoB" else "AtoB"
     if direction not in {None, about["direction"]}:  # dataset.json describes the other half
         about = {"direction": direction, "exchanged": True, "ranges": about.get("ranges", {})}
     side = "left" if about["direction"] == "AtoB" else "right"

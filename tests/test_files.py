@@ -9,7 +9,7 @@ import common
 import pytest
 import tensorflow as tf
 from conftest import pair, save, turned, values
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 
 @pytest.mark.parametrize("split, kind", [("validation", "val"), ("VAL", "val"), ("test2", "test")])
@@ -186,14 +186,6 @@ def test_a_fourth_band(tag, kind, tmp_path):
     assert values(common.read_picture(path), 0, 0) == pytest.approx(colour, abs=1)
 
 
-def test_long_notes_in_a_picture(tmp_path):
-    """Broken if a sound PNG is called damaged because it holds megabytes of text."""
-    notes = PngImagePlugin.PngInfo()
-    notes.add_text("parameters", "x" * 5_000_000, zip=True)
-    path = save(pair(), tmp_path / "a.png", pnginfo=notes)
-    assert common.read_header(path)[0] == (16, 8) and common.read_picture(path).shape == (8, 16, 3)
-
-
 def test_many_megapixels(tmp_path):
     """Broken if a phone's photograph of 200 megapixels is refused, or one of 400 is not."""
     data = save(pair(), tmp_path / "a.jpg").read_bytes()
@@ -216,15 +208,6 @@ def test_files_that_are_no_pictures(problem, tmp_path):
         save(pair(), path, tiffinfo={254: 1}, format="TIFF")  # 1: a thumbnail
     with pytest.raises(common.UnreadableError, match=problem):
         common.read_picture(path)
-
-
-def test_large_pictures_are_reduced_without_moire(tmp_path):
-    """Broken if stripes one pixel wide do not become even gray when they are reduced."""
-    stripes = Image.new("L", (768, 768))
-    for x in range(0, 768, 2):
-        stripes.paste(255, (x, 0, x + 1, 768))
-    inner = common.read_picture(save(stripes, tmp_path / "a.png"), (256, 256))[8:-8, 8:-8]
-    assert int(tf.reduce_max(inner)) - int(tf.reduce_min(inner)) < 0.15 * 255
 
 
 def test_kept_sizes():
@@ -271,15 +254,6 @@ def test_label_maps_with_fractions_are_refused(tmp_path):
         path = save(Image.new("F", (4, 2), number), tmp_path / "map.tif")
         with pytest.raises(common.UnreadableError, match="numbers with fractions"):
             common.read_label_map(path)
-
-
-def test_classes_are_painted_by_hand():
-    """Broken if a class gets another one's colour, for example when the numbers are not sorted."""
-    codes = tf.constant([[7, 0], [255, 7]])
-    painted = common.paint(codes, [255, 0, 7], ["#010203", "#ff0000", "#00ff80"])
-    assert values(painted, 0, 0) == values(painted, 1, 1) == [0, 255, 128]
-    assert values(painted, 0, 1) == [255, 0, 0] and values(painted, 1, 0) == [1, 2, 3]
-    assert values(common.paint(tf.constant([[0x0A141E]])), 0, 0) == [10, 20, 30]
 
 
 def test_the_nearest_colour():

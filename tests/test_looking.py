@@ -1,6 +1,7 @@
 """Stage 3 measures, draws and doubts pairs; stage 6 colours files as they are."""
 
 import argparse
+import json
 import random
 
 import common
@@ -81,16 +82,18 @@ def test_unreadable_and_unused_files_are_named(mine, call_main, tmp_path):
     assert done.returncode == 2 and "all of val is unusable: mine/val/6.png (not" in done.stderr
 
 
-@pytest.mark.parametrize("number", [0, 15])
-def test_a_half_without_colours(number, mine, call_main):
+@pytest.mark.parametrize("number, kind", [(0, "sketch"), (15, "sketch"), (15, "labels")])
+def test_a_half_without_colours(number, kind, mine, call_main):
     """Broken if stage 3 gives no warning about halves that are blank or hold class numbers."""
+    (mine / "dataset.json").write_text(json.dumps({"condition": kind}))
     for path in mine.glob("*/*.png"):
         image = Image.open(path).copy()
-        image.paste((number,) * 3, (64, 0, 96, 64))
-        image.paste("black", (96, 0, 128, 64))
+        x = 64 if kind == "sketch" else 0
+        image.paste((number,) * 3, (x, 0, x + 32, 64))
+        image.paste("black", (x + 32, 0, x + 64, 64))
         save(image, path)
     said = call_main(LOOK, "--dataset", "mine").stderr
-    assert "target 1: is a half blank, or class numbers? See --labels of stage 7" in said
+    assert ": is a half blank, or class numbers? See --labels of stage 7" in said
 
 
 def test_frames_of_a_clip(mine, call_main):
@@ -98,7 +101,8 @@ def test_frames_of_a_clip(mine, call_main):
     for n in (0, 1):
         image = Image.open(mine / "train" / f"{n}.png").copy()
         ImageDraw.Draw(image).point((3, 3), fill="red")
-        save(image, mine / "val" / f"9{n}.png")
+        halves = [image.crop((x, 0, x + 64, 64)) for x in (0, 64)]
+        save(pair(*map(ImageOps.mirror, halves)) if n else image, mine / "val" / f"9{n}.png")
     image.paste(image.crop((0, 0, 64, 64)), (64, 0))
     save(image, mine / "train" / "equal.png")
     said = call_main(LOOK, "--dataset", "mine").stderr
@@ -169,7 +173,7 @@ def test_nothing_is_rewritten_unless_asked(read, tmp_path):
     assert not said and values(sheet, 0, slice(None), 9, 0) == pytest.approx(wanted, abs=0.02)
     path = save(drawing(paper=0, ink=255), tmp_path / "canny.png")
     sheet, _, said = read(path, "sketch")
-    assert "dark paper" in said and "add --invert" in said and float(tf.reduce_mean(sheet)) < -0.5
+    assert "--invert, or --clean?" in said and float(tf.reduce_mean(sheet)) < -0.5
     sheet, _, said = read(path, "sketch", invert=True)
     assert not said and float(tf.reduce_mean(sheet)) > 0.5
     assert not read(path, "picture")[2], "a run on photographs takes dark ones"
@@ -177,6 +181,16 @@ def test_nothing_is_rewritten_unless_asked(read, tmp_path):
     numbers = Image.linear_gradient("L").point(lambda value: value // 64)
     for image, kind in ((white, "sketch"), (numbers, "picture")):
         assert "blank: are these class numbers" in read(save(image, tmp_path / "b.png"), kind)[2]
+
+
+@pytest.mark.parametrize("pen, paper", [(7, 255), (7, 235), (3, 255), (3, 235)])
+def test_line_width(pen, paper, stage6):
+    """Broken if the width of lines is another than their pen's, or a scan's paper counts as ink."""
+    lines = Image.new("L", (256, 256), paper)
+    for x in (40, 120, 200):
+        ImageDraw.Draw(lines).line((x, 20, x, 230), fill=20, width=pen)
+    ink = 1.0 - tf.constant(common.keras.utils.img_to_array(lines)) / 255.0
+    assert stage6.line_width(ink) == pytest.approx(pen, rel=0.1)
 
 
 def test_pairs_are_no_drawings(run, few_pairs, call_main):
@@ -206,6 +220,7 @@ def test_the_range_of_training_is_used(read, tmp_path):
     path = save(Image.new("I;16", (64, 64), 1024), tmp_path / "a.png")
     sheet, _, said = read(path, range=[0, 4096])
     assert values(sheet, 0, 9, 9) == pytest.approx([-0.5] * 3, abs=0.01) and not said
+    assert "beyond the run's range, 0 to 999" in read(path, range=[0, 999])[2]
     assert "more than 8 bits, but the run has no range" in read(path)[2]
     path = save(Image.new("L", (64, 64), 64), tmp_path / "b.png")
     assert "8 bits, but the run's pictures had more" in read(path, range=[0, 4096])[2]
@@ -229,8 +244,12 @@ def test_label_maps_take_the_colours_of_the_run(read, tmp_path):
     assert values(read(red, "labels", **labels)[0], 0, 9, 9) == [1, -1, -1]
     green = save(Image.new("RGB", (64, 64), "green"), tmp_path / "green.png")
     assert "no colour of the run's label maps" in read(green, "labels", **labels)[2]
-    with pytest.raises(common.UnreadableError, match="classes that the run was not trained on: 9"):
-        read(save(Image.new("L", (64, 64), 9), tmp_path / "nine.png"), "labels", **labels)
+    nine = save(Image.new("L", (64, 64), 9), tmp_path / "nine.png")
+    for known in (labels, labels | {"classes": []}):  # of numbers, and of colours only
+        with pytest.raises(common.UnreadableError, match="classes that the run does not know: 9"):
+            read(nine, "labels", **known)
+    with pytest.raises(common.UnreadableError, match="--clean and --invert are for drawings"):
+        read(nine, "labels", clean=True, **labels)
 
 
 def test_label_maps_saved_as_jpeg(read, tmp_path):
@@ -276,7 +295,7 @@ def test_files_and_folders_are_coloured(run, call_main, tmp_path):
 
 
 MISTAKES = {
-    "--colour gone": "--colour gone: no such file or folder",
+    "--colour gone": "--colour gone: No such file or directory",
     "--colour notes.txt": "--colour notes.txt: not a picture",
     "--colour empty": "--colour: no picture that can be read",
     "--colour a.png b/a.jpg": "a.png has the same result",

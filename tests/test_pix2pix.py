@@ -1,5 +1,6 @@
 """Stage 5: its first losses, its flags, its scores, and starting from an earlier run."""
 
+import json
 import shutil
 
 import common
@@ -82,10 +83,16 @@ def test_kinds_of_conditions(stage5, few_pairs, tmp_path):
     dataset.json says it for its own direction; otherwise most of a sample of pictures decide.
     """
     paths = common.find_pairs(few_pairs)["train"]
-    plain, described = {"direction": "AtoB"}, {"direction": "AtoB", "condition": "labels"}
-    assert stage5.kind_of_conditions(plain, paths) == "sketch"
-    assert stage5.kind_of_conditions({"direction": "BtoA"}, paths) == "picture"
-    assert stage5.kind_of_conditions(described, paths) == "labels"
+    assert stage5.guess_kind(paths, "AtoB") == "sketch"
+    assert stage5.guess_kind(paths, "BtoA") == "picture"
+    about = {"condition": "labels", "classes": [3], "colours": [["#010203", "car"]]}
+    about |= {"direction": "BtoA", "ranges": {"left": [0, 9], "right": [0, 5]}}
+    (tmp_path / "dataset.json").write_text(json.dumps(about))
+    known = {"kind": "labels", "classes": [3], "colours": [["#010203", "car"]], "range": [0, 5]}
+    assert common.describe_conditions(tmp_path) == ("BtoA", known)
+    assert common.describe_conditions(tmp_path, "BtoA") == ("BtoA", known)
+    other = {"range": [0, 9], "exchanged": True}
+    assert common.describe_conditions(tmp_path, "AtoB") == ("AtoB", other)
 
 
 @pytest.fixture

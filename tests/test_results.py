@@ -4,13 +4,14 @@ import html
 import re
 import shutil
 import urllib.parse
+from pathlib import Path
 
 import common
 
 import keras
 import pytest
 import tensorflow as tf
-from conftest import as_floats, change, difference
+from conftest import as_floats, change, difference, same
 from PIL import Image
 
 SCRIPT = "09_results.py"
@@ -27,7 +28,13 @@ def trained(make_run, few_pairs, tmp_path):
     def make(name, network=common.UNet, **flags):
         keras.utils.set_random_seed(len(name))
         flags = {"--dataset": str(tmp_path / "pairs")} | flags
-        return make_run(tmp_path / name, network(2), flags=flags)
+        run, pairs = (
+            make_run(tmp_path / name, network(2), flags=flags),
+            common.find_pairs(tmp_path / "pairs"),
+        )
+        for part, value in common.fingerprint(pairs["train"] + pairs["val"]).items():
+            change(run, "data", part, value)
+        return run
 
     return make
 
@@ -92,10 +99,16 @@ def test_split_best_and_animation(trained, call_main, tmp_path):
     black.save_weights(run / "best.weights.h5")
     shutil.copytree(run, tmp_path / "other")
     change(tmp_path / "other", "data", "files", "y")
+    (tmp_path / "pairs" / "dataset.json").write_text('{"direction": "BtoA"}')
     flags = ["--split", "train", "--best", "--animate", "--dataset", tmp_path / "pairs"]
     done = call_main(SCRIPT, run, tmp_path / "other", *flags)
     assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "other: made with other pairs; it may have been trained on some of these" in line
     folder = tmp_path / "runs" / "09_results"
+    path = common.find_pairs(tmp_path / "pairs")["train"][0]
+    sheet = common.read_picture(folder / "pictures" / "condition" / f"{Path(path).name}.png")
+    assert same(sheet, common.decode_pair(path)[1]), "the condition is the right half in BtoA"
     pictures = list((folder / "pictures").glob("run_?/*.png"))
     assert len(pictures) == 2 * 4
     assert all(float(tf.reduce_max(as_floats(path))) < -0.99 for path in pictures)
@@ -110,11 +123,16 @@ def test_split_best_and_animation(trained, call_main, tmp_path):
 def test_runs_of_other_data_are_refused(trained, refused, tmp_path):
     """Broken if stage 9 accepts runs that cannot be compared, or a damaged run."""
     first, run = trained("first"), trained("second")
-    text = (run / "options.json").read_text()
+    text, sketch, other = (
+        (run / "options.json").read_text(),
+        {"kind": "sketch"},
+        {"exchanged": True},
+    )
+    (tmp_path / "pairs" / "dataset.json").write_text('{"condition": "sketch"}')
     mistakes = {
-        "--size is [512, 256], but [256, 256]": lambda: change(run, "flags", "--size", [512, 256]),
-        "--direction is BtoA, but AtoB": lambda: change(run, "flags", "--direction", "BtoA"),
-        "files is y, but x": lambda: change(run, "data", "files", "y"),
+        "pairs: --size differs": lambda: change(run, "flags", "--size", [512, 256]),
+        "pairs: exchanged differs": lambda: change(run, "data", "condition", other | sketch),
+        "pairs: kind differs": lambda: change(run, "data", "condition", {"kind": "labels"}),
         "options.json: damaged": lambda: (run / "options.json").write_text("{"),
         "generator.weights.h5: missing": (run / "generator.weights.h5").unlink,
     }

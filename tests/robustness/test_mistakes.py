@@ -98,7 +98,7 @@ def test_flags(script, flags, words, refused, runs):
         runs()
     if script == TRAIN and "--dataset" not in flags:
         flags += " --dataset mine"
-    refused(script, *flags.split(), words=words)
+    refused(script, *flags.split(), words=words, notes=("usage: ", "  ", "Warning: trained: made"))
 
 
 @pytest.mark.slow
@@ -248,5 +248,5 @@ def test_no_memory_is_no_damage(error, mine, stage5, refused, monkeypatch):
         raise damage
     with pytest.raises(type(error)), common.opening(paths[0]):
         raise error
-    monkeypatch.setattr(stage5, "kind_of_conditions", decode)
+    monkeypatch.setattr(stage5, "guess_kind", decode)
     refused(TRAIN, "--dataset", "mine", words="out of memory. Use a smaller --batch-size")
