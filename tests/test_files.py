@@ -51,12 +51,13 @@ def test_what_is_left_out_is_told(capsys):
     for n in range(30):
         left_out.add(f"{n:02}.bmp", "not called .jpg or .png")
     left_out.remark("x.tif", "only the first page is used")
+    left_out.remark("sound.png", "")
     left_out.tell("5 pairs made")
     out, err = capsys.readouterr()
     assert out == "5 pairs made, 30 files left out (named above).\n"
     assert "left out, not called .jpg or .png (30): 00.bmp, 01.bmp" in err
     assert "09.bmp and 20 more" in err
-    assert "Warning: only the first page is used (1): x.tif" in err
+    assert "Warning: only the first page is used (1): x.tif" in err and "sound" not in err
 
 
 def test_datasets_describe_themselves(tmp_path, monkeypatch):

@@ -88,7 +88,8 @@ def test_split_best_and_animation(trained, call_main, tmp_path):
 
     Runs of different data can be compared if --dataset names the pairs.
     """
-    run = trained("run")
+    run = trained("run", **{"--direction": "BtoA"})  # on pairs of AtoB, when it was trained
+    change(run, "data", "condition", {"kind": "sketch", "exchanged": True})
     (run / "samples").mkdir()
     for epoch, colour in ((1, "red"), (2, "blue"), (10, "white")):
         Image.new("RGB", (8, 8), colour).save(run / "samples" / f"epoch_{epoch:04d}.png")
@@ -108,7 +109,7 @@ def test_split_best_and_animation(trained, call_main, tmp_path):
     folder = tmp_path / "runs" / "09_results"
     path = common.find_pairs(tmp_path / "pairs")["train"][0]
     sheet = common.read_picture(folder / "pictures" / "condition" / f"{Path(path).name}.png")
-    assert same(sheet, common.decode_pair(path)[1]), "the condition is the right half in BtoA"
+    assert same(sheet, common.decode_pair(path)[0]), "not the other half than these pairs have"
     pictures = list((folder / "pictures").glob("run_?/*.png"))
     assert len(pictures) == 2 * 4
     assert all(float(tf.reduce_max(as_floats(path))) < -0.99 for path in pictures)
