@@ -192,8 +192,8 @@ def main(argv=None):
     with common.filtering_logs(), naming_damaged(args.dataset, train + val):
         kind = condition["kind"] = condition.get("kind") or guess_kind(train, args.direction)
     side = "left" if args.direction == "AtoB" else "right"
-    size = "{1}x{0}".format(*args.size)  # width x height
-    print(f"Conditions: the {side} halves ({kind}). Halves, mostly {halves}, become {size}.")
+    size = "{1}x{0}".format(*args.size)
+    print(f"Conditions: {side} halves ({kind}), width x height mostly {halves}; trained at {size}.")
     data = {"train": len(train), "val": len(val), "condition": condition}
     form = {"size": args.size, "labels": kind == "labels"}
 

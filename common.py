@@ -1014,7 +1014,7 @@ def refuse_changes(run, stage, flags, data):
         changes = ", ".join(f"{name} {was.get(name)} -> {now.get(name)}" for name in changed)
         cure = "Use those, give another --out, or add --fresh to start over"
         if "files" in changed:
-            cure += f"; --start-from {run} with another --out keeps its networks"
+            cure += f"; --start-from {run} with another --out keeps what it knows, also of val/"
         raise UserError(f"{run} holds a run with other settings ({changes}). {cure}")
     if was.get("bytes") != now["bytes"]:
         warn(f"the data changed from {was.get('bytes')} to {now['bytes']} bytes; the run goes on")

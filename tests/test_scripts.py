@@ -53,6 +53,7 @@ def test_train_in_a_notebook(few_pairs, tmp_path, monkeypatch, capfd):
     figures = ["result.png", "losses.png", "samples/epoch_0001.png", "samples/epoch_0002.png"]
     named = ["result.png", "losses.png", "samples", "validation", "generator.weights.h5"]
     assert all(str(Path("run", name)) in words for name in named)
+    assert "left halves (sketch), width x height mostly 256x256; trained at 256x256." in words
     pictures = [Path(path).name for path in common.find_pairs(few_pairs)["val"]]
     kinds = ["condition", "generated", "real"]
     assert files(run) == {

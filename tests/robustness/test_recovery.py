@@ -209,6 +209,7 @@ def test_files_are_flushed_before_they_get_their_names(run, tmp_path, monkeypatc
     assert flushed[2:] == [str(tmp_path / ".new.table.csv")]
 
 
+GAN = ["01_gan_mnist.py", "--steps-per-epoch", 1]
 OPTIONS = {
     "": "options.json: damaged. Add --fresh",
     '{"flags": 3}': "options.json: damaged. Add --fresh",
@@ -224,9 +225,6 @@ def test_damaged_options(content, call_main, tmp_path):
     done = call_main("01_gan_mnist.py", "--out", tmp_path)
     assert done.returncode == 2 and OPTIONS[content] in done.stderr
     assert (tmp_path / "options.json").read_text() == content
-
-
-GAN = ["01_gan_mnist.py", "--steps-per-epoch", 1]
 
 
 @pytest.mark.slow
