@@ -1159,9 +1159,10 @@ def describe_dataset(dataset):
 
 
 def describe_conditions(dataset, direction=None):
-    """Returns the direction, by default the dataset's own, and what is known of its conditions.
+    """Returns the direction, and what dataset.json says of the half that is then the condition.
 
-    "kind", "colours", "classes", "range"; and "exchanged" if the direction is "exchanged": not own.
+    `direction` is "AtoB", "BtoA", None (the dataset's own) or "exchanged" (the other one). The dict
+    has "kind", "colours", "classes" and "range", if known, and "exchanged" if it is not the own.
     """
     about = describe_dataset(dataset)
     if direction == "exchanged":
