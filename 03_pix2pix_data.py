@@ -89,17 +89,17 @@ def print_table(looks, bad, labels=False):
     for split, pairs in looks.items():
         shares = sum(pair.shares for pair in pairs) / len(pairs)
         mean, variance = tf.nn.weighted_moments(values, 1, shares)  # (6,) each
-        rich[split] = tf.reduce_mean([pair.colours for pair in pairs], axis=0)
+        rich[split] = [*tf.reduce_mean([pair.colours for pair in pairs], axis=0), shares]
         ink = f"{sum(pair.ink for pair in pairs) / len(pairs):9.1%}"
         for n, half in enumerate(("condition", "target")):
             numbers = [*mean[3 * n : 3 * n + 3], *tf.sqrt(variance[3 * n : 3 * n + 3])]
             numbers = "".join(f"{number:9.3f}" for number in numbers)
             print(f"{split:7}{half:10}{numbers}{rich[split][n]:9.0f}{'' if n else ink}")
-    condition, target = rich["train"]
+    condition, target, shares = rich["train"]
     found = f"Colours: condition {condition:.0f}, target {target:.0f}"
     dark = not bool(tf.reduce_any(shares[:3, 64:] > 0.0)) if labels else condition < 1.5
     if target < 1.5 or dark:
-        common.warn(f"{found}: is a half blank, or class numbers? See --labels of stage 7")
+        common.warn(f"{found}: a half is blank or holds class numbers; see --labels of stage 7")
     elif condition > 2 * target and not labels:
         print(f"\n{found}: did you mean the other --direction?")
 
@@ -110,11 +110,11 @@ def warn_of_copies(looks):
         common.warn(f"equal halves, is one missing? ({len(equal)}): {common.listed(equal)}")
     train, some, near = looks["train"], common.spread(looks["val"], 100), []
     small = tf.cast([pair.small for pair in train], tf.float32)
-    small = tf.concat([small, small[:, :, :, ::-1]], axis=0)  # training mirrors them
     for pair in some:
-        distances = tf.reduce_mean((small - tf.cast(pair.small, tf.float32)) ** 2, (1, 2, 3, 4))
-        if tf.reduce_min(distances) < NEAR**2:
-            near.append(f"{pair.path} and {train[int(tf.argmin(distances)) % len(train)].path}")
+        one = tf.cast(pair.small, tf.float32)  # training mirrors its pairs
+        gaps = [tf.reduce_mean((small - way) ** 2, (1, 2, 3, 4)) for way in (one, one[:, :, ::-1])]
+        if tf.reduce_min(gaps) < NEAR**2:
+            near.append(f"{pair.path} and {train[int(tf.argmin(tf.reduce_min(gaps, 0)))].path}")
     if near:
         found = f"{len(near)} of {len(some)} validation pairs nearly equal a training pair"
         common.warn(f"{found}, e.g. {near[0]}: keep a clip in one split, or scores are too good")

@@ -114,11 +114,11 @@ def parse_flags(argv):
     flags = f"{common.TRAINER} --dataset --direction --size --filters"
     parser = common.parser_of(__doc__, flags, out="runs/05_pix2pix", batch_size=1)
     add = parser.add_argument
-    add("--loss", choices=["l1+cgan", "cgan", "l1"], default="l1+cgan", help="the loss (l1+cgan)")
+    add("--loss", choices=["l1+cgan", "cgan", "l1"], default="l1+cgan", help="objective (l1+cgan)")
     help_text, weight = f"weight of L1 beside the cGAN ({LAMBDA_L1:g})", common.number(0, 1e6)
     add("--lambda-l1", type=weight, default=LAMBDA_L1, metavar="X", help=help_text)
-    add("--augment", choices=[*common.AUGMENTATIONS], default="jitter", help="of pairs (jitter)")
-    add("--generator", choices=[*common.GENERATORS], default="unet", help="what draws (unet)")
+    add("--augment", choices=[*common.AUGMENTATIONS], default="jitter", help="recipe (jitter)")
+    add("--generator", choices=[*common.GENERATORS], default="unet", help="network type (unet)")
     add("--norm", choices=["batch", "instance"], default="batch", help="normalisation (batch)")
     add("--start-from", type=Path, metavar="RUN", help="begin with an earlier run's weights")
     return parser.parse_args(argv)

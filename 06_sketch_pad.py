@@ -70,12 +70,12 @@ def describe(run):
 
 
 def line_width(ink):
-    """Returns the width of lines, in pixels, in ink of (height, width, channels), 0 to 1 (black).
+    """Returns the width, in pixels, of the lines in ink, (height, width, channels), 1 for black.
 
     The sum of a line's ink is width x length, and that of the slope of its two edges 2 x length.
     """
     ink = tf.reduce_mean(ink, axis=-1, keepdims=True)
-    ink -= tf.sort(tf.reshape(ink, [-1]))[tf.size(ink) // 2]  # a scan's paper is not quite white
+    ink -= tf.sort(tf.reshape(ink, [-1]))[tf.size(ink) // 4]  # a scan's paper is not quite white
     ink = tf.image.resize(tf.nn.relu(ink), [2 * side for side in ink.shape[:2]])[tf.newaxis]
     slope = tf.norm(tf.image.sobel_edges(ink) / 8.0, axis=-1)
     slope = float(tf.reduce_sum(tf.where(slope > 0.02, slope, 0.0)))  # ignores the paper's grain
@@ -101,7 +101,7 @@ def read_condition(path, conditions, args, left_out):
     """Reads a picture file as training read the run's conditions; `conditions`: see `describe`.
 
     Returns (1, height, width, 3) in [-1, 1], of the run's size or, with `args.whole`, the file's;
-    and the file's (width, height). Raises UnreadableError if training would not have read it.
+    and the file's (width, height). Raises UnreadableError if it cannot be used.
     """
     size, remark, _ = common.read_header(path)
     kept = size if args.whole else common.kept_size(size, conditions["size"])
@@ -117,7 +117,7 @@ def read_condition(path, conditions, args, left_out):
         if not bool(tf.reduce_all(tf.math.is_finite(values))):
             raise common.UnreadableError(path, "holds NaN or infinity: replace them")
     if deep and not span:
-        remark = "more than 8 bits, but the run has no range: uses 0 to 65535, or the file's"
+        remark = "more than 8 bits, but the run has no range: 0 to 65535 is taken, or the file's"
     elif span and not deep:
         remark = "8 bits, but the run's pictures had more: read as 0 to 255"
     elif deep and bool(tf.reduce_any((values < span[0]) | (values > span[1]))):
@@ -139,7 +139,7 @@ def read_labels(path, conditions, size, left_out):
     classes = conditions.get("classes", [])
     known = [int(colour[1:], 16) for colour, _ in conditions["colours"]] or [0xFFFFFF]
     codes, is_colours, share = common.read_label_map(path, size, dict(zip(classes, known)))
-    if not is_colours and conditions["colours"]:
+    if not is_colours and (classes or conditions.get("exact")):
         found = {int(code) for code in tf.unique(tf.reshape(codes, [-1])).y}
         unknown = found - {*(classes or [code % 256 for code in known if code % 0x010101 == 0])}
         if unknown and (classes or max(found) < 64):  # a gray picture's shades reach further
@@ -210,7 +210,7 @@ def colour_files(args):
         print(common.printable(f"{result}  {size[0]}x{size[1]}"), flush=True)
     left_out.tell(f"{done} pictures coloured")
     if not done:
-        raise common.UserError("--colour: no picture that can be read")
+        raise common.UserError("--colour: no picture that can be used")
 
 
 def colour(forward, sheet):

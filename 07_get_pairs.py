@@ -13,7 +13,7 @@ A dataset is a folder with train/ and val/, full of side-by-side pictures (see s
 joins conditions (first) and targets with the same name: the path in a folder, without extension, or
 what the stars of a pattern match (in quotes; ** matches any folders; case does not matter). One
 folder alone must hold side-by-side pictures. --edges draws a sketch of each photograph. --labels:
-the conditions are label maps; numbers get colours, colours become a palette's nearest (CSV).
+the conditions are label maps; numbers get colours; colours become the nearest of a palette (CSV).
 
 Folders, or names, that begin with train, val or test keep their split; otherwise --val-share of
 the pairs, chosen at random, become val/. Pictures may have any format that Pillow reads; they are
@@ -107,9 +107,8 @@ def fetch(url, file):
                 raise UserError(f"{url}: the server sends a web page, not an archive; {cure}")
             start = start if response.status == 206 else 0  # else it sends the whole file
             size = start + int(response.headers.get("Content-Length", 0))
-            bar = keras.utils.Progbar(
-                size // 10**6 + 1, unit_name="MB", verbose=sys.stdout.isatty()
-            )
+            form = {"unit_name": "MB", "verbose": sys.stdout.isatty()}
+            bar = keras.utils.Progbar(size // 10**6 + 1, **form)
             with file.open("ab" if start else "wb") as output:
                 while chunk := response.read1(2**18):
                     output.write(chunk)
@@ -421,7 +420,7 @@ class Legend:
             common.warn(f"not in the palette, and given other colours: {common.listed(unknown)}")
         taken, self.classes = {palette[n][0] for n in classes if n in palette}, {}
         for n in classes:
-            free = (colour for colour in map(voc_colour, range(n, 2**24)) if colour not in taken)
+            free = (colour for colour in map(voc_colour, range(n, n + 512)) if colour not in taken)
             self.classes[n] = palette[n] if n in palette else (next(free), "")
             taken.add(self.classes[n][0])
 

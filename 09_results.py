@@ -78,9 +78,10 @@ def check_data(runs, options, dataset, files):
     wanted = {"--size": options[0]["flags"]["--size"], "exchanged": None} | known
     for run, other in zip(runs, options):
         facts = other["flags"] | other["data"]["condition"]
-        for name in wanted.keys() - {"classes", "colours"}:  # some classes may be missing in either
-            if facts.get(name) != wanted[name]:
-                raise common.UserError(f"{run}: not comparable on {dataset}: {name} differs")
+        for name in ("--size", "exchanged", "kind", "range"):  # not the classes: some may be absent
+            if name in wanted and facts.get(name) != wanted[name]:
+                word = name.replace("exchanged", "--direction")
+                raise common.UserError(f"{run}: not comparable on {dataset}: another {word}")
         if {n: other["data"][n] for n in ("files", "bytes")} != common.fingerprint(files):
             common.warn(f"{run}: made with other pairs; it may have been trained on some of these")
     return direction
@@ -147,9 +148,8 @@ def animate(folder, path):
     for file, frame in zip(files, frames):
         ImageDraw.Draw(frame).text((8, 4), f"epoch {int(file.stem[6:])}", "black", font_size=20)
     times = [FRAME_MS] * (len(frames) - 1) + [5 * FRAME_MS]
-    form = {"save_all": True, "append_images": frames[1:], "duration": times, "loop": 0}
     with common.replacing(path) as temporary:
-        frames[0].save(temporary, "PNG", **form)
+        frames[0].save(temporary, "PNG", append_images=frames[1:], duration=times, save_all=True)
 
 
 def main(argv=None):
@@ -172,13 +172,14 @@ def main(argv=None):
         raise common.UserError(f"--split {args.split}: {dataset} has none")
     form = {"size": tuple(flags["--size"]), "labels": condition["kind"] == "labels"}
 
+    curves = [(run / "losses.png").read_bytes() for run in runs]
     args.out.mkdir(parents=True, exist_ok=True)
-    for key, run in zip(named, runs):
+    for key, picture in zip(named, curves):
         with common.replacing(args.out / f"{key}.png") as temporary:
-            temporary.write_bytes((run / "losses.png").read_bytes())
+            temporary.write_bytes(picture)
     files = [Path(path).name for path in paths]
-    pairs = validation_pairs(paths, direction, **form)
-    table = colour_pairs(generators, pairs, files, args.out / "pictures")
+    loaded = validation_pairs(paths, direction, **form)
+    table = colour_pairs(generators, loaded, files, args.out / "pictures")
     title = f"{dataset}, {args.split}"
     write_page(args.out / "index.html", named, files, table, options=options, where=title)
 

@@ -770,9 +770,10 @@ class Table(tf.train.experimental.PythonState):
 
     def write(self):
         """Writes the file as the checkpoint has it, or removes one that the checkpoint lacks."""
-        self.path.write_bytes(self.text)
-        if not self.text:
-            self.path.unlink()
+        if self.text:
+            self.path.write_bytes(self.text)
+        else:
+            self.path.unlink(missing_ok=True)
 
 
 class Checkpoints:
@@ -997,7 +998,7 @@ def start_run(args, stage, data, files):
 
 
 def fingerprint(files):
-    """Returns what tells these files from others: a hash of their names, and their bytes."""
+    """Returns what tells these files from others: a hash of their names, and their total size."""
     names = "\n".join("/".join(Path(file).parts[-2:]) for file in files)
     digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
     return {"files": digest[:16], "bytes": sum(os.stat(file).st_size for file in files)}
@@ -1014,7 +1015,7 @@ def refuse_changes(run, stage, flags, data):
         changes = ", ".join(f"{name} {was.get(name)} -> {now.get(name)}" for name in changed)
         cure = "Use those, give another --out, or add --fresh to start over"
         if "files" in changed:
-            cure += f"; --start-from {run} with another --out keeps what it knows, also of val/"
+            cure += f"; --start-from {run} with another --out keeps weights that may know val/"
         raise UserError(f"{run} holds a run with other settings ({changes}). {cure}")
     if was.get("bytes") != now["bytes"]:
         warn(f"the data changed from {was.get('bytes')} to {now['bytes']} bytes; the run goes on")

@@ -93,7 +93,7 @@ def test_a_half_without_colours(number, kind, mine, call_main):
         image.paste("black", (x + 32, 0, x + 64, 64))
         save(image, path)
     said = call_main(LOOK, "--dataset", "mine").stderr
-    assert ": is a half blank, or class numbers? See --labels of stage 7" in said
+    assert ": a half is blank or holds class numbers; see --labels of stage 7" in said
 
 
 def test_frames_of_a_clip(mine, call_main):
@@ -245,7 +245,7 @@ def test_label_maps_take_the_colours_of_the_run(read, tmp_path):
     green = save(Image.new("RGB", (64, 64), "green"), tmp_path / "green.png")
     assert "no colour of the run's label maps" in read(green, "labels", **labels)[2]
     nine = save(Image.new("L", (64, 64), 9), tmp_path / "nine.png")
-    for known in (labels, labels | {"classes": []}):  # of numbers, and of colours only
+    for known in (labels, labels | {"classes": [], "exact": True}):  # numbers, or colours only
         with pytest.raises(common.UnreadableError, match="classes that the run does not know: 9"):
             read(nine, "labels", **known)
     with pytest.raises(common.UnreadableError, match="--clean and --invert are for drawings"):
@@ -297,7 +297,7 @@ def test_files_and_folders_are_coloured(run, call_main, tmp_path):
 MISTAKES = {
     "--colour gone": "--colour gone: No such file or directory",
     "--colour notes.txt": "--colour notes.txt: not a picture",
-    "--colour empty": "--colour: no picture that can be read",
+    "--colour empty": "--colour: no picture that can be used",
     "--colour a.png b/a.jpg": "a.png has the same result",
     "--colour a.png --out .": "a.png: exists already; give another --out",
     "--colour a.png --out . --force": "a.png: exists already",
