@@ -324,6 +324,10 @@ def test_labels(height, width, open_page, make_pad, tmp_path):  # noqa: F811
         page.key("c", "KeyC")
         page.give(tmp_path / "map.png")
         assert same(page.pixels(), drawn), "not resized without mixing colours"
+        assert page.run("$('message').innerText").strip() == "map.png"
+        page.run("about.classes = [0, 1, 2]")
+        page.give(tmp_path / "map.png")
+        assert "class numbers? Use --colour" in page.run("$('message').innerText")
 
 
 def test_files(open_page, make_pad, tmp_path):  # noqa: F811
