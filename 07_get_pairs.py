@@ -169,7 +169,8 @@ def find_pictures(flag, pattern, left_out):
         stars = "/".join(filter(None, matches[path].groups()))  # may say a split: trainannot/x
         split, (key, name) = split_of((places[path].parent / stars).parts[:-1]), to_names(stars)
         if key in found:
-            raise UserError(f"{flag}: {found[key].path} and {path} have the same name: rename one")
+            same = f"{found[key].path} and {path} have the same name"
+            raise UserError(f"{flag}: {same}: rename one, or give each side a pattern of its own")
         found[key] = Picture(path, name, split, size, extent)
     if not found:
         problem = "no picture that can be read" if fitting else "matches no file"
@@ -309,7 +310,7 @@ def make_pairs(args, folder, about, left_out):
     for n, seen in levels.items():
         if seen - {0, 255} and (len(seen) < 16 or max(seen - {255}) < 64):
             few = f"the {names[n]} have {len(seen)} gray levels, from {min(seen)} to {max(seen)}"
-            common.warn(f"{few}: class numbers must be conditions, with --labels (two folders)")
+            common.warn(f"{few}: class numbers need --labels, as the first of two folders")
     return len(written)
 
 
