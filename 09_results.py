@@ -71,7 +71,7 @@ def name_runs(runs, options):
     return [f"{name}: {text}" if text else name for name, text in zip(names, settings)]
 
 
-def check_data(runs, options, dataset, files):
+def check_fit(runs, options, dataset, fingerprint):
     """Returns the direction of a dataset's pairs; warns of runs made with others, or refuses."""
     exchanged = "exchanged" if "exchanged" in options[0]["data"]["condition"] else None
     direction, known = common.describe_conditions(dataset, exchanged)
@@ -82,7 +82,7 @@ def check_data(runs, options, dataset, files):
             if name in wanted and facts.get(name) != wanted[name]:
                 word = name.replace("exchanged", "--direction")
                 raise common.UserError(f"{run}: not comparable on {dataset}: another {word}")
-        if {n: other["data"][n] for n in ("files", "bytes")} != common.fingerprint(files):
+        if {n: other["data"][n] for n in fingerprint} != fingerprint:
             common.warn(f"{run}: made with other pairs; it may have been trained on some of these")
     return direction
 
@@ -163,7 +163,7 @@ def main(argv=None):
     runs, options = args.runs, [common.read_options(run) for run in args.runs]
     dataset = args.dataset or options[0]["flags"]["--dataset"]
     pairs = common.find_pairs(dataset)
-    direction = check_data(runs, options, dataset, pairs["train"] + pairs["val"])
+    direction = check_fit(runs, options, dataset, common.fingerprint(pairs["train"] + pairs["val"]))
     named = {f"run_{n}": name for n, name in enumerate(name_runs(runs, options), start=1)}
     generators = {key: common.load_generator(run, args.best)[0] for key, run in zip(named, runs)}
     flags, condition = options[0]["flags"], options[0]["data"]["condition"]
