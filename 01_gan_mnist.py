@@ -73,7 +73,6 @@ class GAN(AdversarialModel):
         self.discriminator = Discriminator(name="discriminator")
         self.random = keras.random.SeedGenerator()  # source of noise; checkpoints keep its state
         self.discriminator(self.generator(tf.zeros((1, LATENT))))  # the first call makes weights
-        self.built = True  # Keras would ask for a call() that runs both
 
     def train_step(self, batch):
         # Algorithm 1 of the paper with k = 1: first the discriminator, then, with new noise, the

@@ -110,7 +110,6 @@ class ConditionalGAN(AdversarialModel):
         self.random = keras.random.SeedGenerator()  # source of noise and wrong labels
         label = tf.zeros((1, LABELS))
         self.discriminator(self.generator(tf.zeros((1, LATENT)), label), label, training=False)
-        self.built = True
 
     def train_step(self, batch):
         real, label = batch  # (B, 28, 28, 1), (B, 10)

@@ -40,8 +40,6 @@ NEAR = 5  # pictures with a smaller RMS distance (in shades of 255) count as nea
 
 
 # === Measuring ==============================================================
-
-
 class Look(NamedTuple):
     """What `look` finds in a pair, resized to --size."""
 
@@ -100,7 +98,7 @@ def print_table(looks, bad, labels=False):
     dark = not bool(tf.reduce_any(shares[:3, 64:] > 0.0)) if labels else condition < 1.5
     if target < 1.5 or dark:
         common.warn(f"{found}: a half is blank or holds class numbers; see --labels of stage 7")
-    elif condition > 2 * target and not labels:
+    elif condition > 2 * target:
         print(f"\n{found}: did you mean the other --direction?")
 
 
@@ -133,8 +131,6 @@ def warn_of_strangers(pairs):
 
 
 # === Drawing ================================================================
-
-
 def draw_pairs(path, files, direction, *, size=common.IMAGE_SIZE, labels=False):
     """Draws some files as they are stored, and beside each the condition and the target in it."""
     shown = common.spread(files, PAIRS_SHOWN)
@@ -181,8 +177,6 @@ def draw_histograms(path, pairs):
 
 
 # === Command line ===========================================================
-
-
 def main(argv=None):
     flags = "--out --seed --dataset --direction --size"
     args = common.parser_of(__doc__, flags, out="runs/03_pix2pix_data").parse_args(argv)

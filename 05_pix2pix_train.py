@@ -58,7 +58,6 @@ class Pix2Pix(AdversarialModel):
         picture = tf.zeros((1, *common.IMAGE_SIZE, 3))  # the weights are the same for every size
         self.generator(picture, training=False)  # the first call creates the weights
         self.discriminator(picture, picture, training=False)
-        self.built = True
 
     def train_step(self, pair):
         condition, real = pair  # (B, 256, 256, 3) each, by default

@@ -52,11 +52,11 @@ def describe(run):
     flags, conditions = options["flags"], options["data"]["condition"]
     size, kind = tuple(flags["--size"]), conditions["kind"]
     brush = BRUSH * math.sqrt(size[0] * size[1]) / 256
-    exact = "colours" in conditions  # else `main_colours` guesses them
-    conditions = {"size": size, "line_width": brush, "colours": [], "exact": exact} | conditions
-    conditions["run"] = {"name": run.name, "loss": flags["--loss"]}
+    conditions = {"line_width": brush, "colours": [], "exact": "colours" in conditions} | conditions
+    conditions |= {"size": size, "run": {"name": run.name, "loss": flags["--loss"]}}
     try:
         paths = common.spread(common.find_pairs(flags["--dataset"])["val"], EXAMPLES)
+        common.refuse_unusable(paths)
     except common.UserError as error:
         common.warn(f"no examples, and lines of {brush:.0f} pixels: {error}")
         return conditions, []
@@ -127,7 +127,7 @@ def read_condition(path, conditions, args, left_out):
     picture = 1.0 - picture if args.invert else picture
     if args.clean:
         picture = clean_photograph(picture, to, conditions["line_width"])
-    elif conditions["kind"] == "sketch" and float(tf.reduce_mean(tf.reduce_min(picture, -1))) < 0.5:
+    elif conditions["kind"] == "sketch" and float(tf.reduce_mean(tf.reduce_min(picture, -1))) < 0.6:
         left_out.remark(path, "not the run's dark lines on white paper: --invert, or --clean?")
     if float(tf.reduce_max(picture)) < 16 / 255 or float(tf.reduce_min(picture)) == 1.0:
         left_out.remark(path, "blank: are these class numbers, or white on a transparent sheet?")
@@ -288,7 +288,7 @@ def to_network(run, examples, args):
         pictures = [generate(generator, condition) for condition in conditions]
         if kind == "int8":
             round_kernels(generator)
-        data, run_tflite = common.to_tflite(common.to_module(generator, flags["--size"]), "float16")
+        data, run_tflite = common.to_tflite(generator, flags["--size"], "float16")
         mean, most = common.difference(run_tflite, conditions, pictures)
         print(f"{run}: {kind} weights, {mean:.2f} shades of 255 from Keras, {most:.1f} at most")
         if mean <= ALLOWED[kind][0] and most <= ALLOWED[kind][1]:
@@ -338,9 +338,8 @@ def main(argv=None):
     for flag, help_text in only.items():
         add(flag, action="store_true", help=f"with --colour: {help_text}")
     args = parser.parse_args(argv)
-    for flag in only:
-        if vars(args)[flag[2:]] and not args.colour:
-            parser.error(f"{flag}: goes with --colour only")
+    if wrong := [flag for flag in only if vars(args)[flag[2:]] and not args.colour]:
+        parser.error(f"{wrong[0]}: goes with --colour only")
     if args.colour and len(args.run) > 1:
         parser.error("--colour takes one --run")
     (colour_files if args.colour else write_page)(args)

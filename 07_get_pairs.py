@@ -23,6 +23,7 @@ half is enlarged. A side's files share one value range (dataset.json). Unusable 
 
 import contextlib
 import csv
+import gzip
 import json
 import os
 import random
@@ -72,8 +73,6 @@ def new_dataset(out, about):
 
 
 # === The paper's datasets: download and unpack ==============================
-
-
 def download_dataset(name, source, out):
     """Fetches a dataset of the paper from a URL, or takes a local file, and unpacks it to `out`."""
     part = out.with_name(f".{out.name}.tar.gz.part")
@@ -84,11 +83,7 @@ def download_dataset(name, source, out):
             fetch(source, part)
         try:
             unpack(archive, folder)
-            paths = sum(common.find_pairs(folder).values(), [])
-            found = common.in_threads(lambda p: read_header(p)[2] or read_picture(p) is None, paths)
-            for path, problem in zip(paths, found):
-                if problem:
-                    raise UserError(f"{path}: {getattr(problem, 'problem', problem)}")
+            common.refuse_unusable(sum(common.find_pairs(folder).values(), []))
         except UserError as error:
             part.unlink(missing_ok=True)  # the next try has to start over
             raise UserError(f"{source}: {error}") from error
@@ -128,7 +123,8 @@ def unpack(archive, folder):
     try:
         with tarfile.open(archive, "r:gz") as tar:
             tar.extractall(folder, filter="data")  # refuses what would lie outside of the folder
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+            tar.fileobj.seek(0, os.SEEK_END)  # reads on to gzip's checksum
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"damaged, or not a .tar.gz of pictures ({error})") from error
     inner = [path.parent for path in folder.glob("*/train")]
     if not (folder / "train").is_dir() and len(inner) == 1:
@@ -138,8 +134,6 @@ def unpack(archive, folder):
 
 
 # === Pairs of your own: pictures found by folder or pattern, named, paired ===
-
-
 class Picture(NamedTuple):
     """A picture that can be used."""
 
@@ -168,6 +162,7 @@ def find_pictures(flag, pattern, left_out):
         left_out.remark(path, remark)
         stars = "/".join(filter(None, matches[path].groups()))  # may say a split: trainannot/x
         split, (key, name) = split_of((places[path].parent / stars).parts[:-1]), to_names(stars)
+        name = f"_{name}" if name.startswith(".") or not name else name  # else it would be hidden
         if key in found:
             same = f"{found[key].path} and {path} have the same name"
             raise UserError(f"{flag}: {same}: rename one, or give each side a pattern of its own")
@@ -395,7 +390,7 @@ class Legend:
     """
 
     def __init__(self, maps, palette, left_out):
-        self.palette = palette
+        self.palette, self.left_out = palette, left_out
         found = sift(lambda key: self.find_classes(maps[key].path), maps, left_out)
         self.present = {key: classes for key, (classes, _, _) in found.items()}
         coloured = {key for key, (_, _, is_colours) in found.items() if is_colours}
@@ -411,6 +406,8 @@ class Legend:
             raise UserError(f"--labels: {n} classes; 1 to {MOST_CLASSES} allowed, not instances")
         if n == 1 or coloured and not any(code & 0xC0C0C0 for code in classes):
             common.warn("--labels: one class, or nearly black: are these numbers in one channel?")
+        if (usual := sorted(map(len, self.present.values()))[len(found) // 2]) > 64:
+            common.warn(f"--labels: {usual} classes in most maps: are these shades, or soft edges?")
         if share := sum(share for _, share, _ in found.values()) / len(found):
             say = print if share < 0.9 else common.warn  # blur changes less: photographs?
             say(f"{share:.1%} of the label maps' pixels had other colours and get the nearest")
@@ -432,6 +429,8 @@ class Legend:
         if known and is_colours:
             near, apart = common.nearest(codes, [*known.values()])
             share = float(tf.reduce_mean(tf.cast(apart > 0, tf.float32)))
+            if float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32))) > 0.01:
+                self.left_out.remark(path, "over 1% of its pixels match no colour of the palette")
             codes = tf.gather([*known.values()], near)
         return codes, share, is_colours
 
@@ -496,8 +495,9 @@ def make_dataset(args, out):
         ends = "gtFine/*/*/*_gtFine_color.png", "leftImg8bit/*/*/*_leftImg8bit.png"
         args.pair = [args.import_cityscapes / end for end in ends]
     left_out, made = common.LeftOut(), 0
-    ready = args.pair and len(args.pair) == 1 and args.pair[0].is_dir()  # a dataset, perhaps
-    about = common.describe_dataset(args.pair[0]) if ready else {"direction": "AtoB"}
+    ready = len(args.pair or ()) == 1 and args.pair[0].is_dir() and args.pair[0]
+    home = ready.parent if ready and SPLIT.fullmatch(ready.name) else ready  # a dataset, perhaps
+    about = common.describe_dataset(home) if ready else {"direction": "AtoB"}
     about |= {"origin": shlex.join(sys.argv[1:])} | ({"condition": "sketch"} if args.edges else {})
     with new_dataset(out, about) as folder:
         try:

@@ -70,7 +70,7 @@ def write_files(generator, size, precision, folder):
 
     with common.filtering_logs():
         tf.saved_model.save(module, saved, signatures=colour_all)
-    data, run_tflite = to_tflite(module, precision)
+    data, run_tflite = to_tflite(generator, size, precision)
     (folder / "generator.tflite").write_bytes(data)
     saved_model = tf.saved_model.load(saved).signatures["serving_default"]
     return {"SavedModel": saved_model, "TFLite": run_tflite}

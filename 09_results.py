@@ -15,7 +15,6 @@ animation. Takes 5 s plus 0.1 s per picture.
 
 import html
 import urllib.parse
-from functools import partial
 from pathlib import Path
 
 import common
@@ -73,18 +72,20 @@ def name_runs(runs, options):
 
 def check_fit(runs, options, dataset, fingerprint):
     """Returns the direction of a dataset's pairs; warns of runs made with others, or refuses."""
-    exchanged = "exchanged" if "exchanged" in options[0]["data"]["condition"] else None
-    direction, known = common.describe_conditions(dataset, exchanged)
-    wanted = {"--size": options[0]["flags"]["--size"], "exchanged": None} | known
+    wanted = {}
     for run, other in zip(runs, options):
-        facts = other["flags"] | other["data"]["condition"]
-        for name in ("--size", "exchanged", "kind", "range"):  # not the classes: some may be absent
-            if name in wanted and facts.get(name) != wanted[name]:
-                word = name.replace("exchanged", "--direction")
-                raise common.UserError(f"{run}: not comparable on {dataset}: another {word}")
-        if {n: other["data"][n] for n in fingerprint} != fingerprint:
-            common.warn(f"{run}: made with other pairs; it may have been trained on some of these")
-    return direction
+        flags, condition = other["flags"], other["data"]["condition"]
+        same = {name: other["data"][name] for name in fingerprint} == fingerprint
+        turn = flags["--direction"] if same else "exchanged" if "exchanged" in condition else None
+        direction, known = common.describe_conditions(dataset, turn)
+        own = {"--size": flags["--size"], "--direction": direction}
+        wanted = wanted or known | own
+        for name in ("--size", "--direction", "kind", "range"):
+            if name in wanted and (condition | own).get(name) != wanted[name]:
+                raise common.UserError(f"{run}: not comparable on {dataset}: another {name}")
+        if not same:
+            common.warn(f"{run}: made with other pairs, may know some of these; used {direction}")
+    return wanted["--direction"]
 
 
 def colour_pairs(generators, pairs, names, folder):
@@ -94,15 +95,15 @@ def colour_pairs(generators, pairs, names, folder):
     (condition, real), each (1, height, width, 3) in [-1, 1], and `names` those of their files.
     Returns the scores of each pair, {"condition" or the generator's name: {score: value}}.
     """
-    colour = {key: tf.function(partial(generate, network)) for key, network in generators.items()}
-    table = []
+    colour, table = tf.function(generate), []
     for name, (condition, real) in zip(names, pairs):
-        drawn = {"condition": condition} | {key: draw(condition) for key, draw in colour.items()}
+        drawn = {"condition": condition} | {
+            key: colour(network, condition) for key, network in generators.items()
+        }
         for kind, picture in (drawn | {"real": real}).items():
             (folder / kind).mkdir(parents=True, exist_ok=True)
             common.to_image(picture).save(folder / kind / f"{name}.png")
-        scored = {kind: scores(picture, real) for kind, picture in drawn.items()}
-        table.append({kind: {k: float(v) for k, v in row.items()} for kind, row in scored.items()})
+        table.append({kind: scores(picture, real) for kind, picture in drawn.items()})
     return table
 
 
@@ -170,8 +171,8 @@ def main(argv=None):
     paths = pairs.get(args.split, pairs["val"])  # which are those of test/, if there is no val/
     if args.split != "val" and args.split not in Path(paths[0]).parent.name.lower():
         raise common.UserError(f"--split {args.split}: {dataset} has none")
+    common.refuse_unusable(paths)
     form = {"size": tuple(flags["--size"]), "labels": condition["kind"] == "labels"}
-
     curves = [(run / "losses.png").read_bytes() for run in runs]
     args.out.mkdir(parents=True, exist_ok=True)
     for key, picture in zip(named, curves):
@@ -182,7 +183,6 @@ def main(argv=None):
     table = colour_pairs(generators, loaded, files, args.out / "pictures")
     title = f"{dataset}, {args.split}"
     write_page(args.out / "index.html", named, files, table, options=options, where=title)
-
     shown = validation_pairs(common.spread(paths, 6), direction, **form)
     rows = [[c[0], *(generate(net, c)[0] for net in generators.values()), r[0]] for c, r in shown]
     means = [common.mean_scores([row[key] for row in table], "") for key in named]

@@ -76,13 +76,13 @@ except ModuleNotFoundError as error:
     sys.exit(f"{error.name} is not installed. Run: {INSTALL}")
 keras.config.set_image_data_format("channels_last")  # whatever ~/.keras/keras.json says
 keras.config.set_floatx("float32")
+matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
 
 HERE = Path(__file__).parent
 NO_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
 
 
 # === 1. Networks of Pix2Pix =================================================
-
 # Shape comments are for these values. With --size 512x256 the maps are twice as high and the
 # deepest one is 2x1; with --filters 32 they have half as many channels.
 IMAGE_SIZE = (256, 256)  # height and width of the pictures; eight blocks halve them to 1x1
@@ -255,13 +255,11 @@ def generate(generator, condition, seed=0):
     picture itself, dropout on. So pass one picture at a time. Keras' `stateless_call` leaves moving
     averages and random state untouched; the same seed (int, or int32 scalar) drops the same values.
     """
-    state = list(generator.non_trainable_variables)
+    weights, state = generator.trainable_variables, [*generator.non_trainable_variables]
     for index, variable in enumerate(state):
         if "seed_generator" in variable.path:  # the random state of a dropout layer
             state[index] = tf.cast(tf.stack([seed, index]), variable.dtype)
-    weights = generator.trainable_variables
-    picture, _ = generator.stateless_call(weights, state, condition, training=True)
-    return picture
+    return generator.stateless_call(weights, state, condition, training=True)[0]
 
 
 # === 2. Losses, and the scores of a picture =================================
@@ -306,8 +304,6 @@ def scores(picture, real):
 
 
 # === 3. The game of two networks, and Adam ==================================
-
-
 class AdversarialModel(keras.Model):
     """A generator and a discriminator, an optimiser each; `train` trains them, not Keras' `fit`.
 
@@ -359,7 +355,6 @@ def adam(learning_rate, beta_1):
 
 
 # === 4. The training loop ===================================================
-
 CHECKPOINT_MINUTES = 10.0  # between checkpoints in a long epoch; every epoch ends with one, too
 
 
@@ -381,7 +376,7 @@ def train(
         baseline: scores of the unchanged condition, added as columns of metrics.csv.
 
     Returns metrics.csv's rows as dicts. Raises UserError if a loss is NaN or no checkpoint can be
-    read. If a batch cannot be made, saves a checkpoint and raises tf.errors.InvalidArgumentError.
+    read. If a batch cannot be made, saves a checkpoint and raises TensorFlow's error.
     """
     losses_table, metrics_table = tables = [Table(run / "losses.csv"), Table(run / "metrics.csv")]
     checkpoints = Checkpoints(run / "saved", model.state(), tables)
@@ -391,6 +386,8 @@ def train(
     elif step:
         epochs = step // steps_per_epoch
         cure = f"Pass --epochs {epochs + 1} or more to continue."
+        if step % steps_per_epoch:  # these weights have no scores
+            raise UserError(f"--epochs {args.epochs}: {run} is in epoch {epochs + 1}. {cure}")
         print(f"{run} is complete ({epochs} epochs). {cure}")
         if is_chief():  # write its results once more
             finish_run(run, model, *tables)
@@ -406,7 +403,7 @@ def train(
             while step < end:
                 try:
                     losses = take_step()
-                except tf.errors.InvalidArgumentError:  # a picture of the next batch is damaged
+                except (tf.errors.InvalidArgumentError, *FILE_ERRORS):  # a damaged or lost picture
                     checkpoints.save(step)
                     raise
                 step += 1
@@ -469,7 +466,6 @@ def mean_scores(rows, prefix):
 
 
 # === 5. Digits ==============================================================
-
 MNIST = HERE / "data" / "mnist"
 MNIST_FILES = [MNIST / "train-images-idx3-ubyte.gz", MNIST / "train-labels-idx1-ubyte.gz"]
 
@@ -503,34 +499,26 @@ def training_digits(digits, labels, *, batch_size, seed, first_step, last_step):
     Each batch is digits (batch_size, 28, 28, 1) in [-1, 1] and one-hot labels (batch_size, 10).
     """
 
-    def batch(positions):
-        chosen = shuffled(positions, len(digits), seed)
+    def batch(chosen):
         scaled = tf.cast(tf.gather(digits, chosen), tf.float32) / 127.5 - 1.0
         return scaled, tf.one_hot(tf.gather(labels, chosen), 10)
 
     positions = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
-    return positions.batch(batch_size, drop_remainder=True).map(batch).prefetch(tf.data.AUTOTUNE)
+    order = positions.map(lambda position: shuffled(position, len(digits), seed))
+    return order.batch(batch_size, drop_remainder=True).map(batch).prefetch(tf.data.AUTOTUNE)
 
 
-def shuffled(positions, count, seed):
-    """Returns which examples stand at some positions of an endless series of shuffled passes.
+def shuffled(position, count, seed):
+    """Returns which example, 0 to count - 1, stands at a position, an int64 scalar, of a training.
 
-    Unlike a shuffle buffer it keeps no state, so training can resume at any step and see the same
-    examples. Takes positions (B,) int64, ascending, B <= count; returns B indices from 0 to
-    count - 1. Every pass, `count` positions, gives each example once, in an order of its own.
+    Every pass, `count` positions, gives each example once, in an order of its own. Unlike a shuffle
+    buffer it keeps no state, so training can resume at any step and see the same examples.
     """
-
-    def shuffle_pass(number):
-        seeds = tf.stack([tf.cast(seed, tf.int64), number])
-        return tf.random.experimental.index_shuffle(positions % count, seeds, max_index=count - 1)
-
-    passes = positions // count  # a batch spans two passes at most
-    return tf.where(passes == passes[0], shuffle_pass(passes[0]), shuffle_pass(passes[-1]))
+    seeds = tf.stack([seed, position // count])
+    return tf.random.experimental.index_shuffle(position % count, seeds, max_index=count - 1)
 
 
 # === 6. Pairs of pictures ===================================================
-
-
 def decode_pair(path):
     """Reads a side-by-side JPEG or PNG file (path: scalar string tensor) and splits it.
 
@@ -539,7 +527,6 @@ def decode_pair(path):
     """
     data = tf.io.read_file(path)
     picture = tf.io.decode_image(data, channels=3, expand_animations=False)
-    picture = tf.ensure_shape(picture, (None, None, 3))
     half = tf.shape(picture)[1] // 2
     return picture[:, :half], picture[:, -half:]
 
@@ -631,7 +618,7 @@ def training_pairs(
     files = tf.constant(paths)
 
     def example(position):
-        chosen = shuffled(position[tf.newaxis], len(paths), seed)[0]
+        chosen = shuffled(position, len(paths), seed)
         stack = read_stack(files[chosen], direction)
         seeds = tf.stack([seed, position])
         return split_stack(AUGMENTATIONS[augment](stack, seeds, size, labels))
@@ -651,7 +638,7 @@ def validation_pairs(paths, direction, *, size=IMAGE_SIZE, labels=False):
 # *** Machinery: you can follow the course without reading beyond this line ******************
 
 # === 7. Faster layers =======================================================
-# They make a Pix2Pix step a third faster on a CPU. On a GPU, and for other kernels, strides or
+# They save a fifth of a Pix2Pix step on a CPU. On a GPU, and for other kernels, strides or
 # padding than the paper's, Keras' own code runs.
 
 
@@ -659,11 +646,10 @@ class CompiledAdam(keras.optimizers.Adam):
     """Keras' Adam with its update compiled: one pass over the weights instead of a dozen."""
 
     def apply(self, grads, trainable_variables=None):
-        if tf.distribute.has_strategy():  # Keras adds the devices' gradients up; we want the mean
+        # Keras adds the devices' gradients up; we want the mean. XLA needs libdevice on a GPU.
+        if tf.distribute.has_strategy() or tf.config.get_visible_devices("GPU"):
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             return super().apply([grad / replicas for grad in grads], trainable_variables)
-        if tf.config.get_visible_devices("GPU"):  # XLA needs libdevice, which many lack
-            return super().apply(grads, trainable_variables)
         update = tf.function(lambda g: super(CompiledAdam, self).apply(g), jit_compile=True)
         return update(grads)  # no variables: `build` stored them, and tf.function would copy them
 
@@ -688,7 +674,7 @@ class Conv2D(layers.Conv2D):
     """Keras' convolution, as a matrix product on small maps (4x4 kernel, stride 2).
 
     TensorFlow reorders a kernel at each use. For a map with fewer pixels than channels that takes
-    longer than the arithmetic: a fifth of a Pix2Pix step in all.
+    longer than the arithmetic: a tenth of a Pix2Pix step in all.
     """
 
     fast = True  # an export sets it to False, for Keras' own form
@@ -699,22 +685,29 @@ class Conv2D(layers.Conv2D):
         batch, height, width, channels = x.shape
         patches = tf.image.extract_patches(x, [1, 4, 4, 1], [1, 2, 2, 1], [1, 1, 1, 1], "SAME")
         y = tf.reshape(patches, (-1, 16 * channels)) @ tf.reshape(kernel, (-1, self.filters))
-        return tf.reshape(y, (batch, height // 2, width // 2, self.filters))
+        return tf.reshape(y, (batch, -(-height // 2), -(-width // 2), self.filters))
 
 
 class Conv2DTranspose(layers.Conv2DTranspose):
     """Keras' transposed convolution, with the fast form of `Conv2D`."""
 
-    fast = True
+    fast, phased = True, False  # an export sets them
 
     def call(self, x):
+        if self.phased:
+            return convolve_in_phases(x, self.kernel)
         batch, height, width, channels = x.shape
         plain = self.activation is keras.activations.linear and not self.use_bias
         if not (few_pixels(self, x, channels) and plain):
             return super().call(x)
         kernel = tf.reshape(self.kernel, (-1, channels))  # (16 filters, channels)
-        patches = tf.matmul(tf.reshape(x, (-1, channels)), kernel, transpose_b=True)
-        return from_patches(patches, (batch, 2 * height, 2 * width, self.filters))
+        x = tf.matmul(tf.reshape(x, (-1, channels)), kernel, transpose_b=True)
+        # Each pixel gave a 4x4 patch of the result. They are 2 pixels apart: add what overlaps.
+        x = tf.reshape(x, (batch, height, width, 4, 4 * self.filters))
+        x = tf.reshape(tf.transpose(x, (0, 1, 3, 2, 4)), (-1, width, 4 * self.filters))
+        x = part_neighbours(x)  # (B H 4, W + 1, 2 filters)
+        x = part_neighbours(tf.reshape(x, (batch, height, -1)))  # (B, H + 1, 2 rows)
+        return tf.reshape(x, (batch, 2 * height + 2, 2 * width + 2, self.filters))[:, 1:-1, 1:-1]
 
 
 def few_pixels(layer, x, limit):
@@ -724,14 +717,14 @@ def few_pixels(layer, x, limit):
     return known and not tf.config.get_visible_devices("GPU")
 
 
-def from_patches(patches, shape):
-    """Sums overlapping 4x4 patches, 2 pixels apart, into a map of this shape, (B, H, W, C)."""
-    batch, height, width, channels = shape
-    x = tf.reshape(patches, (batch, height // 2, width // 2, 4, 4 * channels))
-    x = tf.reshape(tf.transpose(x, (0, 1, 3, 2, 4)), (-1, width // 2, 4 * channels))
-    x = part_neighbours(x)  # (B H/2 4, W/2 + 1, 2 C)
-    x = part_neighbours(tf.reshape(x, (batch, height // 2, -1)))  # (B, H/2 + 1, 2 rows)
-    return tf.reshape(x, (batch, height + 2, width + 2, channels))[:, 1:-1, 1:-1]
+def convolve_in_phases(x, kernel):
+    """Returns Conv2DTranspose's x as four 2x2 convolutions, for even and odd rows and columns."""
+    phases = []
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        part = tf.transpose(kernel[3 - row :: -2, 3 - column :: -2], (0, 1, 3, 2))
+        padding = [[0, 0], [1 - row, row], [1 - column, column], [0, 0]]
+        phases.append(tf.nn.conv2d(x, part, 1, padding))
+    return tf.nn.depth_to_space(tf.concat(phases, axis=-1), 2)
 
 
 def part_neighbours(x):
@@ -741,8 +734,6 @@ def part_neighbours(x):
 
 
 # === 8. Checkpoints and tables ==============================================
-
-
 class Table(tf.train.experimental.PythonState):
     """A CSV file of numbers. Each checkpoint holds its text."""
 
@@ -875,8 +866,6 @@ def replacing(path, temporary=None):
 
 
 # === 9. Devices =============================================================
-
-
 def set_devices(args):
     """Sets up --devices, or the machines of TF_CONFIG, and prints what they are; sets the seed.
 
@@ -951,7 +940,6 @@ def tune_processor():
 
 
 # === 10. The run's folder, and exports ======================================
-
 TRAINERS = {"gan": "01_gan_mnist.py", "cgan": "02_cgan_mnist.py", "pix2pix": "05_pix2pix_train.py"}
 FREE_FLAGS = {"--out", "--fresh", "--devices", "--epochs"}  # these may change when a run continues
 
@@ -1048,7 +1036,7 @@ def read_options(run, stage="pix2pix"):
         options = json.loads(file.read_text(encoding="utf-8"))
         found, *_ = options["stage"], options["flags"]["--epochs"], options["data"]["files"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: damaged. Add --fresh to start over") from error
+        raise UserError(f"{file}: damaged. Add --fresh to the training command") from error
     if found != stage:
         raise UserError(f"{run}: holds a run of {found}, not of {stage}; give another folder")
     return options
@@ -1057,6 +1045,7 @@ def read_options(run, stage="pix2pix"):
 def load_generator(run, best=False):
     """Returns a run's generator, with `best` that of the lowest validation L1, and its flags."""
     flags = read_options(run)["flags"]
+    keras.config.set_dtype_policy("float32")  # a notebook may have trained in another one
     generator = GENERATORS[flags["--generator"]](flags["--filters"], flags["--norm"])
     generator(tf.zeros((1, *IMAGE_SIZE, 3)), training=False)  # the first call creates the weights
     load_weights(generator, run / f"{'best' if best else 'generator'}.weights.h5")
@@ -1066,16 +1055,16 @@ def load_generator(run, best=False):
     return generator, flags
 
 
-def to_module(generator, size):
+def to_module(generator, size, phased=False):
     """Returns a generator's test-time pass as a tf.Module; fixes the generator's dropout masks.
 
     `call` maps a condition, (1, *size, 3) in [-1, 1], to {"picture": tensor of the same shape}.
     """
     for block in generator.encoder + generator.decoder:
-        block.conv.fast = False  # other runtimes know Keras' own convolutions best
+        block.conv.fast, block.conv.phased = False, phased  # not the forms that suit training
     states = [id(variable) for variable in generator.non_trainable_variables]
     for n, block in enumerate(generator.decoder, start=1):
-        if block.dropout:  # becomes a constant: TFLite has no such random numbers
+        if isinstance(block.dropout, layers.Dropout):  # TFLite has no such random numbers
             state = block.dropout.seed_generator.state
             seed = tf.constant([0, states.index(id(state))], state.dtype)  # as in `generate`
             ones = tf.ones((1, *(side * 2**n // 256 for side in size), block.conv.filters))
@@ -1088,11 +1077,14 @@ def to_module(generator, size):
     return module
 
 
-def to_tflite(module, precision):
-    """Returns a TFLite file's bytes, with weights in float32, float16 or int8, and its runner.
+def to_tflite(generator, size, precision):
+    """Returns a generator as a TFLite file's bytes, and a function that runs them.
 
-    The runner takes `condition`, (1, height, width, 3), and returns {"picture": ...}.
+    `precision`, of the weights, is float32, float16 or int8. The function takes `condition`,
+    (1, *size, 3) in [-1, 1], and returns {"picture": ...}. TFLite takes 1.2 to 1.8 times as long
+    with its own transposed convolution, one pixel at a time.
     """
+    module = to_module(generator, size, phased=True)
     with filtering_logs(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
         converter = tf.lite.TFLiteConverter.from_concrete_functions([module.call], module)
@@ -1111,12 +1103,11 @@ def difference(run, conditions, pictures):
 
 
 # === 11. Files and pictures =================================================
-
 PAPER = {"facades": "labels", "cityscapes": "labels", "maps": "picture", "night2day": "picture"}
 PAPER = {name: {"direction": "BtoA", "condition": kind} for name, kind in PAPER.items()}
 PAPER |= {f"edges2{name}": {"condition": "sketch"} for name in ("shoes", "handbags")}
 FACTS = {"direction", "condition", "origin", "colours", "classes", "ranges"}  # keys of dataset.json
-SPLIT = re.compile(r"(train|val|test)(?:ing|id|idation|set)?([ _-]?[ab])?(?![a-z])", re.I)
+SPLIT = re.compile(r"e?(train|val|test)(?:ing|id|idation|set)?([ _-]?[ab])?(?![a-z])", re.I)
 ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png"}  # of ready-made pairs
 RAW = {".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"}
 CURE = "python 07_get_pairs.py --pair FOLDER (or two) --out DIR makes usable pairs"
@@ -1145,10 +1136,9 @@ def describe_dataset(dataset):
     "ranges" ({"left" or "right": [value that became 0, value that became 255]}).
     """
     file = dataset_folder(dataset) / "dataset.json"
-    if not file.exists():
-        return {"direction": "AtoB"} | PAPER.get(file.parent.resolve().name, {})
+    about = {"direction": "AtoB"} | PAPER.get(file.parent.resolve().name, {})
     with contextlib.suppress(ValueError, TypeError, AttributeError):
-        about = {"direction": "AtoB"} | json.loads(file.read_text(encoding="utf-8-sig"))
+        about = about | (json.loads(file.read_text("utf-8-sig")) if file.exists() else {})
         sound = [about["direction"] in {"AtoB", "BtoA"}]
         sound += [about.get("condition", "sketch") in {"sketch", "labels", "picture"}]
         sound += [re.fullmatch("#[0-9a-f]{6}", colour) for colour, _ in about.get("colours", [])]
@@ -1166,10 +1156,9 @@ def describe_conditions(dataset, direction=None):
     has "kind", "colours", "classes" and "range", if known, and "exchanged" if it is not the own.
     """
     about = describe_dataset(dataset)
-    if direction == "exchanged":
-        direction = "BtoA" if about["direction"] == "AtoB" else "AtoB"
-    if direction not in {None, about["direction"]}:  # dataset.json describes the other half
-        about = {"direction": direction, "exchanged": True, "ranges": about.get("ranges", {})}
+    other = "BtoA" if about["direction"] == "AtoB" else "AtoB"
+    if direction in {"exchanged", other}:  # dataset.json describes the other half
+        about = {"direction": other, "exchanged": True, "ranges": about.get("ranges", {})}
     side = "left" if about["direction"] == "AtoB" else "right"
     facts = {"kind": about.get("condition"), "range": about.get("ranges", {}).get(side)}
     facts |= {name: about.get(name) for name in ("colours", "classes", "exchanged")}
@@ -1245,7 +1234,18 @@ def find_pairs(dataset, left_out=None):
             raise UserError(f"--dataset {dataset}: {problem}; {CURE}")
         if len(folders := {Path(path).parent.name for path in pairs[split]}) > 1:
             warn(f"--dataset {dataset}: {listed(sorted(folders))} are used as one, {split}")
+        if len({Path(path).name for path in pairs[split]}) < len(pairs[split]):
+            raise UserError(
+                f"--dataset {dataset}: two pictures of {split} have one name: rename one"
+            )
     return {split: sorted(pairs[split]) for split in ("train", "val", "test") if split in pairs}
+
+
+def refuse_unusable(paths):
+    """Decodes ready-made pairs; raises UserError with the names of those that cannot be used."""
+    found = in_threads(lambda path: read_header(path)[2] or read_picture(path) is None, paths)
+    if bad := [f"{p} ({getattr(why, 'problem', why)})" for p, why in zip(paths, found) if why]:
+        raise UserError(f"cannot be used: {listed(bad)}")
 
 
 @contextlib.contextmanager
@@ -1405,7 +1405,6 @@ def in_threads(function, items):
 
 
 # === 12. Command line =======================================================
-
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 LOST += (tf.errors.DeadlineExceededError, tf.errors.InternalError)  # another process has gone
 FILE_ERRORS = (tf.errors.NotFoundError, tf.errors.PermissionDeniedError)
@@ -1482,8 +1481,11 @@ def deferring_signals():
         if signals:
             raise KeyboardInterrupt
         signals.append(number)
-        with contextlib.suppress(OSError):  # the terminal may be gone
+        try:
             os.write(2, b"\nStopping after this step ...\n")
+        except OSError:  # the terminal is gone, and the next line on it would fail
+            for stream in (1, 2):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
     numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT)}
     not_ignored = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]  # nohup ignores one
@@ -1569,8 +1571,6 @@ def epoch_steps(args, examples):
 
 
 # === 13. Figures ============================================================
-
-
 def save_figure(figure, path):
     """Writes a Matplotlib figure as PNG, 100 pixels per inch, sized so that its text fits."""
     with replacing(path) as temporary:

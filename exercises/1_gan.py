@@ -66,7 +66,6 @@ class GAN(AdversarialModel):
         self.discriminator = Discriminator(name="discriminator")
         self.random = keras.random.SeedGenerator()
         self.discriminator(self.generator(tf.zeros((1, LATENT))))  # the first call makes weights
-        self.built = True
 
     def train_step(self, batch):
         """Updates both networks once; returns "d_real", "d_fake" and "g_adversarial"."""

@@ -39,7 +39,6 @@ class Pix2Pix(AdversarialModel):
         picture = tf.zeros((1, *common.IMAGE_SIZE, 3))
         self.generator(picture, training=False)  # the first call creates the weights
         self.discriminator(picture, picture, training=False)
-        self.built = True
 
     def train_step(self, pair):
         """Updates both networks once, by L1 + cGAN (the other values of `loss` need not work).

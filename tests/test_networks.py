@@ -286,8 +286,8 @@ CONVOLUTIONS = [
 def test_convolutions_are_keras_own(name, fast, shape, options):
     """Broken if a convolution gives other values or gradients than Keras'.
 
-    A learner who changes kernel, stride or padding must get that layer, and few pixels must take
-    the fast form.
+    A learner who changes kernel, stride or padding must get that layer, few pixels must take the
+    fast form, and a TFLite file's form must draw the same.
     """
     usual = {"filters": 8, "kernel_size": 4, "strides": 2, "padding": "same", "use_bias": False}
     x, results, operations = normal(shape, 1), [], []
@@ -306,6 +306,9 @@ def test_convolutions_are_keras_own(name, fast, shape, options):
     for ours, keras_own in zip(*results, strict=True):
         tf.debugging.assert_near(ours, keras_own, rtol=1e-4, atol=1e-3)
     assert ("MatMul" in operations[0]) == fast and "MatMul" not in operations[1]
+    if fast and name == "Conv2DTranspose":
+        phased = common.convolve_in_phases(x, layer.kernel)
+        tf.debugging.assert_near(phased, results[1][0], rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_damaged_picture(whole_run, few_pairs, tmp_path):
     shutil.copytree(few_pairs, pairs)
     (pairs / "dataset.json").write_text('{"condition": "sketch"}')  # so no picture is read before
     paths = common.find_pairs(pairs)["train"]
-    path = Path(paths[int(common.shuffled(tf.constant([3], tf.int64), len(paths), 0)[0])])
+    path = Path(paths[int(common.shuffled(tf.constant(3, tf.int64), len(paths), 0))])
     pixels, whole = tf.io.decode_png(tf.io.read_file(str(path))), path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     *notes, line = end(launch(script, run, pairs, often=False), 2)[1].splitlines()
