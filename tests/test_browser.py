@@ -318,6 +318,7 @@ def test_labels(height, width, open_page, make_pad, tmp_path):  # noqa: F811
         found = {int(code) for code in tf.unique(tf.reshape(codes, [-1])).y}
         assert found == {0, 0xFF0000, 0x0000FF}, "mixed colours"
         assert [int(drawn[y, 9, 2]) for y in (0, -1)] == [255, 0], "the other part was filled"
+        page.run("fill([9, HEIGHT])")  # the sheet's lower edge: must end
         assert check_picture(page, file, tmp_path / "run").shape == (height, width, 3)
         large = tf.repeat(tf.repeat(drawn, 2, axis=0), 3, axis=1)
         tf.io.write_file("map.png", tf.io.encode_png(large))

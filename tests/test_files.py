@@ -25,6 +25,10 @@ def test_splits_are_known_by_their_beginning(split, kind, tmp_path, capsys):
     assert [*found] == (["train", "val"] if kind == "val" else ["train", "val", "test"])
     assert str(path) in found["val"]
     assert ("are used as one, val" in capsys.readouterr().err) == (kind == "val")
+    if kind == "val":
+        save(pair(), tmp_path / "valid" / "c.jpeg")
+        with pytest.raises(common.UserError, match="two pictures of val have one name"):
+            common.find_pairs(tmp_path)
 
 
 def test_every_file_that_is_not_used_is_counted(tmp_path):
@@ -69,6 +73,8 @@ def test_datasets_describe_themselves(tmp_path, monkeypatch):
     about |= {"colours": [["#00ff7a", "tree"], ["#000000", ""]], "ranges": {"left": [-5, 4095.0]}}
     (tmp_path / "facades" / "dataset.json").write_text(json.dumps(about))
     assert common.describe_dataset(tmp_path / "facades") == about
+    (tmp_path / "facades" / "dataset.json").write_text('{"origin": "me"}')
+    assert common.describe_dataset(tmp_path / "facades") == known | {"origin": "me"}
     monkeypatch.chdir(tmp_path)
     assert common.dataset_folder("emoji") == common.HERE / "data" / "emoji"
     (tmp_path / "emoji").mkdir()
@@ -117,9 +123,7 @@ def test_headers_alone_are_read(stage5, tmp_path):
     """Broken if checking a dataset reads the pixels of its pictures, not only their headers."""
     path = save(Image.effect_noise((800, 400), 50), tmp_path / "a.png")
     path.write_bytes(path.read_bytes()[:1000])
-    started = time.monotonic()
-    stage5.check_headers("mine", [str(path)] * 1000)
-    assert time.monotonic() - started < 5.0
+    stage5.check_headers("mine", [str(path)])
 
 
 KINDS = {

@@ -80,6 +80,7 @@ LAYOUTS = {  # file names of the left and the right side, the arguments of --pai
     "folders of scenes": ("s{}/depth/1.png", "s{}/color/1.jpg", "s*/depth s*/color"),
     "any depth": ("a/b{}/depth/1.png", "a/b{}/color/1.jpg", "**/depth/* **/color/*"),
     "one character": ("{}1.png", "{}2.png", "?1.png ?2.png"),
+    "numbers behind a dot": ("l/a.{}.png", "r/b.{}.jpg", "l/a*.png r/b*.jpg"),
     "a line break": ("l/a\n{}.png", "r/a\n{}.jpg", "l r"),
 }
 
@@ -261,7 +262,7 @@ def test_white_on_transparent(get, tmp_path):
     assert "blank conditions, of gray level 255" in done.stderr and "(4): l/0.png" in done.stderr
 
 
-def test_ready_pairs_of_any_kind(get, tmp_path):
+def test_ready_pairs_of_any_kind(get, call_main, tmp_path):
     """Broken if --pair changes ready-made pairs when it converts them for training."""
     for n, kind in enumerate(["a.webp", "b.bmp", "c.tif", "d.png"]):
         image = Image.new("RGBA", (128, 64), (0, 0, 0, 0))
@@ -275,6 +276,8 @@ def test_ready_pairs_of_any_kind(get, tmp_path):
     assert values(pairs["train"]["d"][1], 9, 9) == [255, 255, 255], "on white"
     assert values(pairs["train"]["d"][0], 63, 63) == [*photo(3).getpixel((63, 63))]
     assert "probably not a pair, but split in half anyway (4)" in done.stderr
+    assert call_main(GET, "--pair", "p/val", "--out", "again").returncode == 0
+    assert common.describe_dataset("again")["direction"] == "BtoA", "as in the folder above val"
 
 
 def test_class_numbers_get_colours(get, tmp_path):
@@ -292,7 +295,7 @@ def test_class_numbers_get_colours(get, tmp_path):
         assert [row["pictures"] for row in csv.DictReader(file)] == ["4", "4", "3"]
 
 
-def test_a_palette_mends_jpeg_and_soft_edges(get, refuses, tmp_path):
+def test_a_palette_mends_jpeg_and_soft_edges(get, call_main, refuses, tmp_path):
     """Broken if a palette does not repair JPEG maps, or the share of changed pixels is not told."""
     colours = [(220, 20, 60), (0, 0, 142), (70, 130, 180)]
     for n in range(4):
@@ -310,15 +313,15 @@ def test_a_palette_mends_jpeg_and_soft_edges(get, refuses, tmp_path):
     assert "% of the label maps' pixels had other colours and get the nearest" in done.stdout
     for left, _ in (pairs["train"] | pairs["val"]).values():
         assert colours_of(left) <= {0, 0xDC143C, 0x8E, 0x4682B4}
+    (tmp_path / "p.csv").write_text("\n".join(rows[:1] + rows[2:]))  # no colour for the background
+    said = call_main(GET, "--pair", "l", "r", "--labels", "p.csv", "--out", "other").stderr
+    assert "over 1% of its pixels match no colour of the palette (4)" in said
 
 
 ODD_MAPS = {  # what makes the maps, the palette, and the message
     "photographs": (photo, "p.csv", "Warning: 100.0% of the label maps' pixels had other colours"),
-    "numbers in one channel": (
-        FEW["3 gray levels, from 0 to 2"],
-        "",
-        "Warning: --labels: one class, or nearly",
-    ),
+    "numbers in one channel": (FEW["3 gray levels, from 0 to 2"], "", "--labels: one class, or"),
+    "soft edges": (lambda n: Image.radial_gradient("L"), "", "in most maps: are these shades"),
     "one class": (lambda n: Image.new("L", (64, 64), 3), "", "Warning: --labels: one class"),
     "gray.jpg": (lambda n: label_map(), "", "more than 2 classes, a photograph or JPEG: export"),
 }
@@ -530,6 +533,7 @@ def test_parts_of_earlier_tries(server, call_main, tmp_path):
 
 TRAPS = {
     "cut": lambda: archive()[:-3000],
+    "another checksum": lambda: archive()[:-8] + bytes(8),
     "a link": lambda: archive(("facades/train/x.png", "/etc/passwd")),
     "a path that leads outside": lambda: archive(("../../x.png", "")),
     "no pictures": lambda: archive(count=0),

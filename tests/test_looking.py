@@ -146,6 +146,8 @@ def test_a_look_by_hand(stage3, tmp_path, capsys):
     swapped = stage3.look(path, "BtoA", size=(32, 32))
     assert float(swapped.shares[2, 51]) == 1 and swapped.ink == 1
     assert swapped.colours == [1.0, 2.0]
+    stage3.print_table({"train": [found._replace(colours=[9.0, 2.0])]}, {"train": []}, labels=True)
+    assert "did you mean the other --direction?" in capsys.readouterr().out
 
 
 # === Stage 6 =================================================================

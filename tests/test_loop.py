@@ -5,6 +5,8 @@ The loss of step k is k, so a row of losses.csv shows which step it belongs to.
 
 import argparse
 import json
+import math
+import os
 import signal
 
 import common
@@ -207,23 +209,39 @@ def test_signals_are_collected_only_while_training(capfd):
         signal.signal(signal.SIGHUP, ignored)
 
 
-def test_a_batch_that_cannot_be_made(loop):
-    """Broken if a damaged picture makes a run lose the steps since its last checkpoint.
+def test_a_terminal_that_goes_away(monkeypatch):
+    """Broken if, after SIGHUP, the next line that is printed fails and the steps are lost."""
+    calls = []
+    monkeypatch.setattr(os, "write", lambda *_: os.listdir("gone"))  # raises an OSError
+    monkeypatch.setattr(os, "dup2", lambda file, stream: calls.append(stream))
+    with common.deferring_signals():
+        signal.raise_signal(signal.SIGHUP)
+    assert calls == [1, 2], "stdout and stderr are still the terminal"
 
-    The batch of step 33 cannot be made; once that is mended, the run continues with step 33.
+
+def test_a_batch_that_cannot_be_made(loop):
+    """Broken if a damaged or lost picture costs a run the steps since its last checkpoint.
+
+    The batches of steps 33 and 40 cannot be made; mended, the run continues with that step.
     """
 
     def batches(first_step, last_step):
         numbers = tf.data.Dataset.range(first_step + 1, last_step + 1)
-        gap = numbers.map(lambda n: tf.debugging.check_numerics(1.0 / float(33 - n), "step 33"))
-        return gap.batch(1)
+        return numbers.map(lambda n: tf.cond(n == step, fails[error], lambda: 1.0)).batch(1)
 
-    for _ in range(2):  # the second time, step 33 is the first one
-        with pytest.raises(tf.errors.InvalidArgumentError):
+    fails = {
+        tf.errors.InvalidArgumentError: lambda: tf.debugging.check_numerics(math.nan, "damaged"),
+        tf.errors.NotFoundError: lambda: tf.io.decode_raw(tf.io.read_file("lost"), tf.float32)[0],
+    }
+    damaged, lost = fails
+    for step, error in ((33, damaged), (33, damaged), (40, lost)):  # 33: again, as the first step
+        with pytest.raises(error):
             loop(2, batches=batches)
-        assert loop.saved()[-1] == "step_00000032"
+        assert loop.saved()[-1] == f"step_{step - 1:08d}"
+    with pytest.raises(common.UserError, match="is in epoch 2. Pass --epochs 2 or more"):
+        loop(1)  # its weights are not those of epoch 1's row in metrics.csv
     model, _ = loop(2)
-    assert loop.spans == [(32, 50)] and model.steps() == 50
+    assert loop.spans == [(39, 50)] and model.steps() == 50
     assert [row[1] for row in loop.rows()] == [10, 20, 25, 35, 45, 50]
 
 

@@ -262,6 +262,7 @@ CONVOLUTIONS = [
     ("Conv2D", True, (1, 16, 16, 32), {"filters": 64}),
     ("Conv2D", True, (1, 4, 8, 6), {"filters": 9}),
     ("Conv2D", True, (3, 2, 2, 5), {"filters": 7}),
+    ("Conv2D", True, (1, 5, 3, 16), {"filters": 9}),
     ("Conv2D", True, (1, 4, 4, 8), {"use_bias": True, "activation": "tanh"}),
     ("Conv2DTranspose", True, (1, 4, 4, 32), {"filters": 6}),
     ("Conv2DTranspose", True, (1, 3, 5, 15), {"filters": 5}),

@@ -135,12 +135,16 @@ def test_runs_of_other_data_are_refused(trained, refused, tmp_path):
         (line,) = refused(SCRIPT, first, run, "--out", "page", words=words)
         assert "second" in line
         (run / "options.json").write_text(text)
+    path = Path(common.find_pairs(tmp_path / "pairs")["val"][0])
+    path.write_bytes(path.read_bytes()[:-99])
+    refused(SCRIPT, first, words=f"cannot be used: {path} (damaged", notes=("Warning: ",))
 
 
 def test_unfinished_run_can_be_used(trained, capsys):
     """Broken if an unfinished run cannot be loaded, or is loaded without a warning."""
     run = trained("run")
-    common.load_generator(run)
+    keras.config.set_dtype_policy("mixed_bfloat16")  # as an earlier training in a notebook
+    assert common.load_generator(run)[0].compute_dtype == "float32"
     assert not capsys.readouterr().err
     change(run, "flags", "--epochs", 10)
     common.load_generator(run)

@@ -121,11 +121,9 @@ def test_a_copy_under_another_name(run_script, few_pairs, tmp_path):
     settings = {"image_data_format": "channels_first", "floatx": "float16", "backend": "jax"}
     (tmp_path / ".keras").mkdir()
     (tmp_path / ".keras" / "keras.json").write_text(json.dumps(settings))
-    env = {
-        "HOME": str(tmp_path),
-        "KERAS_BACKEND": "jax",
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    }
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True")  # needs LaTeX
+    env = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    env |= {"HOME": str(tmp_path), "KERAS_BACKEND": "jax"}
     train = [tmp_path / "my.py", "--epochs", 1, "--steps-per-epoch", 3, "--filters", 4]
     train += ["--dataset", few_pairs, "--out", "runs/x"]
     for command in (train, ["09_results.py", "runs/x"]):
