@@ -100,6 +100,10 @@ def print_table(looks, bad, labels=False):
         common.warn(f"{found}: a half is blank or holds class numbers; see --labels of stage 7")
     elif condition > 2 * target:
         print(f"\n{found}: did you mean the other --direction?")
+    elif not labels and condition < 48 and tf.reduce_max(tf.abs(shares[0] - shares[2])) > 0.05:
+        print(
+            f"\n{found}: if the conditions are label maps, dataset.json or --labels should say so"
+        )
 
 
 def warn_of_copies(looks):

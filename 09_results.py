@@ -97,9 +97,8 @@ def colour_pairs(generators, pairs, names, folder):
     """
     colour, table = tf.function(generate), []
     for name, (condition, real) in zip(names, pairs):
-        drawn = {"condition": condition} | {
-            key: colour(network, condition) for key, network in generators.items()
-        }
+        drawn = {key: colour(network, condition) for key, network in generators.items()}
+        drawn = {"condition": condition} | drawn
         for kind, picture in (drawn | {"real": real}).items():
             (folder / kind).mkdir(parents=True, exist_ok=True)
             common.to_image(picture).save(folder / kind / f"{name}.png")

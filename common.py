@@ -646,7 +646,7 @@ class CompiledAdam(keras.optimizers.Adam):
     """Keras' Adam with its update compiled: one pass over the weights instead of a dozen."""
 
     def apply(self, grads, trainable_variables=None):
-        # Keras adds the devices' gradients up; we want the mean. XLA needs libdevice on a GPU.
+        # Keras adds the devices' gradients up; we want the mean. On a GPU, XLA needs libdevice.
         if tf.distribute.has_strategy() or tf.config.get_visible_devices("GPU"):
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             return super().apply([grad / replicas for grad in grads], trainable_variables)
@@ -685,7 +685,7 @@ class Conv2D(layers.Conv2D):
         batch, height, width, channels = x.shape
         patches = tf.image.extract_patches(x, [1, 4, 4, 1], [1, 2, 2, 1], [1, 1, 1, 1], "SAME")
         y = tf.reshape(patches, (-1, 16 * channels)) @ tf.reshape(kernel, (-1, self.filters))
-        return tf.reshape(y, (batch, -(-height // 2), -(-width // 2), self.filters))
+        return tf.reshape(y, (batch, (height + 1) // 2, (width + 1) // 2, self.filters))
 
 
 class Conv2DTranspose(layers.Conv2DTranspose):
@@ -718,9 +718,9 @@ def few_pixels(layer, x, limit):
 
 
 def convolve_in_phases(x, kernel):
-    """Returns Conv2DTranspose's x as four 2x2 convolutions, for even and odd rows and columns."""
+    """Returns a 4x4 transposed convolution of x, with stride 2, computed as four 2x2 ones."""
     phases = []
-    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):  # even and odd ones of the result
         part = tf.transpose(kernel[3 - row :: -2, 3 - column :: -2], (0, 1, 3, 2))
         padding = [[0, 0], [1 - row, row], [1 - column, column], [0, 0]]
         phases.append(tf.nn.conv2d(x, part, 1, padding))
@@ -1235,9 +1235,7 @@ def find_pairs(dataset, left_out=None):
         if len(folders := {Path(path).parent.name for path in pairs[split]}) > 1:
             warn(f"--dataset {dataset}: {listed(sorted(folders))} are used as one, {split}")
         if len({Path(path).name for path in pairs[split]}) < len(pairs[split]):
-            raise UserError(
-                f"--dataset {dataset}: two pictures of {split} have one name: rename one"
-            )
+            raise UserError(f"--dataset {dataset}: two files of {split} have one name: rename one")
     return {split: sorted(pairs[split]) for split in ("train", "val", "test") if split in pairs}
 
 

@@ -27,7 +27,7 @@ def test_splits_are_known_by_their_beginning(split, kind, tmp_path, capsys):
     assert ("are used as one, val" in capsys.readouterr().err) == (kind == "val")
     if kind == "val":
         save(pair(), tmp_path / "valid" / "c.jpeg")
-        with pytest.raises(common.UserError, match="two pictures of val have one name"):
+        with pytest.raises(common.UserError, match="two files of val have one name"):
             common.find_pairs(tmp_path)
 
 

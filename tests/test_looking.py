@@ -144,10 +144,12 @@ def test_a_look_by_hand(stage3, tmp_path, capsys):
     numbers = ["0.000", "-1.000", "-0.800", "1.000", "0.000", "0.200"]
     assert ["train", "target", *numbers, "1"] in rows
     swapped = stage3.look(path, "BtoA", size=(32, 32))
-    assert float(swapped.shares[2, 51]) == 1 and swapped.ink == 1
-    assert swapped.colours == [1.0, 2.0]
+    assert (float(swapped.shares[2, 51]), swapped.ink, swapped.colours) == (1, 1, [1.0, 2.0])
     stage3.print_table({"train": [found._replace(colours=[9.0, 2.0])]}, {"train": []}, labels=True)
-    assert "did you mean the other --direction?" in capsys.readouterr().out
+    found = found._replace(colours=[9.0, 9.0], shares=found.shares[::-1])
+    stage3.print_table({"train": [found]}, {"train": []})
+    said = capsys.readouterr().out
+    assert "did you mean the other --direction?" in said and "conditions are label maps" in said
 
 
 # === Stage 6 =================================================================

@@ -58,8 +58,7 @@ def test_train_in_a_notebook(few_pairs, tmp_path, monkeypatch, capfd):
     kinds = ["condition", "generated", "real"]
     assert files(run) == {
         *figures, "generator.weights.h5", "discriminator.weights.h5", "best.weights.h5",
-        "options.json", "losses.csv",
-        "metrics.csv", ".lock", "samples", "saved", "validation",
+        "options.json", "losses.csv", "metrics.csv", ".lock", "samples", "saved", "validation",
         *(f"saved/step_0000000{step}" for step in (2, 4)),
         *(f"saved/step_0000000{n}/state.{part}" for n in (2, 4)
           for part in ("index", "data-00000-of-00001")),
@@ -67,9 +66,8 @@ def test_train_in_a_notebook(few_pairs, tmp_path, monkeypatch, capfd):
         *(f"validation/{kind}/{name}.png" for kind in kinds for name in pictures),
     }  # fmt: skip
     assert_drawn(*(run / name for name in figures))
-    options = json.loads((run / "options.json").read_text())
-    assert options["flags"]["--loss"] == "l1+cgan" and options["flags"]["--direction"] == "AtoB"
-    data = options["data"]
+    flags, data = map(json.loads((run / "options.json").read_text()).get, ("flags", "data"))
+    assert flags["--loss"] == "l1+cgan" and flags["--direction"] == "AtoB"
     assert (data["train"], data["val"], data["condition"]) == (4, 2, {"kind": "sketch"})
     losses, scores = (common.Table(run / f"{n}.csv").rows() for n in ("losses", "metrics"))
     names = ["epoch", "step", "d_fake", "d_real", "g_adversarial", "g_l1"]
