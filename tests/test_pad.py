@@ -48,15 +48,12 @@ def make_pad(make_runs, call_main, tmp_path):
 def parts(page):
     """Returns the page's parts, as the browser unpacks them: script, runtime, wasm, networks."""
     found = re.findall('<script type="text/plain">(.*)</script>', page.read_text(encoding="utf-8"))
-    others = [gzip.decompress(base64.b64decode(part)) for part in found]
-    return others[:3] + [joined(network) for network in others[3:]]
-
-
-def joined(parted):
-    """Puts bytes in order: `parted` has every second one first, then the others."""
-    file, half = bytearray(parted), (len(parted) + 1) // 2
-    file[0::2], file[1::2] = parted[:half], parted[half:]
-    return bytes(file)
+    found = [gzip.decompress(base64.b64decode(part)) for part in found]
+    for n, parted in enumerate(found[3:], start=3):  # every second byte first, then the others
+        file, half = bytearray(parted), (len(parted) + 1) // 2
+        file[0::2], file[1::2] = parted[:half], parted[half:]
+        found[n] = bytes(file)
+    return found
 
 
 def test_pinned():
@@ -100,11 +97,8 @@ def test_mistakes(call_main, make_runs, stage6, tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(stage6.webbrowser, "open", opened.append)
     monkeypatch.setenv("DISPLAY", ":0")
-    for run, words in {
-        "none": "none: no trained run here",
-        "wide": "--run wide: its size differs from run",
-        "maps": "--run maps: its kind differs from run",
-    }.items():
+    wrong = {"none": "none: no trained run here", "wide": "--run wide: its size differs from run"}
+    for run, words in (wrong | {"maps": "--run maps: its kind differs from run"}).items():
         done = call_main(SCRIPT, "--run", "run", run, "--out", "out")
         assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists() and not opened
