@@ -112,9 +112,9 @@ def main(argv=None):
     model = GAN()
     model.set_optimizers(common.adam(LEARNING_RATE, BETA_1), common.adam(LEARNING_RATE, BETA_1))
 
-    def batches(**steps):
+    def batches(**span):
         kind = {"batch_size": args.batch_size, "seed": args.seed}
-        return common.training_digits(digits, labels, **kind, **steps)
+        return common.training_digits(digits, labels, **kind, **span)
 
     def draw(path):
         noise = tf.random.stateless_normal((GRID * GRID, LATENT), seed=(args.seed, 0))

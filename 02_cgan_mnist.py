@@ -179,9 +179,9 @@ def main(argv=None):
     rates = args.learning_rate, args.beta_1
     model.set_optimizers(common.adam(*rates), common.adam(*rates))
 
-    def batches(**steps):
+    def batches(**span):
         kind = {"batch_size": args.batch_size, "seed": args.seed}
-        return common.training_digits(digits, labels, **kind, **steps)
+        return common.training_digits(digits, labels, **kind, **span)
 
     def draw(path):
         draw_digits(path, model.generator, range(LABELS), args.seed)

@@ -203,9 +203,9 @@ def main(argv=None):
     run = common.start_run(args, "pix2pix", data, train + val)
     model.set_optimizers(common.adam(LEARNING_RATE, BETA_1), common.adam(LEARNING_RATE, BETA_1))
 
-    def batches(**steps):
+    def batches(**span):
         how = {"batch_size": args.batch_size, "seed": args.seed, "augment": args.augment}
-        return common.training_pairs(train, direction=args.direction, **how, **form, **steps)
+        return common.training_pairs(train, direction=args.direction, **how, **form, **span)
 
     def validation(count):
         return common.validation_pairs(common.spread(val, count), args.direction, **form)

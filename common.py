@@ -390,7 +390,7 @@ def train(
             raise UserError(f"--epochs {args.epochs}: {run} is in epoch {epochs + 1}. {cure}")
         print(f"{run} is complete ({epochs} epochs). {cure}")
         if is_chief():  # write its results once more
-            finish_run(run, model, *tables)
+            write_results(run, model, *tables)
     take_step = make_train_function(model, batches(first_step=step, last_step=last_step))
     validate = tf.function(model.test_step)
 
@@ -423,7 +423,7 @@ def train(
                     metrics_table.append({"epoch": epoch} | scored | dict(baseline))
                 bar.update(steps_per_epoch, scored.items(), finalize=True)
                 draw(run / "samples" / f"epoch_{epoch:04d}.png")
-                finish_run(run, model, *tables)
+                write_results(run, model, *tables)
             checkpoints.save(step)  # last, so that a saved epoch is a complete epoch
             leave_if_asked(signals, step)
 
@@ -431,7 +431,7 @@ def train(
     return metrics_table.rows()
 
 
-def finish_run(run, model, losses_table, metrics_table):
+def write_results(run, model, losses_table, metrics_table):
     """Draws the curves and writes the weights; those of the best epoch as best.weights.h5, too."""
     metrics = metrics_table.rows()
     draw_curves(run / "losses.png", losses_table.rows(), metrics)
@@ -1096,9 +1096,9 @@ def to_tflite(generator, size, precision):
     return data, interpreter.get_signature_runner()
 
 
-def difference(run, conditions, pictures):
+def difference(draw, conditions, pictures):
     """Returns the mean and the largest difference between an export and Keras, in shades of 255."""
-    apart = [tf.abs(run(condition=c)["picture"] - p) * 127.5 for c, p in zip(conditions, pictures)]
+    apart = [tf.abs(draw(condition=c)["picture"] - p) * 127.5 for c, p in zip(conditions, pictures)]
     return float(tf.reduce_mean(apart)), float(tf.reduce_max(apart))
 
 
