@@ -168,7 +168,7 @@ def find_pictures(flag, pattern, left_out):
             raise UserError(f"{flag}: {same}: rename one, or give each side a pattern of its own")
         found[key] = Picture(path, name, split, size, extent)
     if not found:
-        problem = "no picture that can be read" if fitting else "matches no file"
+        problem = "no picture that can be read" if fitting else "fits no file; wildcards: * ? **"
         raise UserError(f"{flag} {pattern}: {problem} (of {len(places)} in {root})")
     return found
 

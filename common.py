@@ -885,7 +885,7 @@ def set_devices(args):
             json.loads(cluster)["cluster"]["worker"]  # without it TensorFlow would train alone
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
-            raise UserError(f"TF_CONFIG: not a cluster: {type(error).__name__} {error}") from error
+            raise UserError(f"TF_CONFIG: unset it, or mend the cluster: {error!r}") from error
         signal.signal(signal.SIGTERM, handler)  # TensorFlow has replaced it
     elif args.devices > 1:
         if not gpus:

@@ -416,7 +416,7 @@ def test_a_dataset_appears_when_it_is_complete(stage7, tmp_path):
 
 MISTAKES = {
     "--pair l gone --out x": "--pair gone: no such folder (gone), and no pattern with * or ?",
-    "--pair l/*.jpg r --out x": "--pair l/*.jpg: matches no file (of 4 in l)",
+    "--pair l/*.jpg r --out x": "--pair l/*.jpg: fits no file; wildcards: * ? ** (of 4 in l)",
     "--pair l/[0-2].png r --out x": "no such folder (l/[0-2].png), and no pattern with * or ?",
     "--pair l/0* r/0* --out x": "0 of 1 pairs would be in val; use two or more pairs and e.g. 0.5",
     "--pair l r r --out x": "--pair: takes one or two patterns; put them in quotes",
