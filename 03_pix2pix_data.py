@@ -74,7 +74,7 @@ def look(path, direction, *, size=common.IMAGE_SIZE, labels=False):
     return Look(path, f"{width}x{height}", counts / shades.shape[1], colours, ink, equal, small)
 
 
-def print_table(looks, bad, labels=False):
+def print_table(looks, bad, labels=False, known=False):
     """Prints tables of {split: Looks} and {split: unreadable files}; hints at swapped halves."""
     print(f"{'split':6}{'pairs':>7}{'unreadable':>12}  size of a half (pairs)")
     for split, pairs in looks.items():
@@ -98,9 +98,9 @@ def print_table(looks, bad, labels=False):
     dark = not bool(tf.reduce_any(shares[:3, 64:] > 0.0)) if labels else condition < 1.5
     if target < 1.5 or dark:
         common.warn(f"{found}: a half is blank or holds class numbers; see --labels of stage 7")
-    elif condition > 2 * target:
+    elif condition > (256 if labels else 2 * target):  # stage 7 allows 256 classes
         print(f"\n{found}: did you mean the other --direction?")
-    elif not labels and condition < 48 and tf.reduce_max(tf.abs(shares[0] - shares[2])) > 0.05:
+    elif not known and condition < 48 and tf.reduce_max(tf.abs(shares[0] - shares[2])) > 0.05:
         print(
             f"\n{found}: if the conditions are label maps, dataset.json or --labels should say so"
         )
@@ -199,7 +199,7 @@ def main(argv=None):
     halves = "left half, target = right" if direction == "AtoB" else "right half, target = left"
     print(f"{common.printable(args.dataset)}, {direction}: condition = {halves} half")
     print("Conditions: labels, resized without mixing colours\n" if labels else "")
-    print_table(looks, bad, labels)
+    print_table(looks, bad, labels, "kind" in about)
     left_out.tell(f"{sum(map(len, [*looks.values(), *bad.values()]))} pictures in the splits")
     warn_of_copies(looks)
     warn_of_strangers(common.spread(looks["train"], 20))

@@ -127,7 +127,7 @@ def read_condition(path, conditions, args, left_out):
     picture = 1.0 - picture if args.invert else picture
     if args.clean:
         picture = clean_photograph(picture, to, conditions["line_width"])
-    elif conditions["kind"] == "sketch" and float(tf.reduce_mean(tf.reduce_min(picture, -1))) < 0.6:
+    elif conditions["kind"] == "sketch" and float(tf.reduce_mean(tf.reduce_min(picture, -1))) < 0.5:
         left_out.remark(path, "not the run's dark lines on white paper: --invert, or --clean?")
     if float(tf.reduce_max(picture)) < 16 / 255 or float(tf.reduce_min(picture)) == 1.0:
         left_out.remark(path, "blank: are these class numbers, or white on a transparent sheet?")

@@ -406,7 +406,8 @@ class Legend:
             raise UserError(f"--labels: {n} classes; 1 to {MOST_CLASSES} allowed, not instances")
         if n == 1 or coloured and not any(code & 0xC0C0C0 for code in classes):
             common.warn("--labels: one class, or nearly black: are these numbers in one channel?")
-        if (usual := sorted(map(len, self.present.values()))[len(found) // 2]) > 64:
+        usual = sorted(map(len, self.present.values()))[(len(found) - 1) // 2]
+        if usual > 64 and not palette:
             common.warn(f"--labels: {usual} classes in most maps: are these shades, or soft edges?")
         if share := sum(share for _, share, _ in found.values()) / len(found):
             say = print if share < 0.9 else common.warn  # blur changes less: photographs?
@@ -429,8 +430,8 @@ class Legend:
         if known and is_colours:
             near, apart = common.nearest(codes, [*known.values()])
             share = float(tf.reduce_mean(tf.cast(apart > 0, tf.float32)))
-            if float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32))) > 0.01:
-                self.left_out.remark(path, "over 1% of its pixels match no colour of the palette")
+            if float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32))) > 0.1:
+                self.left_out.remark(path, "a tenth of its pixels match no colour of the palette")
             codes = tf.gather([*known.values()], near)
         return codes, share, is_colours
 

@@ -15,6 +15,7 @@ animation. Takes 5 s plus 0.1 s per picture.
 
 import html
 import urllib.parse
+from functools import partial
 from pathlib import Path
 
 import common
@@ -84,7 +85,7 @@ def check_fit(runs, options, dataset, fingerprint):
             if name in wanted and (condition | own).get(name) != wanted[name]:
                 raise common.UserError(f"{run}: not comparable on {dataset}: another {name}")
         if not same:
-            common.warn(f"{run}: made with other pairs, may know some of these; used {direction}")
+            common.warn(f"{run}: made with other pairs, maybe trained on these; shown {direction}")
     return wanted["--direction"]
 
 
@@ -95,10 +96,10 @@ def colour_pairs(generators, pairs, names, folder):
     (condition, real), each (1, height, width, 3) in [-1, 1], and `names` those of their files.
     Returns the scores of each pair, {"condition" or the generator's name: {score: value}}.
     """
-    colour, table = tf.function(generate), []
+    colour = {key: tf.function(partial(generate, network)) for key, network in generators.items()}
+    table = []
     for name, (condition, real) in zip(names, pairs):
-        drawn = {key: colour(network, condition) for key, network in generators.items()}
-        drawn = {"condition": condition} | drawn
+        drawn = {"condition": condition} | {key: draw(condition) for key, draw in colour.items()}
         for kind, picture in (drawn | {"real": real}).items():
             (folder / kind).mkdir(parents=True, exist_ok=True)
             common.to_image(picture).save(folder / kind / f"{name}.png")

@@ -76,7 +76,7 @@ except ModuleNotFoundError as error:
     sys.exit(f"{error.name} is not installed. Run: {INSTALL}")
 keras.config.set_image_data_format("channels_last")  # whatever ~/.keras/keras.json says
 keras.config.set_floatx("float32")
-matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
+matplotlib.rcParams.update({"image.origin": "upper", "axes.grid": False, "text.usetex": False})
 
 HERE = Path(__file__).parent
 NO_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
@@ -646,8 +646,9 @@ class CompiledAdam(keras.optimizers.Adam):
     """Keras' Adam with its update compiled: one pass over the weights instead of a dozen."""
 
     def apply(self, grads, trainable_variables=None):
-        # Keras adds the devices' gradients up; we want the mean. On a GPU, XLA needs libdevice.
-        if tf.distribute.has_strategy() or tf.config.get_visible_devices("GPU"):
+        if tf.config.get_visible_devices("GPU") and not tf.distribute.has_strategy():
+            return super().apply(grads, trainable_variables)  # XLA needs libdevice, which many lack
+        if tf.distribute.has_strategy():  # Keras adds the devices' gradients up; we want the mean
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             return super().apply([grad / replicas for grad in grads], trainable_variables)
         update = tf.function(lambda g: super(CompiledAdam, self).apply(g), jit_compile=True)
@@ -722,8 +723,8 @@ def convolve_in_phases(x, kernel):
     phases = []
     for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):  # even and odd ones of the result
         part = tf.transpose(kernel[3 - row :: -2, 3 - column :: -2], (0, 1, 3, 2))
-        padding = [[0, 0], [1 - row, row], [1 - column, column], [0, 0]]
-        phases.append(tf.nn.conv2d(x, part, 1, padding))
+        around = [[0, 0], [1 - row, row], [1 - column, column], [0, 0]]
+        phases.append(tf.nn.conv2d(x, part, 1, around))
     return tf.nn.depth_to_space(tf.concat(phases, axis=-1), 2)
 
 
@@ -1061,7 +1062,7 @@ def to_module(generator, size, phased=False):
     `call` maps a condition, (1, *size, 3) in [-1, 1], to {"picture": tensor of the same shape}.
     """
     for block in generator.encoder + generator.decoder:
-        block.conv.fast, block.conv.phased = False, phased  # not the forms that suit training
+        block.conv.fast, block.conv.phased = False, phased and block.conv.kernel_size == (4, 4)
     states = [id(variable) for variable in generator.non_trainable_variables]
     for n, block in enumerate(generator.decoder, start=1):
         if isinstance(block.dropout, layers.Dropout):  # TFLite has no such random numbers
@@ -1081,10 +1082,9 @@ def to_tflite(generator, size, precision):
     """Returns a generator as a TFLite file's bytes, and a function that runs them.
 
     `precision`, of the weights, is float32, float16 or int8. The function takes `condition`,
-    (1, *size, 3) in [-1, 1], and returns {"picture": ...}. TFLite takes 1.2 to 1.8 times as long
-    with its own transposed convolution, one pixel at a time.
+    (1, *size, 3) in [-1, 1], and returns {"picture": ...}.
     """
-    module = to_module(generator, size, phased=True)
+    module = to_module(generator, size, phased=True)  # TFLite's own form is 1.2 to 1.8 times slower
     with filtering_logs(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
         converter = tf.lite.TFLiteConverter.from_concrete_functions([module.call], module)
@@ -1136,9 +1136,11 @@ def describe_dataset(dataset):
     "ranges" ({"left" or "right": [value that became 0, value that became 255]}).
     """
     file = dataset_folder(dataset) / "dataset.json"
-    about = {"direction": "AtoB"} | PAPER.get(file.parent.resolve().name, {})
+    known = PAPER.get(file.parent.resolve().name, {})
     with contextlib.suppress(ValueError, TypeError, AttributeError):
-        about = about | (json.loads(file.read_text("utf-8-sig")) if file.exists() else {})
+        own = json.loads(file.read_text("utf-8-sig")) if file.exists() else {}
+        same = own.get("condition") in {None, known.get("condition")}  # else another dataset "maps"
+        about = {"direction": "AtoB"} | (known if same else {}) | own
         sound = [about["direction"] in {"AtoB", "BtoA"}]
         sound += [about.get("condition", "sketch") in {"sketch", "labels", "picture"}]
         sound += [re.fullmatch("#[0-9a-f]{6}", colour) for colour, _ in about.get("colours", [])]
@@ -1234,7 +1236,7 @@ def find_pairs(dataset, left_out=None):
             raise UserError(f"--dataset {dataset}: {problem}; {CURE}")
         if len(folders := {Path(path).parent.name for path in pairs[split]}) > 1:
             warn(f"--dataset {dataset}: {listed(sorted(folders))} are used as one, {split}")
-        if len({Path(path).name for path in pairs[split]}) < len(pairs[split]):
+        if split == "val" and len({Path(p).name for p in pairs["val"]}) < len(pairs["val"]):
             raise UserError(f"--dataset {dataset}: two files of {split} have one name: rename one")
     return {split: sorted(pairs[split]) for split in ("train", "val", "test") if split in pairs}
 
@@ -1243,7 +1245,7 @@ def refuse_unusable(paths):
     """Decodes ready-made pairs; raises UserError with the names of those that cannot be used."""
     found = in_threads(lambda path: read_header(path)[2] or read_picture(path) is None, paths)
     if bad := [f"{p} ({getattr(why, 'problem', why)})" for p, why in zip(paths, found) if why]:
-        raise UserError(f"cannot be used: {listed(bad)}")
+        raise UserError(f"cannot be used: {listed(bad)}; {CURE}")
 
 
 @contextlib.contextmanager
@@ -1479,10 +1481,10 @@ def deferring_signals():
         if signals:
             raise KeyboardInterrupt
         signals.append(number)
-        try:
-            os.write(2, b"\nStopping after this step ...\n")
-        except OSError:  # the terminal is gone, and the next line on it would fail
-            for stream in (1, 2):
+        for stream, words in (1, b""), (2, b"\nStopping after this step ...\n"):
+            try:
+                os.write(stream, words)
+            except OSError:  # the terminal is gone, and the next line on it would fail
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
     numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT)}

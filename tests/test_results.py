@@ -102,7 +102,7 @@ def test_split_best_and_animation(trained, call_main, tmp_path):
     flags = ["--split", "train", "--best", "--animate", "--dataset", tmp_path / "pairs"]
     done = call_main(SCRIPT, run, tmp_path / "other", *flags)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count(": made with other pairs, may know some of these; used AtoB\n") == 2
+    assert done.stderr.count(": made with other pairs, maybe trained on these; shown AtoB\n") == 2
     folder = tmp_path / "runs" / "09_results"
     path = common.find_pairs(tmp_path / "pairs")["train"][0]
     sheet = common.read_picture(folder / "pictures" / "condition" / f"{Path(path).name}.png")
