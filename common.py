@@ -723,8 +723,8 @@ def convolve_in_phases(x, kernel):
     phases = []
     for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):  # even and odd ones of the result
         part = tf.transpose(kernel[3 - row :: -2, 3 - column :: -2], (0, 1, 3, 2))
-        around = [[0, 0], [1 - row, row], [1 - column, column], [0, 0]]
-        phases.append(tf.nn.conv2d(x, part, 1, around))
+        padding = [[0, 0], [1 - row, row], [1 - column, column], [0, 0]]
+        phases.append(tf.nn.conv2d(x, part, 1, padding))
     return tf.nn.depth_to_space(tf.concat(phases, axis=-1), 2)
 
 
@@ -1084,7 +1084,7 @@ def to_tflite(generator, size, precision):
     `precision`, of the weights, is float32, float16 or int8. The function takes `condition`,
     (1, *size, 3) in [-1, 1], and returns {"picture": ...}.
     """
-    module = to_module(generator, size, phased=True)  # TFLite's own form is 1.2 to 1.8 times slower
+    module = to_module(generator, size, phased=True)  # TFLite's own takes 1.2 to 1.8 times as long
     with filtering_logs(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
         converter = tf.lite.TFLiteConverter.from_concrete_functions([module.call], module)
@@ -1129,7 +1129,7 @@ def dataset_folder(dataset):
 
 
 def describe_dataset(dataset):
-    """Reads dataset.json; without one, the paper's datasets are known by their names.
+    """Reads dataset.json; what it leaves out of the paper's datasets is known by their names.
 
     Returns a dict of "direction" and, where known, "condition" ("sketch", "labels" or "picture"),
     "origin", "colours" (of label maps: [["#rrggbb", name], ...]), "classes" (their numbers) and
@@ -1139,7 +1139,10 @@ def describe_dataset(dataset):
     known = PAPER.get(file.parent.resolve().name, {})
     with contextlib.suppress(ValueError, TypeError, AttributeError):
         own = json.loads(file.read_text("utf-8-sig")) if file.exists() else {}
-        same = own.get("condition") in {None, known.get("condition")}  # else another dataset "maps"
+        same = own.get("condition") in {
+            None,
+            known.get("condition"),
+        }  # else another one of that name
         about = {"direction": "AtoB"} | (known if same else {}) | own
         sound = [about["direction"] in {"AtoB", "BtoA"}]
         sound += [about.get("condition", "sketch") in {"sketch", "labels", "picture"}]
