@@ -1139,10 +1139,7 @@ def describe_dataset(dataset):
     known = PAPER.get(file.parent.resolve().name, {})
     with contextlib.suppress(ValueError, TypeError, AttributeError):
         own = json.loads(file.read_text("utf-8-sig")) if file.exists() else {}
-        same = own.get("condition") in {
-            None,
-            known.get("condition"),
-        }  # else another one of that name
+        same = own.get("condition") in {None, known.get("condition")}  # else only a namesake
         about = {"direction": "AtoB"} | (known if same else {}) | own
         sound = [about["direction"] in {"AtoB", "BtoA"}]
         sound += [about.get("condition", "sketch") in {"sketch", "labels", "picture"}]
