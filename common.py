@@ -646,11 +646,11 @@ class CompiledAdam(keras.optimizers.Adam):
     """Keras' Adam with its update compiled: one pass over the weights instead of a dozen."""
 
     def apply(self, grads, trainable_variables=None):
-        if tf.config.get_visible_devices("GPU") and not tf.distribute.has_strategy():
-            return super().apply(grads, trainable_variables)  # XLA needs libdevice, which many lack
         if tf.distribute.has_strategy():  # Keras adds the devices' gradients up; we want the mean
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             return super().apply([grad / replicas for grad in grads], trainable_variables)
+        if tf.config.get_visible_devices("GPU"):  # XLA needs libdevice, which many lack
+            return super().apply(grads, trainable_variables)
         update = tf.function(lambda g: super(CompiledAdam, self).apply(g), jit_compile=True)
         return update(grads)  # no variables: `build` stored them, and tf.function would copy them
 
