@@ -158,22 +158,13 @@ def check_headers(dataset, paths):
 
 
 @contextlib.contextmanager
-def naming_damaged(dataset, paths):
+def naming_damaged(paths):
     """If the block fails on a picture, finds and names every picture that cannot be decoded."""
     try:
         yield
     except tf.errors.InvalidArgumentError:
-        bad = []
-        for path in paths:
-            try:
-                with common.filtering_logs():
-                    common.decode_pair(path)
-            except tf.errors.InvalidArgumentError:
-                bad.append(f"{path} (damaged)")
-        if not bad:
-            raise
-        named = f"fix or remove {common.listed(bad)}"
-        raise common.UserError(f"--dataset {dataset}: {named}") from None
+        common.refuse_unusable(paths)
+        raise
 
 
 def main(argv=None):
@@ -188,7 +179,7 @@ def main(argv=None):
     steps = common.epoch_steps(args, len(train))
     halves = check_headers(args.dataset, train + val)
     left_out.tell(f"{len(train)} pairs to train on, {len(val)} to validate with")
-    with common.filtering_logs(), naming_damaged(args.dataset, train + val):
+    with common.filtering_logs(), naming_damaged(train + val):
         kind = condition["kind"] = condition.get("kind") or guess_kind(train, args.direction)
     side = "left" if args.direction == "AtoB" else "right"
     size = "{1}x{0}".format(*args.size)
@@ -217,7 +208,7 @@ def main(argv=None):
     if len(val) > MOST_VALIDATION:
         print(f"Each epoch is scored on {MOST_VALIDATION} of the {len(val)} validation pairs.")
     tests = {"validation": validation(MOST_VALIDATION)}
-    with naming_damaged(args.dataset, train + val):
+    with naming_damaged(train + val):
         # The baseline: the condition itself, scored as if it were the generated picture.
         doing_nothing = [common.scores(*pair) for pair in tests["validation"]]
         tests["baseline"] = common.mean_scores(doing_nothing, "condition_")

@@ -1117,6 +1117,7 @@ warnings.filterwarnings("ignore", module="PIL[.]")  # about metadata that is not
 warnings.filterwarnings("ignore", "Glyph .* missing")  # the font may lack letters of a file name
 UNUSABLE = {UnidentifiedImageError: "not a picture that Pillow knows: save it as JPEG or PNG"}
 UNUSABLE |= {UnicodeEncodeError: "its name is not UTF-8: rename it"}
+UNUSABLE |= {tf.errors.InvalidArgumentError: "damaged"}
 UNUSABLE |= {Image.DecompressionBombError: "over 268 megapixels: make it smaller"}
 
 
@@ -1243,9 +1244,16 @@ def find_pairs(dataset, left_out=None):
 
 def refuse_unusable(paths):
     """Decodes ready-made pairs; raises UserError with the names of those that cannot be used."""
-    found = in_threads(lambda path: read_header(path)[2] or read_picture(path) is None, paths)
+
+    def problem(path):
+        with opening(path):
+            decode_pair(path)  # TensorFlow, as in training, refuses more than Pillow does
+        return read_header(path)[2]
+
+    with filtering_logs():
+        found = in_threads(problem, paths)
     if bad := [f"{p} ({getattr(why, 'problem', why)})" for p, why in zip(paths, found) if why]:
-        raise UserError(f"cannot be used: {listed(bad)}; {CURE}")
+        raise UserError(f"fix or remove {listed(bad)}; {CURE}")
 
 
 @contextlib.contextmanager

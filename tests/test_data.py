@@ -62,7 +62,7 @@ def test_odd_widths_kinds_and_damage(tmp_path, stage5):
     for path in bad[:2]:
         with pytest.raises(tf.errors.InvalidArgumentError):
             common.decode_pair(path)
-    with pytest.raises(common.UserError) as told, stage5.naming_damaged("mine", [good, *bad[:2]]):
+    with pytest.raises(common.UserError) as told, stage5.naming_damaged([good, *bad[:2]]):
         common.decode_pair(bad[0])
     assert all(path in str(told.value) for path in bad[:2]) and good not in str(told.value)
 

@@ -137,7 +137,7 @@ def test_runs_of_other_data_are_refused(trained, refused, tmp_path):
         (run / "options.json").write_text(text)
     path = Path(common.find_pairs(tmp_path / "pairs")["val"][0])
     path.write_bytes(path.read_bytes()[:-99])
-    refused(SCRIPT, first, words=f"cannot be used: {path} (damaged", notes=("Warning: ",))
+    refused(SCRIPT, first, words=f"fix or remove {path} (damaged", notes=("Warning: ",))
 
 
 def test_unfinished_run_can_be_used(trained, capsys):
