@@ -7,8 +7,8 @@ digit is (Goodfellow et al. 2014, "Generative Adversarial Nets", section 3).
     python 01_gan_mnist.py --epochs 10
 
 Writes under runs/01_gan_mnist: result.png (digits from noise), losses.csv, losses.png, samples/
-after each epoch (always the same noise), the weights. Run again, it continues where it stopped.
-Takes about a minute on 2 cores.
+after each epoch (always the same noise), the weights. If you run it again, it continues where it
+stopped. It takes about a minute on 2 cores.
 """
 
 import common
@@ -20,7 +20,7 @@ from keras import layers
 
 LATENT = 100  # length of the noise vector that becomes a digit
 LEARNING_RATE, BETA_1 = 2e-4, 0.5  # for both networks, as in DCGAN (Radford et al. 2016, section 4)
-GRID = 10  # result.png has GRID x GRID digits
+GRID = 10  # result.png shows GRID x GRID digits
 ROW_EVERY = 39  # steps between two rows of losses.csv: twelve rows an epoch
 
 
@@ -34,7 +34,7 @@ class Generator(keras.Model):
             layers.Dense(256, activation="relu"),  # (B, 256)
             layers.Dense(512, activation="relu"),  # (B, 512)
         ]
-        # float32 also under --precision mixed_...: pictures and losses need its accuracy.
+        # float32 even with --precision mixed_...: pictures and losses need its accuracy.
         self.to_pixels = layers.Dense(784, activation="tanh", dtype="float32")  # (B, 784)
         self.to_picture = layers.Reshape((28, 28, 1), dtype="float32")  # (B, 28, 28, 1)
 
@@ -75,10 +75,10 @@ class GAN(AdversarialModel):
         self.discriminator(self.generator(tf.zeros((1, LATENT))))  # the first call makes weights
 
     def train_step(self, batch):
-        # Algorithm 1 of the paper with k = 1: first the discriminator, then, with new noise, the
-        # generator against the discriminator as it is now. Stages 2 and 5 use one generated
-        # batch for both updates, which is faster; these networks trained worse that way and drew
-        # no digits after ten epochs.
+        # Algorithm 1 of the paper with k = 1: it updates the discriminator, then draws new noise
+        # and updates the generator against the new discriminator. Stages 2 and 5 use one
+        # generated batch for both updates, which is faster. These networks train worse that way:
+        # they draw no digits after ten epochs.
         real, _ = batch  # (B, 28, 28, 1); a GAN does not use the label
         losses = {}
 
@@ -108,7 +108,7 @@ def main(argv=None):
     steps = common.epoch_steps(args, len(digits))
     run = common.start_run(args, "gan", {"digits": len(digits)}, common.MNIST_FILES)
 
-    # The game: two networks, an optimiser each, batches of real digits.
+    # The game: two networks, an optimiser for each, and batches of real digits.
     model = GAN()
     model.set_optimizers(common.adam(LEARNING_RATE, BETA_1), common.adam(LEARNING_RATE, BETA_1))
 

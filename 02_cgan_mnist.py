@@ -1,30 +1,30 @@
-"""Stage 2: a conditional GAN. Noise and a label go in, that digit comes out.
+"""Stage 2: a conditional GAN. Noise and a label go in, the digit of that label comes out.
 
-Both networks are told the label, so the generator can be asked for a digit and the discriminator
-asks "is this a real 7?" instead of "is this real?" (Mirza & Osindero 2014, "Conditional
+Both networks get the label. So you can ask the generator for a digit, and the discriminator
+answers "Is this a real 7?" instead of "Is this real?" (Mirza & Osindero 2014, "Conditional
 Generative Adversarial Nets", sections 3.2 and 4.1).
 
     python 02_cgan_mnist.py --epochs 10
     python 02_cgan_mnist.py --digit 7
 
 The networks can ignore the label: it is ten numbers beside 784 pixels, and a discriminator that
-judges the handwriting alone wins for a long time. With the plain recipe the digits look fine and
-ignore the label:
+judges the handwriting alone wins for a long time. With this plain recipe, the digits look fine but
+do not depend on the label:
 
     python 02_cgan_mnist.py --learning-rate 1e-4 --beta-1 0.9 --no-wrong-labels --out runs/plain
 
 Two changes cure that:
-1. Wrong labels: the discriminator also sees real digits under a wrong label and should call
+1. Wrong labels: the discriminator also sees real digits with a wrong label and should call
    them fake (Reed et al. 2016, "Generative Adversarial Text to Image Synthesis", section 4.2).
    Only the label can give these away, so the discriminator has to look at it.
-2. Adam(5e-4, beta_1=0.5) for both: five times the pace, so that ten epochs are enough, and less
-   momentum, since in a game the last step's direction is soon wrong.
+2. Adam(5e-4, beta_1=0.5) for both networks: steps five times as large, so that ten epochs are
+   enough, and less momentum, because in a game an old direction is soon wrong.
 
-With two kinds of fake and one of real, a discriminator that cannot tell says 1/3, not 1/2:
+A third of what the discriminator sees is real. If it cannot tell real from fake, it answers 1/3:
 d_real = log 3 = 1.10, d_fake = d_wrong = log 1.5 = 0.41. (Reed et al. halve the fakes' losses.)
 
 Writes under runs/02_cgan_mnist: result.png (a row for each digit, the same noise down each
-column), losses.csv, losses.png, samples/, the weights. Takes 2 to 4 minutes on 2 cores.
+column), losses.csv, losses.png, samples/, the weights. It takes 2 to 4 minutes on 2 cores.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from keras import layers
 
 LATENT = 100
 LABELS = 10
-COLUMNS = 10  # digits of one label, in a row of result.png
+COLUMNS = 10  # digits of one label in a row of result.png
 ROW_EVERY = 39  # steps between two rows of losses.csv: twelve rows an epoch
 
 
@@ -99,7 +99,7 @@ class ConditionalGAN(AdversarialModel):
     """The generator, the discriminator, and the game between them, played for a given label.
 
     Args:
-        wrong_labels: show the discriminator real digits under wrong labels as well.
+        wrong_labels: show the discriminator real digits with wrong labels, too.
     """
 
     def __init__(self, wrong_labels=True, **kwargs):
@@ -159,9 +159,9 @@ def draw_one_digit(args):
 def main(argv=None):
     parser = common.parser_of(__doc__, common.TRAINER, out="runs/02_cgan_mnist", batch_size=128)
     add = parser.add_argument
-    add("--digit", type=common.number(0, 9, int), metavar="0..9", help="draw it; no training")
-    add("--learning-rate", type=common.number(0, 1), default=5e-4, help="of both Adams (5e-4)")
-    add("--beta-1", type=common.number(0, 0.999), default=0.5, help="of both Adams (0.5)")
+    add("--digit", type=common.number(0, 9, int), metavar="0..9", help="only draw this digit")
+    add("--learning-rate", type=common.number(0, 1), default=5e-4, help="of both networks (5e-4)")
+    add("--beta-1", type=common.number(0, 0.999), default=0.5, help="of both networks' Adam (0.5)")
     yes_or_no = argparse.BooleanOptionalAction
     add("--wrong-labels", action=yes_or_no, default=True, help="train on wrong labels, too (yes)")
     args = parser.parse_args(argv)
@@ -174,7 +174,7 @@ def main(argv=None):
     steps = common.epoch_steps(args, len(digits))
     run = common.start_run(args, "cgan", {"digits": len(digits)}, common.MNIST_FILES)
 
-    # The game: two networks, an optimiser each, batches of real digits with their labels.
+    # The game: two networks, an optimiser for each, and batches of real digits with their labels.
     model = ConditionalGAN(args.wrong_labels)
     rates = args.learning_rate, args.beta_1
     model.set_optimizers(common.adam(*rates), common.adam(*rates))

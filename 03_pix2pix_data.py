@@ -13,15 +13,15 @@ the paper's augmentation (stage 5 calls it `jitter`):
     split: condition and target            (256, 256, 3) twice
 
 The whole stack is augmented, so both halves move together. Appendix 6.2 of Isola et al. 2017
-describes the size 286, the crop, the mirroring and the paper's datasets; section 3, how the two
+describes the size 286, the crop, the mirroring and the datasets. Section 3 describes how the two
 networks use condition and target. Validation and test only resize the stack, to (256, 256, 6).
 
     python 03_pix2pix_data.py
     python 03_pix2pix_data.py --dataset my/folder --direction BtoA --size 256x512
 
 Decodes every picture, prints a table of the splits and names the files that it cannot use.
-Writes pairs.png (files and their halves), augmentation.png (a pair under each --augment) and
-histograms.png (values and ink of the training pairs) in runs/03_pix2pix_data. Takes 10 s.
+Writes pairs.png (files and their halves), augmentation.png (a pair with each --augment) and
+histograms.png (values and ink of the training pairs) in runs/03_pix2pix_data. It takes 10 s.
 """
 
 from collections import Counter
@@ -109,7 +109,7 @@ def print_table(looks, bad, labels=False, known=False):
 def warn_of_copies(looks):
     """Warns of halves that are equal, and of validation pairs that nearly equal training pairs."""
     if equal := [pair.path for pairs in looks.values() for pair in pairs if pair.equal]:
-        common.warn(f"equal halves, is one missing? ({len(equal)}): {common.listed(equal)}")
+        common.warn(f"equal halves; is one missing? ({len(equal)}): {common.listed(equal)}")
     train, some, near = looks["train"], common.spread(looks["val"], 100), []
     small = tf.cast([pair.small for pair in train], tf.float32)
     for pair in some:
@@ -136,7 +136,7 @@ def warn_of_strangers(pairs):
 
 # === Drawing ================================================================
 def draw_pairs(path, files, direction, *, size=common.IMAGE_SIZE, labels=False):
-    """Draws some files as they are stored, and beside each the condition and the target in it."""
+    """Draws some files as they are stored, each beside its condition and its target."""
     shown = common.spread(files, PAIRS_SHOWN)
     figure = Figure((7.2, 1.75 * len(shown) + 0.3), layout="constrained")
     axes = figure.subplots(len(shown), 3, squeeze=False, width_ratios=[2, 1, 1])
@@ -154,7 +154,7 @@ def draw_pairs(path, files, direction, *, size=common.IMAGE_SIZE, labels=False):
 
 
 def draw_augmentations(path, file, direction, seed, *, size=common.IMAGE_SIZE, labels=False):
-    """Draws one pair under each augmentation, several times: a row for each."""
+    """Draws one pair several times with each augmentation, one row for each augmentation."""
     stack, rows = read_stack(file, direction), []
     seeds = [tf.constant([seed, draw], tf.int64) for draw in range(DRAWS_SHOWN)]
     line, gap = tf.zeros((size[0], 2, 3)), tf.ones((size[0], size[1] // 8, 3))  # gray, white

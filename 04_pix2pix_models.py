@@ -16,14 +16,14 @@ U-Net with the same network without skips.
                     encode_8 1x1x512, the bottleneck
 
 Going down, each block halves height and width; going up, each doubles them. A skip appends the
-encoder's channels to the decoder's map of the same size: the next block sees both.
+encoder's channels to the decoder's map of the same size, so the next block sees both.
 
     python 04_pix2pix_models.py
     python 04_pix2pix_models.py --filters 32      # networks of half the width
 
-Prints the layer tables, the receptive field and what batchnorm does to a 1x1 map, and writes,
-under runs/04_pix2pix_models: receptive_field.png, skips.png, patches.png. Takes 2 to 3 minutes
-on 2 cores.
+Prints the layer tables, the receptive field and what batchnorm does to a 1x1 map. Writes
+receptive_field.png, skips.png and patches.png under runs/04_pix2pix_models. It takes 2 to 3
+minutes on 2 cores.
 """
 
 from functools import partial
@@ -44,8 +44,8 @@ UNSEEN_PAIRS = 2
 def layer_graph(network, inputs):
     """Returns the network as a graph of layers, whose `summary()` is a table.
 
-    A subclassed network is Python code. Run once on symbolic inputs (one for each name), it
-    leaves a record of which layers it calls, on what, and of the shapes.
+    A subclassed network is Python code. This function calls it once on symbolic inputs (one for
+    each name); Keras then records which layers it calls, their inputs and their shapes.
     """
     symbols = [keras.Input(PICTURE, name=name) for name in inputs]
     return keras.Model(symbols, network.call(*symbols, training=False), name=network.name)
@@ -95,7 +95,7 @@ def draw_receptive_field(path, gradient, box, picture):
     top, left, height, width = box
     figure = Figure((8.6, 4.6), layout="constrained")
     axes = figure.subplots(1, 2)
-    # Scaled to a third of the largest value; the faint rim would look black otherwise.
+    # The scale ends at 0.3 of the largest value; otherwise the faint rim would look black.
     axes[0].imshow(gradient / tf.reduce_max(gradient), cmap="magma", vmax=0.3)
     axes[0].set_title("gradient of the logit in the middle,\nby pixel (black: none)", fontsize=11)
     axes[1].imshow(picture * 0.5 + 0.5)
@@ -113,7 +113,7 @@ def bottleneck_batchnorm(batch_size, norm, passes=500):
     """Runs the encoder's last block, 2x2x512 -> 1x1x512, in training and in inference.
 
     Returns the mean |value| of its output in training, of its convolution's gradient, and of its
-    output in inference. The forward passes before only update batchnorm's moving averages.
+    output in inference. The forward passes before that only update batchnorm's moving averages.
     """
     keras.utils.set_random_seed(0)
     block = EncodeBlock(512, norm=norm)
@@ -164,7 +164,7 @@ def real_or_fake_loss(discriminator, sketch, real, fake):
 
 
 def fit(network, loss_of, examples, steps, learning_rate):
-    """Trains a network on `loss_of(network, *example)`, one example a step, in turn."""
+    """Trains a network on `loss_of(network, *example)`, one example per step, in turn."""
     optimizer = common.adam(learning_rate, 0.5)
     optimizer.build(network.trainable_variables)
 
@@ -185,7 +185,7 @@ def mean_l1(draw, pairs):
 
 
 def draw_skips(path, encoder_decoder, unet, trained, unseen):
-    """Draws both generators' pictures: of pairs they were trained on, then of others."""
+    """Draws both generators' pictures, first for pairs they were trained on, then for others."""
     rows = [
         [sketch[0], generate(encoder_decoder, sketch)[0], generate(unet, sketch)[0], real[0]]
         for sketch, real in trained + unseen
@@ -219,7 +219,7 @@ def draw_patches(path, discriminator, generator, sketch, real):
 
 def main(argv=None):
     parser = common.parser_of(__doc__, "--out --filters", out="runs/04_pix2pix_models")
-    help_text, steps = "steps of each generator (100)", common.number(1, 10**6, int)
+    help_text, steps = "training steps of each generator (100)", common.number(1, 10**6, int)
     parser.add_argument("--steps", type=steps, default=100, metavar="N", help=help_text)
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,8 @@ Translation with Conditional Adversarial Networks", sections 3 and 6.2.
 
 Writes under runs/05_pix2pix: result.png (sketch | generated | real, pairs never trained on),
 losses.csv, losses.png, metrics.csv (validation L1, PSNR, SSIM), samples/ after each epoch,
-validation/ (all validation pictures), the weights of the last and of the best epoch, and in
-saved/ 1.4 GB of checkpoints (2.1 GB while it writes one). Run again, it continues where it
+validation/ (all validation pictures), the weights of the last and of the best epoch, and 1.4 GB
+of checkpoints in saved/ (2.1 GB while it writes one). If you run it again, it continues where it
 stopped. Ten epochs of the 215 pairs take 15 to 25 minutes on 2 cores.
 """
 
@@ -41,7 +41,7 @@ class Pix2Pix(AdversarialModel):
     Args:
         loss: "l1+cgan" (the paper's), or "cgan" or "l1" alone.
         lambda_l1: the weight of L1 beside the adversarial loss, whose weight is 1.
-        generator: "unet" (the paper's), or "encoder-decoder", the same without skips.
+        generator: "unet" (the paper's), or "encoder-decoder", the same network without skips.
         filters: channels of the first layer of both networks.
         norm: "batch" (the paper's), or "instance": each picture on its own.
     """
@@ -91,7 +91,7 @@ class Pix2Pix(AdversarialModel):
 def load_networks(model, run, args):
     """Reads the networks of an earlier run of stage 5, to start from; returns their names.
 
-    From a run of L1 alone, only the generator is taken: its discriminator has learned nothing.
+    From a run of L1 alone, it takes only the generator: the discriminator has learned nothing.
     The size may differ. Raises UserError if there is no such run, or its networks are damaged or
     of another architecture.
     """
@@ -113,10 +113,10 @@ def parse_flags(argv):
     flags = f"{common.TRAINER} --dataset --direction --size --filters"
     parser = common.parser_of(__doc__, flags, out="runs/05_pix2pix", batch_size=1)
     add = parser.add_argument
-    add("--loss", choices=["l1+cgan", "cgan", "l1"], default="l1+cgan", help="objective (l1+cgan)")
-    help_text, weight = f"weight of L1 beside the cGAN ({LAMBDA_L1:g})", common.number(0, 1e6)
+    add("--loss", choices=["l1+cgan", "cgan", "l1"], default="l1+cgan", help="losses (l1+cgan)")
+    help_text, weight = f"weight of L1; the cGAN has 1 ({LAMBDA_L1:g})", common.number(0, 1e6)
     add("--lambda-l1", type=weight, default=LAMBDA_L1, metavar="X", help=help_text)
-    add("--augment", choices=[*common.AUGMENTATIONS], default="jitter", help="recipe (jitter)")
+    add("--augment", choices=[*common.AUGMENTATIONS], default="jitter", help="method (jitter)")
     add("--generator", choices=[*common.GENERATORS], default="unet", help="network type (unet)")
     add("--norm", choices=["batch", "instance"], default="batch", help="normalisation (batch)")
     add("--start-from", type=Path, metavar="RUN", help="begin with an earlier run's weights")
@@ -137,7 +137,7 @@ def guess_kind(paths, direction):
 
 
 def check_headers(dataset, paths):
-    """Refuses pairs that training would misread, warns of odd ones; returns the halves' size.
+    """Refuses pairs that training would misread, and warns of odd ones. Returns the halves' size.
 
     It reads headers only. The size, "WIDTHxHEIGHT", is that of most halves.
     """
@@ -187,7 +187,7 @@ def main(argv=None):
     data = {"train": len(train), "val": len(val), "condition": condition}
     form = {"size": args.size, "labels": kind == "labels"}
 
-    # The game: generator and PatchGAN, an optimiser each, batches of augmented pairs.
+    # The game: generator and PatchGAN, an optimiser for each, and batches of augmented pairs.
     model = Pix2Pix(args.loss, args.lambda_l1, args.generator, args.filters, args.norm)
     if args.start_from and (args.fresh or not (args.out / "saved").exists()):  # else it resumes
         load_networks(model, args.start_from, args)

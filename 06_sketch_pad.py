@@ -1,8 +1,8 @@
 """Stage 6: draw, and see it coloured.
 
 Writes one page to draw on, with the network of a trained run in it, and opens it in the browser.
-The page needs no server: it works from a disk, from a web site and in an e-mail, and what you
-draw stays in it. The generator runs as at test time, with the statistics of the picture itself
+The page needs no server: it works from a disk, from a web site and as an e-mail attachment. What
+you draw stays in it. The generator runs as at test time, with the statistics of the picture itself
 (Isola et al. 2017, section 3.3).
 
     python 06_sketch_pad.py                               # writes the page, and opens it
@@ -10,11 +10,11 @@ draw stays in it. The generator runs as at test time, with the statistics of the
     python 06_sketch_pad.py --colour drawing.jpg photos/  # no page: files and folders
 
 Needs a trained run, --run. Writes runs/06_sketch_pad/pad.html: 8, 20 or 69 MB for 16, 32 or 64
-filters, weights rounded to 8 bits. --precision float16 rounds less, and is nearly twice as large.
+filters. It rounds weights to 8 bits; --precision float16 rounds less and nearly doubles the size.
 
 --colour squashes a file to the training size; the result gets the file's proportions back. --whole
 keeps the size: things in it should be as large, in pixels, as in training. --clean makes a photo of
-a drawing black on white, --invert swaps light and dark. 5 s to start, 0.15 s a picture.
+a drawing black on white, --invert swaps light and dark. It takes 5 s, and 0.15 s for each picture.
 """
 
 import base64
@@ -39,7 +39,7 @@ WEB = common.HERE / "web"
 RUNTIME = "litert_wasm_compat_internal"  # without relaxed SIMD, which Safari lacks
 PARTS = ("litert.js", "worker.js"), (f"{RUNTIME}.js",), (f"{RUNTIME}.wasm",)  # see `make web`
 EXAMPLES = 6  # validation pairs that travel in the page
-ALLOWED = {"int8": (1.0, 16.0), "float16": (1.0, 1.0)}  # from Keras, in shades of 255: mean, max
+ALLOWED = {"int8": (1.0, 16.0), "float16": (1.0, 1.0)}  # mean, max difference from Keras, of 255
 
 
 def describe(run):
@@ -72,7 +72,7 @@ def describe(run):
 def line_width(ink):
     """Returns the width, in pixels, of the lines in ink, (height, width, channels), 1 for black.
 
-    The sum of a line's ink is width x length, and that of the slope of its two edges 2 x length.
+    A line's ink sums to width x length, and the slope of its two edges sums to 2 x length.
     """
     ink = tf.reduce_mean(ink, axis=-1, keepdims=True)
     ink -= tf.sort(tf.reshape(ink, [-1]))[tf.size(ink) // 4]  # a scan's paper is not quite white
@@ -85,7 +85,7 @@ def line_width(ink):
 def main_colours(conditions):
     """Returns [["#rrggbb", ""], ...], the commonest first, of label maps (1, height, width, 3).
 
-    JPEG surrounds each with shades; those near a commoner one, and rare ones, are left out.
+    JPEG adds shades around each colour: rare ones, and ones near a commoner colour, are left out.
     """
     counts, colours = Counter(), []
     for condition in conditions:
@@ -117,7 +117,7 @@ def read_condition(path, conditions, args, left_out):
         if not bool(tf.reduce_all(tf.math.is_finite(values))):
             raise common.UnreadableError(path, "holds NaN or infinity: replace them")
     if deep and not span:
-        remark = "more than 8 bits, but the run has no range: 0 to 65535 is taken, or the file's"
+        remark = "more than 8 bits, but the run has no range: 0 to 65535 is used, or the file's"
     elif span and not deep:
         remark = "8 bits, but the run's pictures had more: read as 0 to 255"
     elif deep and bool(tf.reduce_any((values < span[0]) | (values > span[1]))):
@@ -128,7 +128,7 @@ def read_condition(path, conditions, args, left_out):
     if args.clean:
         picture = clean_photograph(picture, to, conditions["line_width"])
     elif conditions["kind"] == "sketch" and float(tf.reduce_mean(tf.reduce_min(picture, -1))) < 0.5:
-        left_out.remark(path, "not the run's dark lines on white paper: --invert, or --clean?")
+        left_out.remark(path, "not dark lines on white, as in training: try --invert or --clean")
     if float(tf.reduce_max(picture)) < 16 / 255 or float(tf.reduce_min(picture)) == 1.0:
         left_out.remark(path, "blank: are these class numbers, or white on a transparent sheet?")
     return resize(picture, to)[tf.newaxis] * 2.0 - 1.0, size
@@ -271,7 +271,7 @@ def round_kernels(network):
     """Rounds kernels to 8 bits: integers from -127 to 127, times a power of two for each kernel.
 
     A float16 file holds these exactly, and gzip packs each into less than a byte. TFLite's own int8
-    also rounds each layer's input: two processors' last bits then make 8 shades and more.
+    also rounds each layer's input: then the pictures of two processors differ by 8 shades or more.
     """
     for kernel in network.trainable_variables:
         if kernel.shape.rank == 4:
@@ -281,7 +281,7 @@ def round_kernels(network):
 
 
 def to_network(run, examples, args):
-    """Returns a run's generator as TFLite that draws Keras' pictures; float16 if int8 differs."""
+    """Returns a run's generator as TFLite; uses float16 if the int8 pictures differ from Keras'."""
     for kind in dict.fromkeys((args.precision, "float16")):
         generator, flags = common.load_generator(run, args.best)
         conditions = [drawn for drawn, _ in examples] or [tf.ones((1, *flags["--size"], 3))]
@@ -327,19 +327,19 @@ def main(argv=None):
     add("--run", type=Path, nargs="+", default=[run], metavar="DIR", help=f"trained runs ({run})")
     add("--out", type=Path, default=out, metavar="DIR|HTML", help=f"folder or page ({out})")
     add("--precision", choices=[*ALLOWED], default="int8", help="weights of the page (int8)")
-    add("--no-browser", action="store_true", help="write the page, and open nothing")
+    add("--no-browser", action="store_true", help="write the page without opening it")
     add("--colour", type=Path, nargs="+", metavar="FILE", help="files and folders to colour")
     only = {
-        "--whole": "keep a picture's own size, do not squash it to the training size",
+        "--whole": "keep a picture's own size instead of squashing it to the training size",
         "--clean": "photographs of drawings: paper to white, ink to black",
-        "--invert": "light on dark becomes dark on light",
+        "--invert": "turn light on dark into dark on light",
         "--force": "overwrite earlier results",
     }
     for flag, help_text in only.items():
         add(flag, action="store_true", help=f"with --colour: {help_text}")
     args = parser.parse_args(argv)
     if wrong := [flag for flag in only if vars(args)[flag[2:]] and not args.colour]:
-        parser.error(f"{wrong[0]}: goes with --colour only")
+        parser.error(f"{wrong[0]}: works only with --colour")
     if args.colour and len(args.run) > 1:
         parser.error("--colour takes one --run")
     (colour_files if args.colour else write_page)(args)

@@ -9,15 +9,15 @@ A dataset is a folder with train/ and val/, full of side-by-side pictures (see s
     python 07_get_pairs.py --pair maps photos --labels palette.csv --out data/mine
     python 07_get_pairs.py --edges photos --out data/mine
 
---download fetches a dataset of Isola et al. 2017 (appendix 6.2); run again, it continues. --pair
-joins conditions (first) and targets with the same name: the path in a folder, without extension, or
+--download fetches a dataset of Isola et al. 2017 (appendix 6.2) or continues an earlier try. --pair
+joins conditions (first) and targets of the same name: the path in a folder, without extension, or
 what the stars of a pattern match (in quotes; ** matches any folders; case does not matter). One
-folder alone must hold side-by-side pictures. --edges draws a sketch of each photograph. --labels:
-the conditions are label maps; numbers get colours; colours become the nearest of a palette (CSV).
+folder alone must hold side-by-side pictures. --edges draws a sketch of each photograph. --labels
+is for label maps: numbers get colours, and colours become the nearest ones of a palette (CSV).
 
-Folders, or names, that begin with train, val or test keep their split; otherwise --val-share of
-the pairs, chosen at random, become val/. Pictures may have any format that Pillow reads; they are
-turned upright and reduced to what stage 5 needs at its --size (give the same here); the smaller
+Pairs whose folders or names begin with train, val or test keep that split. Otherwise --val-share of
+the pairs, chosen at random, goes to val/. Pictures may have any format that Pillow reads. They are
+turned upright and reduced to what stage 5 needs at its --size (give the same here). The smaller
 half is enlarged. A side's files share one value range (dataset.json). Unusable files are named.
 """
 
@@ -122,7 +122,7 @@ def unpack(archive, folder):
     """Unpacks a .tar.gz that has train/ at its top or in its only folder, to `folder`/train/."""
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(folder, filter="data")  # refuses what would lie outside of the folder
+            tar.extractall(folder, filter="data")  # refuses what would lie outside the folder
             tar.fileobj.seek(0, os.SEEK_END)  # reads on to gzip's checksum
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"damaged, or not a .tar.gz of pictures ({error})") from error
@@ -250,7 +250,7 @@ def explain_names(patterns, left, right):
         if ours & {key[len(c) : len(key) - len(d)] for key in right} - {""}:
             fit = f'"{patterns[0]}/{a}{star}{b}.*" "{patterns[1]}/{c}{star}{d}.*"'
             return f"they are {shown}; if these belong together, try {fit}"
-    return f'they are {shown}; rename them, or give patterns whose stars are equal: "a/*_x" "b/*"'
+    return f'they are {shown}; rename them, or give patterns whose stars match: "a/*_x" "b/*"'
 
 
 def make_pairs(args, folder, about, left_out):
@@ -342,7 +342,7 @@ def given_splits(pictures, args, left_out):
         said = re.findall(rf"(?<![a-z]){SPLIT.pattern}", paths)
         if len(said) > len(pictures) / 4:
             words = " and ".join(sorted(dict(said)))
-            common.warn(f"some paths say {words}, but too few, or only one split: all are shuffled")
+            common.warn(f"too few paths say {words}, or they say only one split: all are shuffled")
         return {}
     if (args.val_share, args.seed) != (None, None):
         raise UserError("--val-share, --seed: the pictures are in train and val already")
@@ -403,14 +403,14 @@ class Legend:
                 raise UserError(f"--labels: {problem}: make them of one kind")
         classes = sorted(set().union(*self.present.values()))
         if not 0 < (n := len(classes)) <= MOST_CLASSES:
-            raise UserError(f"--labels: {n} classes; 1 to {MOST_CLASSES} allowed, not instances")
+            raise UserError(f"--labels: {n} classes; 1 to {MOST_CLASSES} allowed (no instances)")
         if n == 1 or coloured and not any(code & 0xC0C0C0 for code in classes):
             common.warn("--labels: one class, or nearly black: are these numbers in one channel?")
         usual = sorted(map(len, self.present.values()))[(len(found) - 1) // 2]
         if usual > 64 and not palette:
             common.warn(f"--labels: {usual} classes in most maps: are these shades, or soft edges?")
         if share := sum(share for _, share, _ in found.values()) / len(found):
-            say = print if share < 0.9 else common.warn  # blur changes less: photographs?
+            say = print if share < 0.9 else common.warn  # blur changes fewer: photographs?
             say(f"{share:.1%} of the label maps' pixels had other colours and get the nearest")
         if coloured:
             names = dict(palette.values())
@@ -514,8 +514,8 @@ def parse_flags(argv):
     add = parser.add_mutually_exclusive_group(required=True).add_argument
     add("--download", choices=[*common.PAPER], help="a dataset of the paper")
     add("--pair", nargs="+", metavar="PATTERN", help="folders, or patterns in quotes", **path)
-    add("--edges", metavar="PATTERN", help="draw sketches of photographs", **path)
-    add("--import-cityscapes", metavar="DIR", help="with leftImg8bit/ and gtFine/ in it", **path)
+    add("--edges", metavar="PATTERN", help="photographs to draw sketches of", **path)
+    add("--import-cityscapes", metavar="DIR", help="folder with leftImg8bit/ and gtFine/", **path)
     add = parser.add_argument
     add("--out", metavar="DIR", help="folder of the new dataset", **path)
     add("--url", metavar="URL|FILE", help="with --download: a mirror, or a file of your own")
@@ -526,10 +526,10 @@ def parse_flags(argv):
     count, own = len(args.pair or []), args.pair or args.edges
     chosen = (args.val_share, args.seed) != (None, None)
     problems = {
-        "--url: goes with --download only": args.url and not args.download,
-        "--labels: goes with two folders of --pair": args.labels is not None and count != 2,
+        "--url: works only with --download": args.url and not args.download,
+        "--labels: needs --pair with two folders": args.labels is not None and count != 2,
         "--pair: takes one or two patterns; put them in quotes": count > 2,
-        "--val-share, --seed: go with --pair and --edges": chosen and not own,
+        "--val-share, --seed: work only with --pair or --edges": chosen and not own,
         "--out: name a new folder, e.g. --out data/mine": not args.out.name if args.out else own,
     }
     for problem, given in problems.items():

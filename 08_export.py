@@ -10,11 +10,11 @@ the same values each time. Both must draw Keras' picture, or the folder is not w
     python 08_export.py --run runs/mine --out exported
     python 08_export.py --precision int8                 # a TFLite file of a quarter the size
 
-Writes under runs/08_export, or --out: saved_model/ and generator.tflite, 220 MB each, in
-15 seconds (2 cores); generator.tflite takes 110 MB with --precision float16, 55 MB with int8,
-whose pictures may be a few shades of 255 off. They take pictures of the size that the run was
-trained at: the SavedModel any number of them, the TFLite file one. These lines run them in any
-program that has TensorFlow; colours go from -1 (black) to 1 (white), and the condition here
+Writes saved_model/ and generator.tflite, 220 MB each, under runs/08_export, or --out, in 15
+seconds (2 cores). generator.tflite takes 110 MB with --precision float16, and 55 MB with int8,
+whose pictures may be a few shades of 255 off. Both take pictures of the run's training size: the
+SavedModel takes any number at once, the TFLite file takes one. These lines run them in any
+program that has TensorFlow. Colours go from -1 (black) to 1 (white), and the condition here
 is a white sheet:
 
     import tensorflow as tf
@@ -50,7 +50,7 @@ def refuse_taken(folder, force):
 
 
 def ring(size):
-    """Returns a condition to try the files with: a black ring off the middle, (1, *size, 3)."""
+    """Returns a condition to test the files with: a black ring off centre, (1, *size, 3)."""
     image = Image.new("RGB", size[::-1], "white")
     ImageDraw.Draw(image).ellipse((60, 30, 220, 190), outline="black", width=7)
     return tf.constant(keras.utils.img_to_array(image))[tf.newaxis] / 127.5 - 1.0
@@ -102,9 +102,9 @@ def main(argv=None):
     add("--force", action="store_true", help="replace an earlier export in the folder")
     args = parser.parse_args(argv)
 
-    refuse_taken(args.out, args.force)  # mistakes first: loading takes a while
+    refuse_taken(args.out, args.force)  # before the loading, which takes a while
     generator, flags = common.load_generator(args.run, args.best)
-    export(generator, flags["--size"], args.precision, args.out.resolve())  # a link's target
+    export(generator, flags["--size"], args.precision, args.out.resolve())  # follows a link
     print("\n".join(str(args.out / name) for name in sorted(FILES)))
 
 

@@ -1,4 +1,4 @@
-"""Stage 9: results. One page for a run of stage 5, or for several side by side.
+"""Stage 9: one page of results for a run of stage 5, or for several runs side by side.
 
 Every generator colours the same conditions. Each row shows the condition, one picture per run,
 and the real picture; scores and curves come first. The table also scores the condition itself,
@@ -10,7 +10,7 @@ as the baseline to beat.
 
 Writes under runs/09_results, or --out: index.html (for a browser), compare.png (six rows of it)
 and pictures/. --animate adds samples.png, the first run's sample pictures over the epochs as an
-animation. Takes 5 s plus 0.1 s per picture.
+animation. It takes 5 s plus 0.1 s per picture.
 """
 
 import html
@@ -83,7 +83,7 @@ def check_fit(runs, options, dataset, fingerprint):
         wanted = wanted or known | own
         for name in ("--size", "--direction", "kind", "range"):
             if name in wanted and (condition | own).get(name) != wanted[name]:
-                raise common.UserError(f"{run}: not comparable on {dataset}: another {name}")
+                raise common.UserError(f"{run}: not comparable on {dataset}: its {name} differs")
         if not same:
             common.warn(f"{run}: made with other pairs, maybe trained on these; shown {direction}")
     return wanted["--direction"]
@@ -157,7 +157,7 @@ def main(argv=None):
     parser = common.parser_of(__doc__, "--out --best", out="runs/09_results")
     add, run = parser.add_argument, Path("runs", "05_pix2pix")
     add("runs", type=Path, nargs="*", default=[run], metavar="RUN", help=f"of stage 5 ({run})")
-    add("--dataset", metavar="NAME|DIR", help="pairs to show (those of the first run)")
+    add("--dataset", metavar="NAME|DIR", help="pairs to show (the first run's)")
     add("--split", default="val", choices=["train", "val", "test"], help="which split (val)")
     add("--animate", action="store_true", help="also write samples.png: the first run's samples")
     args = parser.parse_args(argv)
@@ -168,9 +168,9 @@ def main(argv=None):
     named = {f"run_{n}": name for n, name in enumerate(name_runs(runs, options), start=1)}
     generators = {key: common.load_generator(run, args.best)[0] for key, run in zip(named, runs)}
     flags, condition = options[0]["flags"], options[0]["data"]["condition"]
-    paths = pairs.get(args.split, pairs["val"])  # which are those of test/, if there is no val/
+    paths = pairs.get(args.split, pairs["val"])  # those of test/, if there is no val/
     if args.split != "val" and args.split not in Path(paths[0]).parent.name.lower():
-        raise common.UserError(f"--split {args.split}: {dataset} has none")
+        raise common.UserError(f"--split {args.split}: {dataset} has no such split")
     common.refuse_unusable(paths)
     form = {"size": tuple(flags["--size"]), "labels": condition["kind"] == "labels"}
     curves = [(run / "losses.png").read_bytes() for run in runs]

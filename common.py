@@ -87,7 +87,7 @@ NO_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
 # deepest one is 2x1; with --filters 32 they have half as many channels.
 IMAGE_SIZE = (256, 256)  # height and width of the pictures; eight blocks halve them to 1x1
 FILTERS = 64  # channels of the first block; later blocks have up to eight times as many
-EPSILON = 1e-5  # batchnorm's, as in the authors' code; Keras' 1e-3 damps the weak second layer
+EPSILON = 1e-5  # batchnorm's, as in the authors' code; Keras' 1e-3 damps encode_2's small values
 
 
 def paper_init():
@@ -142,11 +142,11 @@ class DecodeBlock(layers.Layer):
 
 
 def encoder_blocks(filters=FILTERS, norm="batch"):
-    """Returns the half that shrinks the picture to one vector of 512 numbers.
+    """Returns the encoder's blocks, which shrink the picture to one vector of 512 numbers.
 
-    The first block has no normalisation (the paper's appendix), and neither has the last: in a
-    batch of one, its 1x1 map has a single value per channel. Batchnorm turns that value into
-    zero and cuts the path (the paper's erratum).
+    The first block has no normalisation (the paper's appendix), and the last one has none either:
+    in a batch of one, its 1x1 map has a single value per channel. Batchnorm would turn that value
+    into zero, and nothing would get through (the paper's erratum).
     """
     return [
         EncodeBlock(filters, norm=None, name="encode_1"),  # (B, 128, 128, 64)
@@ -161,7 +161,7 @@ def encoder_blocks(filters=FILTERS, norm="batch"):
 
 
 def decoder_blocks(filters=FILTERS, norm="batch"):
-    """Returns the half that grows the picture again; dropout is the generator's only noise."""
+    """Returns the decoder's blocks, which enlarge maps; dropout is the generator's only noise."""
     return [
         DecodeBlock(8 * filters, dropout=0.5, norm=norm, name="decode_1"),  # (B, 2, 2, 512)
         DecodeBlock(8 * filters, dropout=0.5, norm=norm, name="decode_2"),  # (B, 4, 4, 512)
@@ -176,7 +176,7 @@ def decoder_blocks(filters=FILTERS, norm="batch"):
 class EncoderDecoder(keras.Model):
     """Generator: condition (B, 256, 256, 3) -> picture (B, 256, 256, 3), both in [-1, 1].
 
-    Everything it draws has passed through the 512 numbers of its bottleneck.
+    Everything that it draws passes through the 512 numbers of its bottleneck.
     """
 
     def __init__(self, filters=FILTERS, norm="batch", **kwargs):
@@ -263,9 +263,9 @@ def generate(generator, condition, seed=0):
 
 
 # === 2. Losses, and the scores of a picture =================================
-# Each loss is the mean of -log(the probability given to the wanted answer), from logits. A
-# discriminator that cannot tell says 1/2 everywhere: each loss is then log 2 = 0.693. (In
-# stage 2, where two of three kinds of picture are fake, it says 1/3.)
+# Each loss is the mean of -log(the probability given to the wanted answer), from logits. If a
+# discriminator cannot tell real from fake, it answers 1/2 everywhere, and each loss is log 2 =
+# 0.693. (In stage 2, where two of three kinds of picture are fake, it answers 1/3.)
 
 
 def adversarial_loss(logits, real):
@@ -275,7 +275,7 @@ def adversarial_loss(logits, real):
 
 
 def generator_loss(fake_logits):
-    """Returns -log D(G(z)), a generator's loss: it wants its pictures taken for real.
+    """Returns -log D(G(z)), a generator's loss: it wants its pictures to be taken for real.
 
     The gradient of the minimax game's log(1 - D(G(z))) vanishes while the discriminator wins
     (Goodfellow et al. 2014, section 3).
@@ -284,7 +284,7 @@ def generator_loss(fake_logits):
 
 
 def discriminator_losses(real_logits, fake_logits):
-    """Returns a discriminator's two losses: real pictures should be called real, fakes fake."""
+    """Returns a discriminator's two losses: it should call real pictures real and fakes fake."""
     return adversarial_loss(real_logits, real=True), adversarial_loss(fake_logits, real=False)
 
 
@@ -305,7 +305,7 @@ def scores(picture, real):
 
 # === 3. The game of two networks, and Adam ==================================
 class AdversarialModel(keras.Model):
-    """A generator and a discriminator, an optimiser each; `train` trains them, not Keras' `fit`.
+    """A generator and a discriminator, each with an optimiser; `train` replaces Keras' `fit`.
 
     A subclass provides:
         self.generator, self.discriminator: networks whose weights exist.
@@ -338,9 +338,9 @@ class AdversarialModel(keras.Model):
 
 
 def minimise(loss, tape, network, optimizer):
-    """Moves the network's weights one step of its optimiser down the gradient of the loss."""
+    """Moves the network's weights down the gradient of the loss, by one step of its optimiser."""
     variables = network.trainable_variables
-    # A gradient below 6e-8 is 0 in float16. There the optimiser scales the loss up before the
+    # In float16, a gradient below 6e-8 is 0. There the optimiser scales the loss up before the
     # gradient is taken and divides the gradient afterwards; otherwise the scale is 1.
     scale = optimizer.scale_loss(tf.ones_like(loss))
     optimizer.apply(tape.gradient(loss, variables, output_gradients=scale), variables)
@@ -389,7 +389,7 @@ def train(
         if step % steps_per_epoch:  # these weights have no scores
             raise UserError(f"--epochs {args.epochs}: {run} is in epoch {epochs + 1}. {cure}")
         print(f"{run} is complete ({epochs} epochs). {cure}")
-        if is_chief():  # write its results once more
+        if is_chief():  # writes its results once more
             write_results(run, model, *tables)
     take_step = make_train_function(model, batches(first_step=step, last_step=last_step))
     validate = tf.function(model.test_step)
@@ -432,7 +432,7 @@ def train(
 
 
 def write_results(run, model, losses_table, metrics_table):
-    """Draws the curves and writes the weights; those of the best epoch as best.weights.h5, too."""
+    """Draws the curves and writes the weights; best.weights.h5 keeps those of the best epoch."""
     metrics = metrics_table.rows()
     draw_curves(run / "losses.png", losses_table.rows(), metrics)
     save_weights(model.generator, run / "generator.weights.h5")
@@ -509,10 +509,10 @@ def training_digits(digits, labels, *, batch_size, seed, first_step, last_step):
 
 
 def shuffled(position, count, seed):
-    """Returns which example, 0 to count - 1, stands at a position, an int64 scalar, of a training.
+    """Returns the example (0 to count - 1) at a position (int64 scalar) of a training run.
 
-    Every pass, `count` positions, gives each example once, in an order of its own. Unlike a shuffle
-    buffer it keeps no state, so training can resume at any step and see the same examples.
+    Each pass over `count` positions gives every example once, in an order of its own. Unlike a
+    shuffle buffer, it keeps no state, so a run can resume at any step and see the same examples.
     """
     seeds = tf.stack([seed, position // count])
     return tf.random.experimental.index_shuffle(position % count, seeds, max_index=count - 1)
@@ -581,7 +581,7 @@ def jitter(stack, seed, size=IMAGE_SIZE, labels=False):
 def course_augment(stack, seed, size=IMAGE_SIZE, labels=False):
     """The course's augmentation: shift with padding, mirror both ways, quarter turns.
 
-    The border of 30 pixels (for 256) is a reflection or white, half the time each. Only square
+    The border of 30 pixels (for 256) is a reflection or white, with equal odds. Only square
     pictures are turned. Arguments and result as for `jitter`.
     """
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
@@ -638,8 +638,8 @@ def validation_pairs(paths, direction, *, size=IMAGE_SIZE, labels=False):
 # *** Machinery: you can follow the course without reading beyond this line ******************
 
 # === 7. Faster layers =======================================================
-# They save a fifth of a Pix2Pix step on a CPU. On a GPU, and for other kernels, strides or
-# padding than the paper's, Keras' own code runs.
+# These layers save a fifth of the time of a Pix2Pix step on a CPU. On a GPU, and for kernels,
+# strides or padding that are not the paper's, Keras' own code runs.
 
 
 class CompiledAdam(keras.optimizers.Adam):
@@ -674,8 +674,8 @@ class BatchNorm(layers.BatchNormalization):
 class Conv2D(layers.Conv2D):
     """Keras' convolution, as a matrix product on small maps (4x4 kernel, stride 2).
 
-    TensorFlow reorders a kernel at each use. For a map with fewer pixels than channels that takes
-    longer than the arithmetic: a tenth of a Pix2Pix step in all.
+    TensorFlow reorders a kernel at each use. For a map with fewer pixels than channels, this takes
+    longer than the arithmetic. In all, it takes a tenth of a Pix2Pix step.
     """
 
     fast = True  # an export sets it to False, for Keras' own form
@@ -721,7 +721,7 @@ def few_pixels(layer, x, limit):
 def convolve_in_phases(x, kernel):
     """Returns a 4x4 transposed convolution of x, with stride 2, computed as four 2x2 ones."""
     phases = []
-    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):  # even and odd ones of the result
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):  # even and odd rows, columns
         part = tf.transpose(kernel[3 - row :: -2, 3 - column :: -2], (0, 1, 3, 2))
         padding = [[0, 0], [1 - row, row], [1 - column, column], [0, 0]]
         phases.append(tf.nn.conv2d(x, part, 1, padding))
@@ -878,7 +878,7 @@ def set_devices(args):
     gpus, cluster = tf.config.list_physical_devices("GPU"), os.environ.get("TF_CONFIG")
     available = len(gpus) or (1 if cluster else max(2, os.cpu_count()))
     if args.devices > available:
-        raise UserError(f"--devices {args.devices}: there are {available} at most")
+        raise UserError(f"--devices {args.devices}: at most {available} on this machine")
     tf.config.set_visible_devices(gpus[: args.devices], "GPU")
     strategy, handler = None, signal.getsignal(signal.SIGTERM)
     if cluster:
@@ -886,7 +886,7 @@ def set_devices(args):
             json.loads(cluster)["cluster"]["worker"]  # without it TensorFlow would train alone
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
-            raise UserError(f"TF_CONFIG: unset it, or mend the cluster: {error!r}") from error
+            raise UserError(f"TF_CONFIG: unset it, or fix the cluster: {error!r}") from error
         signal.signal(signal.SIGTERM, handler)  # TensorFlow has replaced it
     elif args.devices > 1:
         if not gpus:
@@ -927,8 +927,8 @@ def leave_unless_chief():
 def tune_processor():
     """Makes CPU runs reproducible to the bit, and has glibc keep freed memory for the next step.
 
-    glibc would return each large block to the system and fetch it again page by page, a tenth of
-    a Pix2Pix step. On a GPU, determinism would need slower algorithms.
+    glibc would return each large block to the system and fetch it again page by page, which takes
+    a tenth of a Pix2Pix step. On a GPU, determinism would need slower algorithms.
     """
     if tf.config.get_visible_devices("GPU"):
         return
@@ -967,7 +967,7 @@ def start_run(args, stage, data, files):
     refuse_name(run)
     occupied = run.is_file() or run.is_dir() and any(path.name[0] != "." for path in run.iterdir())
     if occupied and not options_file.exists():
-        raise UserError(f"--out {run}: exists and is not the folder of a run; give another one")
+        raise UserError(f"--out {run}: exists but is not the folder of a run; give another")
     if args.fresh and options_file.exists():
         os.close(lock(run))  # fails if in use; Windows cannot rename a folder with an open file
         earlier = (Path(f"{run}.{number}") for number in range(1, 10**6))
@@ -987,7 +987,7 @@ def start_run(args, stage, data, files):
 
 
 def fingerprint(files):
-    """Returns what tells these files from others: a hash of their names, and their total size."""
+    """Returns what identifies these files: a hash of their names, and their total size."""
     names = "\n".join("/".join(Path(file).parts[-2:]) for file in files)
     digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
     return {"files": digest[:16], "bytes": sum(os.stat(file).st_size for file in files)}
@@ -1002,9 +1002,9 @@ def refuse_changes(run, stage, flags, data):
     changed = [name for name in was | now if name not in free and was.get(name) != now.get(name)]
     if changed:
         changes = ", ".join(f"{name} {was.get(name)} -> {now.get(name)}" for name in changed)
-        cure = "Use those, give another --out, or add --fresh to start over"
+        cure = "Use the earlier ones, give another --out, or add --fresh to start over"
         if "files" in changed:
-            cure += f"; --start-from {run} with another --out keeps weights that may know val/"
+            cure += f"; --start-from {run} with another --out keeps weights that may have seen val/"
         raise UserError(f"{run} holds a run with other settings ({changes}). {cure}")
     if was.get("bytes") != now["bytes"]:
         warn(f"the data changed from {was.get('bytes')} to {now['bytes']} bytes; the run goes on")
@@ -1044,7 +1044,7 @@ def read_options(run, stage="pix2pix"):
 
 
 def load_generator(run, best=False):
-    """Returns a run's generator, with `best` that of the lowest validation L1, and its flags."""
+    """Returns a run's generator (`best`: of the epoch with the lowest L1) and the run's flags."""
     flags = read_options(run)["flags"]
     keras.config.set_dtype_policy("float32")  # a notebook may have trained in another one
     generator = GENERATORS[flags["--generator"]](flags["--filters"], flags["--norm"])
@@ -1126,11 +1126,11 @@ def dataset_folder(dataset):
     for folder in (Path(dataset), HERE / "data" / dataset):
         if folder.is_dir():
             return folder
-    raise UserError(f"--dataset {dataset}: no such folder; give a path, or emoji (embedded)")
+    raise UserError(f"--dataset {dataset}: no such folder; give a path, or emoji (included)")
 
 
 def describe_dataset(dataset):
-    """Reads dataset.json; what it leaves out of the paper's datasets is known by their names.
+    """Reads dataset.json; fills in what it leaves out if the folder is named like the paper's.
 
     Returns a dict of "direction" and, where known, "condition" ("sketch", "labels" or "picture"),
     "origin", "colours" (of label maps: [["#rrggbb", name], ...]), "classes" (their numbers) and
@@ -1140,7 +1140,7 @@ def describe_dataset(dataset):
     known = PAPER.get(file.parent.resolve().name, {})
     with contextlib.suppress(ValueError, TypeError, AttributeError):
         own = json.loads(file.read_text("utf-8-sig")) if file.exists() else {}
-        same = own.get("condition") in {None, known.get("condition")}  # else only a namesake
+        same = own.get("condition") in {None, known.get("condition")}  # else another dataset
         about = {"direction": "AtoB"} | (known if same else {}) | own
         sound = [about["direction"] in {"AtoB", "BtoA"}]
         sound += [about.get("condition", "sketch") in {"sketch", "labels", "picture"}]
@@ -1156,7 +1156,7 @@ def describe_conditions(dataset, direction=None):
     """Returns the direction, and what dataset.json says of the half that is then the condition.
 
     `direction` is "AtoB", "BtoA", None (the dataset's own) or "exchanged" (the other one). The dict
-    has "kind", "colours", "classes" and "range", if known, and "exchanged" if it is not the own.
+    has "kind", "colours", "classes" and "range", if known, and "exchanged" if it is the other one.
     """
     about = describe_dataset(dataset)
     other = "BtoA" if about["direction"] == "AtoB" else "AtoB"
@@ -1233,7 +1233,7 @@ def find_pairs(dataset, left_out=None):
         pairs["val"] = pairs.pop("test")
     for split, names in {"train": "train", "val": "val or test"}.items():
         if split not in pairs:
-            problem = f"no {names} in {folder} with .jpg or .png directly in it"
+            problem = f"no folder {names} in {folder} has .jpg or .png files directly in it"
             raise UserError(f"--dataset {dataset}: {problem}; {CURE}")
         if len(folders := {Path(path).parent.name for path in pairs[split]}) > 1:
             warn(f"--dataset {dataset}: {listed(sorted(folders))} are used as one, {split}")
@@ -1296,7 +1296,7 @@ def read_header(path):
 
 
 def kept_size(size, training_size=IMAGE_SIZE):
-    """Returns (width, height) divided by the largest integer that training would not notice."""
+    """Returns (width, height), divided by the largest integer that leaves enough for training."""
     height, width = training_size
     factor = min(size[0] / width, size[1] / height) / (2 * 286 / 256)  # twice the jitter's size
     return size[0] // max(1, int(factor)), size[1] // max(1, int(factor))
@@ -1458,7 +1458,7 @@ def explain(error):
     if any(words in text for words in full):
         return "the disk is full. Make room and run the same command again, without --fresh"
     if isinstance(error, NO_MEMORY):
-        return "out of memory. Use a smaller --batch-size, --size or --filters, or close programs"
+        return "out of memory. Use a smaller --batch-size, --size or --filters, or free memory"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, (OSError, UserError)):
@@ -1557,7 +1557,7 @@ def parser_of(docstring, flags="", **defaults):
     add("--steps-per-epoch", type=whole, metavar="N", help="at most N steps, for a quick look")
     add("--seed", type=seeds, default=0, help="random seed (0)")
     precisions = ["float32", "mixed_bfloat16", "mixed_float16"]
-    help_text = "arithmetic (float32); mixed pays on a GPU, or a processor with AVX512-BF16 or AMX"
+    help_text = "arithmetic (float32); mixed is faster on a GPU, or with AVX512-BF16 or AMX"
     add("--precision", choices=precisions, default="float32", help=help_text)
     add("--devices", type=whole, default=1, metavar="N", help="GPUs, or parts of a processor (1)")
     add("--dataset", default="emoji", metavar="NAME|DIR", help="pairs in train/ and val/ (emoji)")

@@ -1,10 +1,10 @@
 """Exercise 1: the discriminator of the GAN, and the losses of its train step.
 
-Fill in what is left out: each `raise NotImplementedError` says what belongs there. Then
+Replace each line `raise NotImplementedError`, which says what belongs there, with your code. Then
 
     make exercise N=1        (or: python tests/exercises/grade.py 1)
 
-tells what is right, what is wrong and what comes next. 01_gan_mnist.py has a solution; the
+says what is right, what is wrong and what comes next. 01_gan_mnist.py has a solution; the
 course page is docs/course/1-gan.md.
 """
 

@@ -1,10 +1,10 @@
 """Exercise 2: Maxout, a learned activation function.
 
-Fill in what is left out: each `raise NotImplementedError` says what belongs there. Then
+Replace each line `raise NotImplementedError`, which says what belongs there, with your code. Then
 
     make exercise N=2        (or: python tests/exercises/grade.py 2)
 
-tells what is right, what is wrong and what comes next. 02_cgan_mnist.py has a solution; the
+says what is right, what is wrong and what comes next. 02_cgan_mnist.py has a solution; the
 course page is docs/course/2-cgan.md.
 """
 

@@ -1,10 +1,10 @@
 """Exercise 3: the paper's augmentation, for both halves of a pair at once.
 
-Fill in what is left out: the `raise NotImplementedError` says what belongs there. Then
+Replace the line `raise NotImplementedError`, which says what belongs there, with your code. Then
 
     make exercise N=3        (or: python tests/exercises/grade.py 3)
 
-tells what is right, what is wrong and what comes next. `jitter` in common.py is a solution;
+says what is right, what is wrong and what comes next. `jitter` in common.py is a solution;
 the course page is docs/course/3-pairs.md.
 """
 
@@ -14,13 +14,13 @@ import tensorflow as tf
 
 
 def jitter(stack, seed, size=IMAGE_SIZE, labels=False):
-    """Enlarges the stack, crops it at random, mirrors it half of the time.
+    """Enlarges the stack, crops it at random, and mirrors it half of the time.
 
     Args:
         stack: (height, width, 6) float32: a condition and its target, of any height and width.
         seed: (2,) int64; the same seed gives the same picture.
         size: (height, width) of the result.
-        labels: whether the condition is a label map: hand it on to `resize`.
+        labels: whether the condition is a label map; pass it on to `resize`.
 
     Returns:
         (*size, 6) float32; (256, 256, 6) by default.

@@ -1,12 +1,12 @@
 """Exercise 4: a block of the encoder, the U-Net's forward pass, the PatchGAN.
 
-Fill in what is left out: each `raise NotImplementedError` says what belongs there. Then
+Replace each line `raise NotImplementedError`, which says what belongs there, with your code. Then
 
     make exercise N=4        (or: python tests/exercises/grade.py 4)
 
-tells what is right, what is wrong and what comes next. The three parts are tested each by
-itself, so take them in any order. common.py, section 1, has a solution; the course page is
-docs/course/4-networks.md.
+says what is right, what is wrong and what comes next. Each of the three parts is tested by
+itself, so you can write them in any order. common.py, section 1, has a solution; the course page
+is docs/course/4-networks.md.
 """
 
 from common import (
@@ -48,9 +48,9 @@ class UNet(EncoderDecoder):
         self.joins = [layers.Concatenate(name=f"skip_{n}") for n in range(7, 0, -1)]
 
     def call(self, x, training):
-        # Down: call each encoder block, and keep what it gives.
+        # Down: call each encoder block, and keep what it returns.
         # Up: call each decoder block, then join its map with the encoder's of the same size
-        # (decode_1 gives 2x2, as encode_7 does). Last: self.to_picture.
+        # (decode_1 returns 2x2, as encode_7 does). Last: self.to_picture.
         raise NotImplementedError("go down the encoder and up the decoder in UNet.call")
 
 

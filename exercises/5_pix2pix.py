@@ -1,10 +1,10 @@
 """Exercise 5: the train step of Pix2Pix.
 
-Fill in what is left out: the `raise NotImplementedError` says what belongs there. Then
+Replace the line `raise NotImplementedError`, which says what belongs there, with your code. Then
 
     make exercise N=5        (or: python tests/exercises/grade.py 5)
 
-tells what is right, what is wrong and what comes next. 05_pix2pix_train.py has a solution; the
+says what is right, what is wrong and what comes next. 05_pix2pix_train.py has a solution; the
 course page is docs/course/5-pix2pix.md.
 """
 

@@ -169,7 +169,7 @@ def test_names_that_do_not_fit(refuses, tmp_path):
         save(photo(n), tmp_path / "o" / f"{n}x{n}.png")
     words = "s_0000_seg, s_0001_seg and s_0000, s_0001"
     assert '"l/*_seg.*" "r/*.*"' in refuses("--pair", "l", "r", "--out", "x", words=words)[-1]
-    lines = refuses("--pair", "l/*_seg.*", "o", "--out", "x", words="stars are equal")
+    lines = refuses("--pair", "l/*_seg.*", "o", "--out", "x", words="patterns whose stars match")
     assert "0x0, 1x1" in lines[-1]
     refuses("--pair", "r", "l/../r", "--out", "x", words="would be its own partner; give patterns")
     save(photo(), tmp_path / "r" / "S_0000.png")
@@ -426,9 +426,9 @@ MISTAKES = {
     "--pair l r --out l": "l: already exists",
     "--pair l r --labels bad.csv --out x": "bad.csv: needs columns class,colour,name (colour red",
     "--pair l r --labels empty.csv --out x": "empty.csv: needs columns class,colour,name (no class",
-    "--pair l --labels --out x": "--labels: goes with two folders of --pair",
-    "--edges l --url http://x --out x": "--url: goes with --download only",
-    "--download facades --seed 1 --out x": "--val-share, --seed: go with --pair and --edges",
+    "--pair l --labels --out x": "--labels: needs --pair with two folders",
+    "--edges l --url http://x --out x": "--url: works only with --download",
+    "--download facades --seed 1 --out x": "--val-share, --seed: work only with --pair or --edges",
     "--import-cityscapes l --out x": "no such folder (l/gtFine)",
     "--download facades --url none.tgz --out x": "none.tgz: No such file",
     "--download facades --url bad.csv --out x": "bad.csv: damaged, or not a .tar.gz",

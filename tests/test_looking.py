@@ -106,7 +106,7 @@ def test_frames_of_a_clip(mine, call_main):
     image.paste(image.crop((0, 0, 64, 64)), (64, 0))
     save(image, mine / "train" / "equal.png")
     said = call_main(LOOK, "--dataset", "mine").stderr
-    assert "equal halves, is one missing? (1): mine/train/equal.png" in said
+    assert "equal halves; is one missing? (1): mine/train/equal.png" in said
     assert "2 of 4 validation pairs nearly equal a training pair, e.g. mine/val/90.png" in said
     assert "and mine/train/0.png" in said
 
@@ -179,7 +179,7 @@ def test_nothing_is_rewritten_unless_asked(read, tmp_path):
     assert not said and values(sheet, 0, slice(None), 9, 0) == pytest.approx(wanted, abs=0.02)
     path = save(drawing(paper=0, ink=255), tmp_path / "canny.png")
     sheet, _, said = read(path, "sketch")
-    assert "--invert, or --clean?" in said and float(tf.reduce_mean(sheet)) < -0.5
+    assert "try --invert or --clean" in said and float(tf.reduce_mean(sheet)) < -0.5
     sheet, _, said = read(path, "sketch", invert=True)
     assert not said and float(tf.reduce_mean(sheet)) > 0.5
     assert not read(path, "picture")[2], "a run on photographs takes dark ones"
@@ -307,7 +307,7 @@ MISTAKES = {
     "--colour a.png b/a.jpg": "a.png has the same result",
     "--colour a.png --out .": "a.png: exists already; give another --out",
     "--colour a.png --out . --force": "a.png: exists already",
-    "--whole": "--whole: goes with --colour only",
+    "--whole": "--whole: works only with --colour",
 }
 
 

@@ -124,9 +124,9 @@ def test_runs_of_other_data_are_refused(trained, refused, tmp_path):
     text = (run / "options.json").read_text()
     (tmp_path / "pairs" / "dataset.json").write_text('{"condition": "sketch"}')
     mistakes = {
-        "pairs: another --size": lambda: change(run, "flags", "--size", [512, 256]),
-        "pairs: another --direction": lambda: change(run, "flags", "--direction", "BtoA"),
-        "pairs: another kind": lambda: change(run, "data", "condition", {"kind": "labels"}),
+        "pairs: its --size differs": lambda: change(run, "flags", "--size", [512, 256]),
+        "pairs: its --direction differs": lambda: change(run, "flags", "--direction", "BtoA"),
+        "pairs: its kind differs": lambda: change(run, "data", "condition", {"kind": "labels"}),
         "options.json: damaged": lambda: (run / "options.json").write_text("{"),
         "generator.weights.h5: missing": (run / "generator.weights.h5").unlink,
     }

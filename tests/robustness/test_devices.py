@@ -139,6 +139,6 @@ def test_wrong_cluster(config, tmp_path, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config)
     words = end(start(tmp_path, *GAN), 2)
     line = words.splitlines()[-1]
-    assert line.startswith("01_gan_mnist.py: error: TF_CONFIG: unset it, or mend the cluster: ")
+    assert line.startswith("01_gan_mnist.py: error: TF_CONFIG: unset it, or fix the cluster: ")
     assert "JSONDecodeError('Expecting" in line or "ValueError('When `cluster_spec`" in line
     assert "Traceback" not in words and not list(tmp_path.iterdir())

@@ -45,9 +45,9 @@ FLAGS = [
     (GAN, "--precision float64", "--precision"),
     (GAN, "--epoch-count 3", "unrecognized arguments: --epoch-count"),
     (GAN, "--devices 0", "--devices: '0' is not from 1"),
-    (GAN, "--devices 640 --batch-size 640", "--devices 640: there are "),
-    (GAN, "--out file", "--out file: exists and is not the folder of a run"),
-    (GAN, "--out full", "--out full: exists and is not the folder of a run"),
+    (GAN, "--devices 640 --batch-size 640", "--devices 640: at most "),
+    (GAN, "--out file", "--out file: exists but is not the folder of a run"),
+    (GAN, "--out full", "--out full: exists but is not the folder of a run"),
     (GAN, "--out file/run", "file/run"),
     (GAN, "--out run[1]", "--out run[1]: TensorFlow needs a path in UTF-8 without [, * and ?"),
     (CGAN, "--digit 10", "--digit: '10' is not from 0 to 9"),
@@ -67,7 +67,7 @@ FLAGS = [
     (RESULTS, "", f"{Path('runs/05_pix2pix')}: no trained run here"),
     (RESULTS, "full", "full: no trained run here"),
     (RESULTS, "trained --dataset nowhere", "--dataset nowhere: no such folder"),
-    (RESULTS, "trained --split test", "--split test: mine has none"),
+    (RESULTS, "trained --split test", "--split test: mine has no such split"),
     (RESULTS, "trained --best", "best.weights.h5: missing, damaged or of another network"),
     (RESULTS, "gan", "gan: holds a run of gan, not of pix2pix; give another folder"),
 ]
@@ -114,10 +114,10 @@ def test_two_devices_share_evenly(run_script):
 
 
 FOLDERS = {
-    "empty": (lambda mine: [shutil.rmtree(path) for path in mine.iterdir()], "no train in"),
-    "no val and no test": (lambda mine: shutil.rmtree(mine / "val"), "no val or test in"),
-    "two sides": (lambda mine: (mine / "train").rename(mine / "trainA"), "no train in"),
-    "too deep": (lambda mine: (mine / "val").rename(mine / "train" / "val"), "no val or test in"),
+    "empty": (lambda mine: [shutil.rmtree(path) for path in mine.iterdir()], "train"),
+    "no val and no test": (lambda mine: shutil.rmtree(mine / "val"), "val or test"),
+    "two sides": (lambda mine: (mine / "train").rename(mine / "trainA"), "train"),
+    "too deep": (lambda mine: (mine / "val").rename(mine / "train" / "val"), "val or test"),
 }
 
 
@@ -126,8 +126,8 @@ def test_folders(mistake, mine, refused):
     """Broken if the error about a dataset's layout does not say what is missing and what helps."""
     make, words = FOLDERS[mistake]
     make(mine)
-    words, notes = f"--dataset mine: {words} mine with .jpg or .png", ("Warning: left out",)
-    *_, line = refused(TRAIN, "--dataset", "mine", words=words, notes=notes)
+    words = f"--dataset mine: no folder {words} in mine has .jpg or .png"
+    *_, line = refused(TRAIN, "--dataset", "mine", words=words, notes=("Warning: left out",))
     assert "python 07_get_pairs.py --pair" in line
 
 
