@@ -35,7 +35,7 @@ help:
 	@echo "make clean     remove the virtual environment and caches; runs/ stays"
 	@echo
 	@echo "Variables: EPOCHS, DATASET, SIZE, FILTERS, BATCH_SIZE, PRECISION, SEED,"
-	@echo "e.g. make pix2pix EPOCHS=50 SIZE=512x256 FILTERS=32"
+	@echo "e.g. make pix2pix EPOCHS=50 SIZE=256x512 FILTERS=32"
 	@echo "GPU=1, e.g. make train GPU=1: with the libraries for an NVIDIA GPU (Linux, WSL2)"
 
 train:

@@ -1633,7 +1633,7 @@ def draw_curves(path, losses, metrics):
             axis.plot(*points, label=name, linewidth=1, marker="." if len(table) < 40 else None)
         if level:
             axis.axhline(level[1], color="gray", linestyle=":", label=level[0])
-        axis.legend(fontsize=9)
-        axis.set(title=title, xlabel=x)
+        axis.legend(fontsize=9, ncols=2)
+        axis.set(title=title, xlabel=x, ymargin=0.2)  # room for the legend
         axis.grid(alpha=0.3)
     save_figure(figure, path)
