@@ -12,6 +12,7 @@ The lesson:                                         The machinery, not needed to
 import argparse
 import contextlib
 import ctypes
+import functools
 import hashlib
 import json
 import math
@@ -1063,14 +1064,12 @@ def to_module(generator, size, phased=False):
     """
     for block in generator.encoder + generator.decoder:
         block.conv.fast, block.conv.phased = False, phased and block.conv.kernel_size == (4, 4)
-    states = [id(variable) for variable in generator.non_trainable_variables]
-    for n, block in enumerate(generator.decoder, start=1):
+    for block in generator.decoder:
         if isinstance(block.dropout, layers.Dropout):  # TFLite has no such random numbers
-            state = block.dropout.seed_generator.state
-            seed = tf.constant([0, states.index(id(state))], state.dtype)  # as in `generate`
-            ones = tf.ones((1, *(side * 2**n // 256 for side in size), block.conv.filters))
-            mask, _ = block.dropout.stateless_call([], [seed], ones, training=True)  # 0 or 2
-            block.dropout = lambda x, training, mask=mask: x * mask
+            draw = block.dropout
+            mask = functools.cache(lambda shape, draw=draw: draw(tf.ones(shape), training=True))
+            block.dropout = lambda x, training, mask=mask: x * mask(tuple(x.shape))
+    generate(generator, tf.ones((1, *size, 3)))  # draws the masks, which are kept
     module, signature = tf.Module(), [tf.TensorSpec((1, *size, 3), name="condition")]
     module.weights = [variable.value for variable in generator.variables]
     call = tf.function(lambda condition: {"picture": generate(generator, condition)}, signature)
