@@ -1495,13 +1495,11 @@ def deferring_signals():
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
     numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT)}
-    not_ignored = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]  # nohup ignores one
-    handlers = {number: signal.signal(number, note) for number in not_ignored}
-    try:
+    with contextlib.ExitStack() as stack:  # puts the earlier handlers back
+        for number in numbers:
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores one
+                stack.callback(signal.signal, number, signal.signal(number, note))
         yield signals
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def leave_if_asked(signals, step):
