@@ -1434,9 +1434,8 @@ def run_main(main):
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends the script quietly
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # cleans up on the way
-    with contextlib.suppress(AttributeError):  # a notebook's streams lack `reconfigure`
-        for stream in (sys.stdout, sys.stderr):  # a name may have letters that a terminal lacks
-            stream.reconfigure(errors="backslashreplace")
+    with contextlib.suppress(AttributeError):  # a notebook's stream lacks `reconfigure`
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: for letters it cannot show
     try:
         return main()
     except KeyboardInterrupt:
