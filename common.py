@@ -1349,7 +1349,7 @@ def read_label_map(path, size=None, palette=None):
                 places, apart = nearest(tf.constant([*colours.values()]), [*palette.values()])
                 entries = [own[k : k + 3] for k in range(0, len(own), 3)]  # repeats are padding
                 first = [entries.index(entries[n]) == n for n in counts]
-                near = (apart < (1.0 if gray else 9.0)) & first
+                near = (apart < (1 if gray else 9)) & first
                 known = sum(count for count, is_near in zip(counts.values(), near) if is_near)
                 same = sum(count for n, count in counts.items() if palette.get(n) == colours[n])
                 if known > max(same, pixels / 2):
@@ -1385,11 +1385,9 @@ def paint(codes, classes=None, colours=None):
 def nearest(codes, colours):
     """Returns the index of the colour nearest to each 0xrrggbb code, and its squared distance."""
     found, places = tf.unique(tf.reshape(codes, [-1]))
-    ours, theirs = (tf.cast(paint(part), tf.float32) for part in (found, tf.constant(colours)))
-    products = tf.matmul(ours, theirs, transpose_b=True)  # |a - b|^2 = |a|^2 - 2ab + |b|^2
-    ours, theirs = tf.reduce_sum(ours**2, -1, keepdims=True), tf.reduce_sum(theirs**2, -1)
-    apart = tf.round(ours - 2.0 * products + theirs)  # the products' last bits may be wrong
-    near = tf.argmin(apart, -1), tf.reduce_min(apart, -1)
+    ours, theirs = (tf.cast(paint(part), tf.int32) for part in (found, tf.constant(colours)))
+    apart = [tf.reduce_sum((ours - colour) ** 2, axis=-1) for colour in theirs]
+    near = tf.argmin(apart), tf.reduce_min(apart, axis=0)
     return [tf.reshape(tf.gather(values, places), codes.shape) for values in near]
 
 
