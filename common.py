@@ -1342,23 +1342,20 @@ def read_label_map(path, size=None, palette=None):
         labels, table, share = ImageOps.exif_transpose(image), None, 0.0
         if labels.mode == "P":
             own, pixels = labels.getpalette("RGB"), math.prod(labels.size)
-            counts = {n: count for count, n in labels.getcolors() if own[3 * n : 3 * n + 3]}
-            colours = {n: int.from_bytes(own[3 * n : 3 * n + 3], "big") for n in counts}
-            gray = own[::3] == own[1::3] == own[2::3]
-            if palette and counts and not (gray and all(own[3 * n] == n for n in counts)):
-                places, apart = nearest(tf.constant([*colours.values()]), [*palette.values()])
-                entries = [own[k : k + 3] for k in range(0, len(own), 3)]  # repeats are padding
-                first = [entries.index(entries[n]) == n for n in counts]
+            own = [int.from_bytes(own[k : k + 3], "big") for k in range(0, len(own), 3)]
+            counts = {n: count for count, n in labels.getcolors() if n < len(own)}
+            gray = all(colour % 0x010101 == 0 for colour in own)
+            if palette and any(own[n] != n * 0x010101 for n in counts):
+                places, apart = nearest(tf.constant([own[n] for n in counts]), [*palette.values()])
+                first = [own.index(own[n]) == n for n in counts]  # repeats are padding
                 near = (apart < (1 if gray else 9)) & first
                 known = sum(count for count, is_near in zip(counts.values(), near) if is_near)
-                same = sum(count for n, count in counts.items() if palette.get(n) == colours[n])
+                same = sum(count for n, count in counts.items() if palette.get(n) == own[n])
                 if known > max(same, pixels / 2):
                     meant = dict(zip(counts, tf.gather([*palette], places)))
                     table, share = [int(meant.get(n, n)) for n in range(256)], 1.0 - known / pixels
             elif not (palette or gray):
                 labels = to_rgb(labels)
-        elif labels.mode in {"1", "LA"}:
-            labels = labels.convert("L")
         elif labels.mode != "L" and labels.mode[0] not in "IF":
             labels = to_rgb(labels)
         labels = labels.resize(size or labels.size, Image.Resampling.NEAREST)
