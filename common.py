@@ -1600,8 +1600,7 @@ def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
 
 def to_image(picture):
     """Returns (1, height, width, 3) in [-1, 1] as a Pillow image, 0 to 255."""
-    pixels = tf.cast(tf.round((picture[0] + 1.0) * 127.5), tf.uint8)
-    return Image.frombytes("RGB", tuple(pixels.shape[1::-1]), memoryview(pixels))
+    return keras.utils.array_to_img(tf.round((picture[0] + 1.0) * 127.5), scale=False)
 
 
 def draw_curves(path, losses, metrics):
