@@ -966,8 +966,7 @@ def start_run(args, stage, data, files):
     flags = {f"--{name.replace('_', '-')}": value for name, value in vars(args).items()}
     flags = json.loads(json.dumps(flags, default=str))  # as options.json will have them
     refuse_name(run)
-    occupied = run.is_file() or run.is_dir() and any(path.name[0] != "." for path in run.iterdir())
-    if occupied and not options_file.exists():
+    if not options_file.exists() and (run.is_file() or any(run.glob("[!.]*"))):
         raise UserError(f"--out {run}: exists but is not the folder of a run; give another")
     if args.fresh and options_file.exists():
         os.close(lock(run))  # fails if in use; Windows cannot rename a folder with an open file
