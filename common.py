@@ -1310,8 +1310,7 @@ def read_picture(path, size=None, span=None):
         if size:
             image.draft(None, (max(size), max(size)))  # libjpeg decodes at a reduced size
         picture = to_rgb(ImageOps.exif_transpose(image), span)
-        if size and picture.size != tuple(size):
-            picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
+        picture = picture.resize(size or picture.size, Image.Resampling.BILINEAR, reducing_gap=3.0)
         return tf.constant(keras.utils.img_to_array(picture, dtype="uint8"))
 
 
