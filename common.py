@@ -1107,7 +1107,7 @@ PAPER |= {f"edges2{name}": {"condition": "sketch"} for name in ("shoes", "handba
 FACTS = {"direction", "condition", "origin", "colours", "classes", "ranges"}  # keys of dataset.json
 SPLIT = re.compile(r"e?(train|val|test)(?:ing|id|idation|set)?([ _-]?[ab])?(?![a-z])", re.I)
 ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png"}  # of ready-made pairs
-RAW = {".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"}
+RAW = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw")
 CURE = "python 07_get_pairs.py --pair FOLDER (or two) --out DIR makes usable pairs"
 Image.MAX_IMAGE_PIXELS = 2**27  # Pillow refuses more than twice this; phones take 200 megapixels
 PngImagePlugin.MAX_TEXT_CHUNK = 2**25  # bytes; some programs store long texts in PNG files
@@ -1257,12 +1257,11 @@ def refuse_unusable(paths):
 @contextlib.contextmanager
 def opening(path):
     """Opens a picture file with Pillow; an error in the block becomes an UnreadableError."""
-    path = Path(path)
     try:
         str(path).encode()  # TensorFlow accepts only UTF-8 names
         with Image.open(path) as image:
             tags = image.tag_v2 if image.format == "TIFF" else {}
-            if path.suffix.lower() in RAW or tags.get(254, 0) & 1:  # 1: a thumbnail
+            if str(path).lower().endswith(RAW) or tags.get(254, 0) & 1:  # 1: a thumbnail
                 raise UnreadableError(path, "a camera's raw file: save it as JPEG or PNG")
             if tags.get(262) == 0 and image.mode[0] in "IF":  # Pillow does not invert these
                 raise UnreadableError(path, "a TIFF whose 0 is white: save it with 0 as black")
