@@ -1423,11 +1423,10 @@ class UnreadableError(UserError):
 
 def run_main(main):
     """Runs `main()`. Mistakes that the user can fix end in one line and exit status 2."""
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends the script quietly
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # cleans up on the way
-    with contextlib.suppress(AttributeError):  # a notebook's stream lacks `reconfigure`
+    with contextlib.suppress(AttributeError):  # a notebook's stream, or Windows, lacks one of them
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: for letters it cannot show
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends the script quietly
     try:
         return main()
     except KeyboardInterrupt:
