@@ -202,8 +202,7 @@ def test_draw(hand, precision, open_page, make_pad, tmp_path):  # noqa: F811
         ink = 1 - tf.cast(line[:, 120, 0], tf.float32) / 255
         middle = float(tf.reduce_sum(ink * (tf.range(256.0) + 0.5)) / tf.reduce_sum(ink))
         assert (float(tf.reduce_sum(ink)), middle) == pytest.approx((width, 100), abs=0.4)
-        draw((30, 30))
-        dot = page.pixels()
+        dot = draw((30, 30)) or page.pixels()
         assert int(dot[30, 30, 0]) == 0 and int(dot[30, 36, 0]) == 255, "no dot"
         # The second is the same key with a Korean layout. Modifiers: 2 is Ctrl, 8 is Shift.
         keys = [("z", 0, line), ("ㅋ", 0, blank), ("z", 0, blank), ("y", 0, line), ("Z", 10, dot)]
@@ -214,11 +213,12 @@ def test_draw(hand, precision, open_page, make_pad, tmp_path):  # noqa: F811
         draw((100, 90), (100, 110))
         assert [int(page.pixels()[100, x, 0]) for x in (90, 100, 110)] == [0, 255, 0]
         page.key("b", "KeyB")
+        for key in ("Tab", "ArrowDown", "Space"):  # the browser's own: they choose no tool
+            page.key(key, key)
         draw((128, 200), (128, 240), (300, 240))
         assert int(page.pixels()[240, 255, 0]) == 0, "a stroke that leaves the sheet ends early"
         shown = check_picture(page, file, tmp_path / "run", precision)
-        allow = {"behavior": "allow", "downloadPath": str(tmp_path)}
-        page.browser.call("Browser.setDownloadBehavior", **allow)
+        page.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
         for number, picture in enumerate((page.pixels(), shown)):
             page.run(f"document.querySelectorAll('figcaption button')[{number}].click()")
             saved = tmp_path / ("sketch.png", "picture_run.png")[number]
@@ -237,8 +237,7 @@ def test_lifted(cores, open_page, make_pad, tmp_path):  # noqa: F811
         until(lambda: page.run("idle.length") == cores)
         page.run("""
             late = [], first = version + 1;
-            early = ({ target }) => stroke || target.version === first;
-            hold = (event) => (early(event) ? late.push(event) : hear(event));
+            hold = (e) => (stroke || e.target.version === first ? late.push(e) : hear(e));
             for (const worker of idle) worker.onmessage = hold;
         """)
         page.draw((60, 60), lift=False)
@@ -350,8 +349,11 @@ def test_files(open_page, make_pad, tmp_path):  # noqa: F811
         ink = 1 - tf.cast(cleaned, tf.float32) / 255
         assert float(tf.reduce_sum(ink)) == pytest.approx(wanted, rel=0.2), "width"
         assert float(tf.reduce_max(ink[circle[::2, ::2] > 16])) < 0.1, "the paper is not white"
+        kept = page.run("$('sheet').focus(), steps.at(-2).photo.image !== photo.image")
         page.draw((128, 128), (148, 128), (168, 128))
-        assert same(page.pixels()[:, 45:, 0], cleaned[:, 5:216]), "not moved"
+        page.key("ArrowRight", "ArrowRight")
+        assert same(page.pixels()[:, 49:, 0], cleaned[:, 5:212]), "not moved"
+        assert kept and page.run("steps.filter((s) => s.photo).length") == 4, "Undo would fail"
         zoom = page.run("photo.zoom")
         page.call("Emulation.setTouchEmulationEnabled", enabled=True, maxTouchPoints=2)
         page.touch([(118, 128), (98, 128)], [(138, 128), (158, 128)])
