@@ -78,13 +78,11 @@ MISTAKES = {  # exercise: a piece of the solution, what a learner writes instead
     1: [
         ('layers.Dense(1, dtype="float32")', 'layers.Dense(1, activation="sigmoid")', "sigmoid"),
         ("        x = self.flatten(x)\n", "", "Is Flatten first?"),
-        (
-            "generator_loss(fake_logits)",
-            "discriminator_losses(fake_logits, fake_logits)[1]",
-            "-log D(G(z)): fakes called real",
-        ),
+        ("generator_loss(fake_logits)", "generator_loss(-fake_logits)", "fakes called real"),
         ('losses["d_real"] + losses["d_fake"]', 'losses["d_real"] - losses["d_fake"]', "d_loss is"),
         ("layers.Dense(128, activation", "layers.Dense(64, activation", "566,273"),
+        ('activation="relu"', 'activation="sigmoid"', "need activation='relu'"),
+        ('activation="relu"', "activation=None", "need activation='relu'"),
     ],
     2: [
         ("tf.reduce_max(x, axis=-1)", "tf.reduce_max(x, axis=1)", "over the pieces"),
@@ -100,6 +98,7 @@ MISTAKES = {  # exercise: a piece of the solution, what a learner writes instead
     ],
     3: [
         ("[side * 286 // 256 for side in size]", "list(size)", "never shifted"),
+        ("resize(stack, enlarged, labels)", "resize(stack, enlarged)", "pass `labels` on"),
         ("stateless_random_flip_left_right", "stateless_random_flip_up_down", "none of the 40"),
         (
             "    return tf.image.stateless_random_flip_left_right(stack, flip_seed)",
@@ -115,27 +114,21 @@ MISTAKES = {  # exercise: a piece of the solution, what a learner writes instead
         ),
     ],
     4: [
-        (
-            "join([block(x, training=training), skip])",
-            "block(x, training=training)",
-            "decode_2 has 512 input channels; with its skip it should have 1024",
-        ),
+        ("join([block(x, training=training), skip])", "block(x, training=training)", "has 512 inp"),
         ("reversed(skips[:-1])", "skips[:-1]", "the skips come in reverse order"),
         ("        if self.norm:\n", "        if True:\n", "NoneType"),
         ('"use_bias": False', '"use_bias": True', "use_bias=False"),
         ("self.join([condition, picture])", "picture", "sees 3 channels"),
         ('"strides": 1, ', "", "strides=1"),
+        ("filters, 4, strides, padding", 'filters, 4, 2, "same"', "pass `strides`"),
+        ("=training)\n        x = self.last", "=False)\n        x = self.last", "to every block"),
         ("normalization(norm)", 'normalization("batch")', "With norm=None"),
     ],
     5: [
         ("self.lambda_l1 * losses", "losses", "lambda_l1 = 100 times g_l1"),
         ("(condition, fake, training", "(fake, condition, training", "comes first"),
         ("generator_loss(fake_logits)", "generator_loss(real_logits)", "the fake called real"),
-        (
-            "minimise(d_loss, d_tape, self.discriminator, self.discriminator_optimizer)",
-            "minimise(d_loss, d_tape, self.generator, self.generator_optimizer)",
-            "it should update each network once",
-        ),
+        ("d_tape, self.discriminator, self", "d_tape, self.generator, self", "each network once"),
     ],
 }
 

@@ -25,6 +25,11 @@ def test_discriminator(answer):
         "The losses need the logits themselves"
     )
     assert low != 0.0, "the smallest logit is exactly 0: is there a ReLU at the end?"
+    twice, opposite = (network(scale * digits, training=False) for scale in (2.0, -1.0))
+    bends = float(tf.reduce_max(tf.abs(opposite + logits))) > 1e-3 * high  # biases are still 0
+    assert bends and float(tf.reduce_max(tf.abs(twice - 2.0 * logits))) < 1e-3 * high, (
+        "the three layers before the last need activation='relu'"
+    )
     count = network.count_params()
     assert count == 566_273, (
         f"the discriminator has {count:,} weights; Dense 512, 256, 128, 1 should have 566,273"
@@ -41,9 +46,9 @@ def test_losses(answer, stage1, monkeypatch):
     model = answer.GAN()
     model.set_optimizers(keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.0))
     real = tf.ones((3, 28, 28, 1))
-    model.discriminator.call = lambda x: tf.fill(
-        (x.shape[0], 1), 1.0 if bool(tf.reduce_all(x == real)) else -2.0
-    )
+    model.discriminator.call = lambda x: tf.where(
+        tf.reduce_all(x == 1.0, axis=(1, 2, 3)), 1.0, -2.0
+    )[:, tf.newaxis]
     losses = model.train_step((real, None))
     wanted = {
         "d_real": (math.log1p(math.exp(-1)), "-log D(x): real digits called real"),

@@ -31,6 +31,10 @@ def test_shape(answer):
         stack = tf.image.resize(half_and_half(), (height, width))
         shape = tuple(answer.jitter(stack, seed(0)).shape)
         assert shape == (256, 256, 6), f"{height}x{width}x6 becomes {shape}, not (256, 256, 6)"
+    maps = answer.jitter(half_and_half(), seed(0), (512, 256), True)
+    shape, colours = tuple(maps.shape), tf.unique(tf.reshape(maps[..., :3], [-1])).y
+    assert shape == (512, 256, 6), f"with size=(512, 256) the result has shape {shape}"
+    assert len(colours) == 2, "a label map gets new colours: pass `labels` on to `resize`"
     noise = tf.random.stateless_uniform((256, 256, 6), (0, 0))
     pairs = [[answer.jitter(noise, seed(n)) for _ in range(2)] for n in range(12)]
     assert all(bool(tf.reduce_all(first == second)) for first, second in pairs), (

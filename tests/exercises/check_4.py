@@ -18,6 +18,8 @@ def test_encode_block(answer):
     assert tuple(y.shape) == (2, 4, 4, 16), (
         f"EncodeBlock(16) turns (2, 8, 8, 4) into {tuple(y.shape)}; it should be (2, 4, 4, 16)"
     )
+    small = tuple(answer.EncodeBlock(16, strides=1, padding="valid")(x, training=True).shape)
+    assert small == (2, 5, 5, 16), "pass `strides` and `padding` to the convolution"
     assert float(tf.reduce_mean(y)) > 0.1, "apply the normalisation before LeakyReLU"
     plain = answer.EncodeBlock(16, norm=None)
     plain(x, training=True)
@@ -108,7 +110,13 @@ def test_patchgan(answer, monkeypatch):
     assert count == 2_770_433, (
         f"the PatchGAN has {count:,} weights; it should have 2,770,433{hints.get(count, '')}"
     )
+    spread = float(tf.math.reduce_std(kernels[-1]))
+    assert abs(spread - 0.02) < 0.002, "the last convolution needs kernel_initializer=paper_init()"
     logits = patchgan(*pictures, training=False)
+    averages = [(v, tf.identity(v)) for v in patchgan.non_trainable_variables]
+    patchgan(*pictures, training=True)
+    moved = [bool(tf.reduce_any(new != old)) for new, old in averages]
+    assert all(moved), "pass `training` to every block"
     assert float(tf.reduce_min(logits)) < 0.0 < float(tf.reduce_max(logits)), (
         "all logits have the same sign: the last convolution should have no activation"
     )
