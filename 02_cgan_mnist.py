@@ -62,8 +62,8 @@ class Generator(keras.Model):
 class Maxout(layers.Layer):
     """The largest of `pieces` linear maps, for each unit: a learned activation function.
 
-    (B, features) -> (B, units). In training, half of the maps' values are dropped before
-    the largest is taken (Goodfellow et al. 2013, "Maxout Networks").
+    (B, features) -> (B, units): Goodfellow et al. 2013, "Maxout Networks". In training, half of
+    the maps' values are dropped before the largest is taken; the paper drops the inputs instead.
     """
 
     def __init__(self, units, pieces, **kwargs):

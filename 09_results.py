@@ -38,15 +38,16 @@ PAGE = """<!doctype html>
   img {{ max-width: 100%; height: auto; background: white }}
   td, th {{ padding: .1rem .8rem .1rem 0; text-align: left; overflow-wrap: anywhere }}
   .pairs {{ display: grid; grid-template-columns: repeat({columns}, minmax(0, 1fr)); gap: 2px }}
+  .pairs strong {{ position: sticky; top: 0; background: Canvas; overflow-wrap: anywhere }}
   .name {{ grid-column: 1 / -1; margin: 1rem 0 0; overflow-wrap: anywhere }}
 </style>
 <h1>{title}</h1>
 <h2>Scores</h2>
 {scores}
-<p>Means over {count} pairs of {where}. The condition itself is the baseline: doing nothing.</p>
+<p>Means over all pairs. The condition itself is the baseline: doing nothing.</p>
 <h2>Curves</h2>
 {curves}
-<h2>Pairs, the worst first</h2>
+<h2>Pairs, the worst of the first run first</h2>
 <div class="pairs">
 {pairs}
 </div>
@@ -111,15 +112,16 @@ def write_page(path, named, files, table, *, options, where):
     """Writes the page; the curves and pictures that it shows are in the same folder.
 
     `named` is {"run_1": the run's name, ...}, `files` a name for each pair, `table` its scores, as
-    `colour_pairs` returns them, `options` the runs' options.json, `where` dataset and split.
+    `colour_pairs` returns them, `options` the runs' options.json, `where` says which pairs.
     """
-    figures = []
+    columns = {"condition": "condition"} | named | {"real": "real"}
+    figures = [f"<strong>{html.escape(name)}</strong>" for name in columns.values()]
     for file, scored in sorted(zip(files, table), key=lambda item: -item[1]["run_1"]["l1"]):
         l1 = ", ".join(f"{scored[key]['l1']:.4f}" for key in named)
         figures.append(f'<p class="name">{html.escape(file)}: L1 {l1}</p>')
-        for kind in ["condition", *named, "real"]:
+        for kind, name in columns.items():
             source = urllib.parse.quote(f"pictures/{kind}/{file}.png")
-            figures.append(f'<img src="{source}" alt="{kind}" loading="lazy">')
+            figures.append(f'<img src="{source}" alt="{html.escape(name)}" loading="lazy">')
     rows = [["", *(score.upper() for score in table[0]["condition"])]]
     for kind, name in ({"condition": "the condition itself"} | named).items():
         means = common.mean_scores([scored[kind] for scored in table], "").values()
@@ -129,10 +131,8 @@ def write_page(path, named, files, table, *, options, where):
     curves = [f'{html.escape(name)}<br><img src="{key}.png">' for key, name in named.items()]
     page = PAGE.format(
         title=html.escape(f"Results on {where}"),
-        columns=len(named) + 2,
+        columns=len(columns),
         scores=html_table(rows),
-        count=len(files),
-        where=html.escape(where),
         curves="\n".join(curves),
         pairs="\n".join(figures),
         options=html_table([["", *named.values()], *settings]),
@@ -181,7 +181,7 @@ def main(argv=None):
     files = [Path(path).name for path in paths]
     loaded = validation_pairs(paths, direction, **form)
     table = colour_pairs(generators, loaded, files, args.out / "pictures")
-    title = f"{dataset}, {args.split}"
+    title = f"{dataset}, {args.split}: {len(paths)} pairs"
     write_page(args.out / "index.html", named, files, table, options=options, where=title)
     shown = validation_pairs(common.spread(paths, 6), direction, **form)
     rows = [[c[0], *(generate(net, c)[0] for net in generators.values()), r[0]] for c, r in shown]

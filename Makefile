@@ -76,7 +76,7 @@ export: $(READY)
 	$(PY) 08_export.py $(if $(RUN),--run "$(RUN)")
 
 exercise: $(READY)
-	@$(PY) tests/exercises/grade.py "$(or $(N),$(error say which: make exercise N=4))" $(FILE)
+	@$(PY) tests/exercises/grade.py "$(or $(N),$(error say which: make exercise N=4))" $(if $(FILE),"$(FILE)")
 
 # Two processes, since a test uses little more than one core; a file's tests stay together.
 test: $(READY)

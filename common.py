@@ -106,8 +106,8 @@ def normalization(norm):
 class EncodeBlock(layers.Layer):
     """4x4 convolution, normalisation, LeakyReLU: C64, C128, ... of the paper's appendix 6.1.
 
-    The convolution has no bias, as in the authors' code: the shift of the normalisation takes
-    its place. Conv2D is Keras' layer with a faster form for small maps (section 7).
+    The convolution has no bias: where normalisation follows, its shift takes the bias's place.
+    Conv2D is Keras' layer with a faster form for small maps (section 7).
     """
 
     def __init__(self, filters, strides=2, padding="same", norm="batch", **kwargs):
@@ -312,7 +312,7 @@ class AdversarialModel(keras.Model):
         self.generator, self.discriminator: networks whose weights exist.
         self.random: a SeedGenerator, if it calls `noise`.
         train_step(batch): updates both networks and returns the losses by name, scalars.
-        test_step(pair): returns the scores of one pair by name, if `train` gets validation pairs.
+        test_step(pair): returns one pair's scores, as `scores` does, if `train` gets such pairs.
     """
 
     def set_optimizers(self, generator_optimizer, discriminator_optimizer):
@@ -373,7 +373,7 @@ def train(
         batches: called with first_step and last_step, returns the dataset of those steps.
         draw: path -> None, draws the sample picture of the current state.
         row_every: steps between two rows of losses.csv, counted from the epoch's start.
-        validation: pairs for the model's `test_step`, after each epoch.
+        validation: pairs for the model's `test_step`, after each epoch; these need a `baseline`.
         baseline: scores of the unchanged condition, added as columns of metrics.csv.
 
     Returns metrics.csv's rows as dicts. Raises UserError if a loss is NaN or no checkpoint can be
@@ -582,14 +582,14 @@ def jitter(stack, seed, size=IMAGE_SIZE, labels=False):
 def course_augment(stack, seed, size=IMAGE_SIZE, labels=False):
     """The course's augmentation: shift with padding, mirror both ways, quarter turns.
 
-    The border of 30 pixels (for 256) is a reflection or white, with equal odds. Only square
-    pictures are turned. Arguments and result as for `jitter`.
+    The border of 30 pixels (for 256) is a reflection or white, with equal odds; that of a label
+    map is a reflection. Only square pictures are turned. Arguments and result as for `jitter`.
     """
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
     stack = resize(stack, size, labels)
     border = [[side * 30 // 256] * 2 for side in size] + [[0, 0]]
     white = tf.pad(stack, border, constant_values=1.0)
-    reflected = tf.random.stateless_uniform((), seeds[0]) < 0.5
+    reflected = labels | (tf.random.stateless_uniform((), seeds[0]) < 0.5)  # white is no class
     stack = tf.where(reflected, tf.pad(stack, border, "REFLECT"), white)
     stack = tf.image.stateless_random_crop(stack, (*size, stack.shape[-1]), seeds[1])
     stack = tf.image.stateless_random_flip_left_right(stack, seeds[2])
@@ -660,7 +660,7 @@ class BatchNorm(layers.BatchNormalization):
     """Keras' batchnorm; its training pass is one fused kernel instead of a dozen operations."""
 
     def call(self, x, training=None):
-        if not (training and self.trainable):
+        if not (training and self.trainable and len(x.shape) == 4 and self.scale and self.center):
             return super().call(x, training=training)
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=x, scale=self.gamma, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon
@@ -682,7 +682,7 @@ class Conv2D(layers.Conv2D):
     fast = True  # an export sets it to False, for Keras' own form
 
     def convolution_op(self, x, kernel):
-        if not few_pixels(self, x, 4 * self.filters):
+        if self.groups > 1 or not few_pixels(self, x, 4 * self.filters):
             return super().convolution_op(x, kernel)
         batch, height, width, channels = x.shape
         patches = tf.image.extract_patches(x, [1, 4, 4, 1], [1, 2, 2, 1], [1, 1, 1, 1], "SAME")
@@ -696,10 +696,10 @@ class Conv2DTranspose(layers.Conv2DTranspose):
     fast, phased = True, False  # an export sets them
 
     def call(self, x):
-        if self.phased:
+        plain = self.activation is keras.activations.linear and not self.use_bias
+        if self.phased and plain:
             return convolve_in_phases(x, self.kernel)
         batch, height, width, channels = x.shape
-        plain = self.activation is keras.activations.linear and not self.use_bias
         if not (few_pixels(self, x, channels) and plain):
             return super().call(x)
         kernel = tf.reshape(self.kernel, (-1, channels))  # (16 filters, channels)
@@ -804,7 +804,8 @@ class Checkpoints:
             except (OSError, *NO_MEMORY, tf.errors.PermissionDeniedError):
                 raise  # the checkpoint itself may be sound
             except Exception as error:  # TensorFlow reports damage in many ways
-                warn(f"{folder} is damaged ({type(error).__name__}); trying the one before")
+                kind = type(error).__name__
+                warn(f"{folder} is damaged or of other networks ({kind}); trying the one before")
                 continue
             for table in self.tables if is_chief() else ():
                 table.write()
@@ -918,8 +919,7 @@ def is_chief():
 def leave_unless_chief():
     """Waits for every process in TF_CONFIG, then exits in all but the chief."""
     strategy = tf.distribute.get_strategy()
-    one = tf.function(lambda: strategy.run(tf.ones, [()]))
-    strategy.reduce("SUM", one(), axis=None)
+    strategy.reduce("SUM", strategy.run(tf.ones, [()]), axis=None)
     if not is_chief():
         print("Worker finished; results are on the chief.", file=sys.stderr)
         sys.exit()
@@ -962,7 +962,8 @@ def start_run(args, stage, data, files):
     run, options_file = args.out, args.out / "options.json"
     if not is_chief():
         return run
-    data |= fingerprint(files)
+    code = [file.read_bytes() for file in (Path(__file__), Path(sys.argv[0])) if file.is_file()]
+    data |= fingerprint(files) | {"code": hashlib.sha256(b"".join(code)).hexdigest()[:16]}
     flags = {f"--{name.replace('_', '-')}": value for name, value in vars(args).items()}
     flags = json.loads(json.dumps(flags, default=str))  # as options.json will have them
     refuse_name(run)
@@ -996,7 +997,7 @@ def fingerprint(files):
 def refuse_changes(run, stage, flags, data):
     """Raises UserError naming each flag, or fact about the data, that has changed in a run."""
     options, now = read_options(run, stage), flags | data
-    was, free = options["flags"] | options["data"], FREE_FLAGS | {"bytes"}
+    was, free = options["flags"] | options["data"], FREE_FLAGS | {"bytes", "code"}
     if was.get("files") == now["files"] and was.get("bytes") == now["bytes"]:
         free |= {"--dataset"}  # the same data in another place
     changed = [name for name in was | now if name not in free and was.get(name) != now.get(name)]
@@ -1006,6 +1007,8 @@ def refuse_changes(run, stage, flags, data):
         if "files" in changed:
             cure += f"; --start-from {run} with another --out keeps weights that may have seen val/"
         raise UserError(f"{run} holds a run with other settings ({changes}). {cure}")
+    if was.get("code") != now["code"]:
+        warn("the code has changed. If networks, losses or learning rates have, add --fresh")
     if was.get("bytes") != now["bytes"]:
         warn(f"the data changed from {was.get('bytes')} to {now['bytes']} bytes; the run goes on")
 
@@ -1621,5 +1624,6 @@ def draw_curves(path, losses, metrics):
             axis.axhline(level[1], color="gray", linestyle=":", label=level[0])
         axis.legend(fontsize=9, ncols=2)
         axis.set(title=title, xlabel=x, ymargin=0.2)  # room for the legend
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
     save_figure(figure, path)

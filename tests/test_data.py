@@ -69,15 +69,16 @@ def test_odd_widths_kinds_and_damage(tmp_path, stage5):
 
 def test_label_maps_are_picked():
     """Broken if resizing a label map mixes two classes into the colour of a third, or of none."""
-    labels = tf.cast(uniform(100, 130, 1) > 0, tf.float32)
+    labels = 0.5 * tf.cast(uniform(100, 130, 1) > 0, tf.float32)
     stack = tf.concat([tf.repeat(labels, 3, axis=-1), uniform(100, 130, 3)], axis=-1)
     picked = common.resize(stack, (33, 47), labels=True)
-    for result in (picked, augmented("jitter", stack, 0, HIGH, True)):
+    shifted = [augmented("course", stack, n, HIGH, True) for n in range(6)]
+    for result in (picked, augmented("jitter", stack, 0, HIGH, True), *shifted):
         condition, target = common.split_stack(result)
-        assert set(map(float, tf.unique(tf.reshape(condition, [-1])).y)) == {0.0, 1.0}
+        assert set(map(float, tf.unique(tf.reshape(condition, [-1])).y)) == {0.0, 0.5}
         assert not same(target, tf.round(target))
     mixed = common.resize(stack, (33, 47))[..., :3]
-    assert not same(mixed, tf.round(mixed)), "the test could not tell"
+    assert not same(2.0 * mixed, tf.round(2.0 * mixed)), "the test could not tell"
 
 
 MARKS = {"200d", "fe0f", "2640", "2642", "27a1"}  # joiner, style, woman, man, facing right

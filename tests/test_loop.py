@@ -284,13 +284,16 @@ def test_options_tell_what_a_run_was_made_with(files, tmp_path):
         "--size": [512, 256], "--epochs": 3, "--devices": 1, "--dataset": "mine",
     }  # fmt: skip
     # sha256 of "train/a.png": names, so that the data may move.
+    assert len(options["data"].pop("code")) == 16
     assert options["data"] == {"train": 3, "files": "f1665762b02cc96e", "bytes": 5}
     assert options["versions"]["keras"] == keras.__version__ and (run / "samples").is_dir()
 
 
-def test_which_changes_a_run_continues_with(files, tmp_path, capsys):
+def test_which_changes_a_run_continues_with(files, tmp_path, capsys, monkeypatch):
     """Broken if more epochs are refused, or a change that makes it another training is accepted."""
-    run = tmp_path / "run"
+    run, script = tmp_path / "run", tmp_path / "mine.py"
+    script.write_text("LEARNING_RATE = 1")
+    monkeypatch.setattr("sys.argv", [str(script)])
 
     def start(stage="pix2pix", data=(), **changed):
         common.start_run(flags_of(run, **changed), stage, {"train": 1} | dict(data), files)
@@ -316,6 +319,10 @@ def test_which_changes_a_run_continues_with(files, tmp_path, capsys):
     with pytest.raises(common.UserError, match="files .* -> .*--start-from .*run with another"):
         start()
     assert (run / "options.json").read_text().replace('"bytes": 7', '"bytes": 5') == kept
+    script.write_text("LEARNING_RATE = 2")
+    files.pop()
+    start()
+    assert "the code has changed. If networks, " in capsys.readouterr().err
 
 
 def test_fresh_keeps_the_earlier_run(files, tmp_path):
