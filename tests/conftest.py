@@ -265,13 +265,8 @@ def losses_regression(datadir, original_datadir, request):
             for step, (new_row, old_row) in enumerate(zip(new, old)):
                 assert new_row == pytest.approx(old_row, rel=1e-3), f"step {step}"
 
-        perform_regression_check(
-            datadir=datadir,
-            original_datadir=original_datadir,
-            request=request,
-            check_fn=compare,
-            dump_fn=lambda path: path.write_text(json.dumps(rows, indent=1) + "\n"),
-            extension=".json",
-        )
+        write = lambda path: path.write_text(json.dumps(rows, indent=1) + "\n")  # noqa: E731
+        places = {"datadir": datadir, "original_datadir": original_datadir, "request": request}
+        perform_regression_check(**places, check_fn=compare, dump_fn=write, extension=".json")
 
     return check

@@ -122,10 +122,8 @@ ALIKE = {
 @pytest.mark.parametrize("page", COURSE, ids=lambda page: page.name)
 def test_courses_are_told_alike(page, what):
     """Broken if one language has a part that the other lacks."""
-    ours, others = (
-        [str(found) for found in re.findall(ALIKE[what], text(path))]
-        for path in (page, page.parent / "ko" / page.name)
-    )
+    pages = [text(page), text(page.parent / "ko" / page.name)]
+    ours, others = ([str(found) for found in re.findall(ALIKE[what], words)] for words in pages)
     assert set(ours) == set(others) or what == "formulas"
     if what not in {"formulas", "code"}:  # a letter like $z$ may be named once more
         assert len(ours) == len(others)

@@ -20,9 +20,7 @@ def flat(colour, side=40):
 def figures(monkeypatch):
     """Keeps figures in a dict by their file names, instead of writing them."""
     drawn = {}
-    monkeypatch.setattr(
-        common, "save_figure", lambda figure, path: drawn.update({path.name: figure})
-    )
+    monkeypatch.setattr(common, "save_figure", lambda f, path: drawn.update({path.name: f}))
     return drawn
 
 

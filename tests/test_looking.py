@@ -145,9 +145,8 @@ def test_a_look_by_hand(stage3, tmp_path, capsys):
     assert ["train", "target", *numbers, "1"] in rows
     swapped = stage3.look(path, "BtoA", size=(32, 32))
     assert (float(swapped.shares[2, 51]), swapped.ink, swapped.colours) == (1, 1, [1.0, 2.0])
-    stage3.print_table(
-        {"train": [found._replace(colours=[300.0, 2.0])]}, {"train": []}, labels=True
-    )
+    many = found._replace(colours=[300.0, 2.0])
+    stage3.print_table({"train": [many]}, {"train": []}, labels=True)
     found = found._replace(colours=[9.0, 9.0], shares=found.shares[::-1])
     stage3.print_table({"train": [found]}, {"train": []})
     said = capsys.readouterr().out

@@ -98,9 +98,8 @@ def test_a_checkpoint_of_other_networks(run, tmp_path, capsys):
         other = common.Checkpoints(run.checkpoints.folder, variables, run.tables)
         with pytest.raises(common.UserError, match="no intact checkpoint"):
             other.restore()
-    assert [f.name for f in run.checkpoints.folders()] == ["step_00000010", "step_00000020"], (
-        "sound checkpoints are gone"
-    )
+    kept = [folder.name for folder in run.checkpoints.folders()]
+    assert kept == ["step_00000010", "step_00000020"], "sound checkpoints are gone"
 
 
 SPOILT = {
@@ -255,8 +254,9 @@ def test_no_locks_on_this_file_system(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(common.fcntl, "lockf", lockf)
     os.close(common.lock(tmp_path))
     (line,) = capsys.readouterr().err.splitlines()
-    words = "no locks on this file system (No locks available); start one process only"
-    assert line.endswith(words)
+    assert line.endswith(
+        "no locks on this file system (No locks available); start one process only"
+    )
 
 
 @pytest.fixture
