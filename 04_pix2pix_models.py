@@ -232,8 +232,8 @@ def main(argv=None):
     unet = UNet(args.filters, name="u_net")
     patchgan = PatchGAN(args.filters, name="patchgan")
     for network in (encoder_decoder, unet):
-        layer_graph(network, ["sketch"]).summary(line_length=98)
-    layer_graph(patchgan, ["sketch", "picture"]).summary(line_length=98)
+        layer_graph(network, ["sketch"]).summary(line_length=80)
+    layer_graph(patchgan, ["sketch", "picture"]).summary(line_length=80)
 
     print_receptive_field(patchgan)
     gradient, box = measure_receptive_field(patchgan, row=15, column=15)

@@ -148,7 +148,7 @@ def check_headers(dataset, paths):
         sizes[f"{width // 2}x{height}"] += 1
         if problem:
             problems.append(f"{path} ({problem})")
-        if remark or width < 1.2 * height:
+        if remark or width < 1.4 * height:
             odd.remark(path, remark or "probably not pairs, but split in half anyway")
     if problems:
         raise common.UserError(f"--dataset {dataset}: {common.listed(problems)}; {common.CURE}")

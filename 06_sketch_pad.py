@@ -125,10 +125,12 @@ def read_condition(path, conditions, args, left_out):
     left_out.remark(path, remark)
     picture = tf.cast(common.read_picture(path, kept, span), tf.float32) / 255.0
     picture = 1.0 - picture if args.invert else picture
+    tones = tf.sort(tf.reshape(tf.reduce_min(picture, -1), [-1]))
+    middle, light = (float(tones[len(tones) * n // 10]) for n in (5, 9))
     if args.clean:
         picture = clean_photograph(picture, to, conditions["line_width"])
-    elif conditions["kind"] == "sketch" and float(tf.reduce_mean(tf.reduce_min(picture, -1))) < 0.5:
-        left_out.remark(path, "not dark lines on white, as in training: try --invert or --clean")
+    elif conditions["kind"] == "sketch" and (middle < 0.5 or light < 0.9):
+        left_out.remark(path, "not dark lines on white, as in training: try --clean or --invert")
     if float(tf.reduce_max(picture)) < 16 / 255 or float(tf.reduce_min(picture)) == 1.0:
         left_out.remark(path, "blank: are these class numbers, or white on a transparent sheet?")
     return resize(picture, to)[tf.newaxis] * 2.0 - 1.0, size
@@ -260,7 +262,7 @@ def to_url(picture, kind):
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def to_script(data, strategy=zlib.Z_DEFAULT_STRATEGY):
+def to_script(data, strategy=zlib.Z_DEFAULT_STRATEGY):  # Z_HUFFMAN_ONLY: seeks no repeats
     """Returns data, gzipped and in base64, in a script element that browsers do not run."""
     packer = zlib.compressobj(9, wbits=31, strategy=strategy)  # 31: gzip format
     text = base64.b64encode(packer.compress(data) + packer.flush()).decode()
@@ -281,7 +283,7 @@ def round_kernels(network):
 
 
 def to_network(run, examples, args):
-    """Returns a run's generator as TFLite; uses float16 if the int8 pictures differ from Keras'."""
+    """Returns a run's generator as TFLite; uses float16 if int8 differs too much from Keras."""
     for kind in dict.fromkeys((args.precision, "float16")):
         generator, flags = common.load_generator(run, args.best)
         conditions = [drawn for drawn, _ in examples] or [tf.ones((1, *flags["--size"], 3))]
@@ -304,8 +306,7 @@ def write_page(args):
         if bad := [name for name in ("kind", "size", "colours") if other[name] != about[name]]:
             raise common.UserError(f"--run {run}: its {bad[0]} differs from {args.run[0]}'s")
     scripts = [to_script(b"\n".join((WEB / n).read_bytes() for n in names)) for names in PARTS]
-    networks = [to_network(run, examples, args) for run in args.run]
-    scripts += [to_script(network, zlib.Z_HUFFMAN_ONLY) for network in networks]  # no repeats
+    scripts += [to_script(to_network(run, examples, args), zlib.Z_HUFFMAN_ONLY) for run in args.run]
     about["runs"] = [conditions["run"] for conditions, _ in described]
     about["examples"] = [(to_url(drawn, "png"), to_url(real, "jpeg")) for drawn, real in examples]
     about["megabytes"] = round(sum(map(len, scripts)) / 1e6)
@@ -340,8 +341,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if wrong := [flag for flag in only if vars(args)[flag[2:]] and not args.colour]:
         parser.error(f"{wrong[0]}: works only with --colour")
-    if args.colour and len(args.run) > 1:
-        parser.error("--colour takes one --run")
+    if args.colour and (len(args.run) > 1 or args.out.suffix in {".png", ".jpg", ".html"}):
+        parser.error("--colour takes one --run, and a folder as --out")
     (colour_files if args.colour else write_page)(args)
 
 

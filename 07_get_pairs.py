@@ -255,7 +255,7 @@ def explain_names(patterns, left, right):
 
 def make_pairs(args, folder, about, left_out):
     """Writes the pairs that --pair, --edges or --import-cityscapes asks for; returns how many."""
-    patterns, flag = args.pair or [args.edges], "--edges" if args.edges else "--pair"
+    patterns, flag = args.pair or args.edges, "--edges" if args.edges else "--pair"
     sides = [find_pictures(flag, pattern, left_out) for pattern in patterns]
     names, legend = ["conditions", "targets"], None
     sides = match_sides(patterns, *sides, left_out) if len(sides) == 2 else sides
@@ -288,7 +288,7 @@ def make_pairs(args, folder, about, left_out):
             return draw_edges(picture), picture
         if len(sides) == 1:
             width, height = sides[0][key].size
-            if width < 1.2 * height:
+            if width < 1.4 * height:
                 left_out.remark(sides[0][key].path, "probably not a pair, but split in half anyway")
             kept = common.kept_size((width // 2, height), args.size)
             whole = kept[1] == height or about.get("condition") == "labels"  # a blend is no class
@@ -514,7 +514,7 @@ def parse_flags(argv):
     add = parser.add_mutually_exclusive_group(required=True).add_argument
     add("--download", choices=[*common.PAPER], help="a dataset of the paper")
     add("--pair", nargs="+", metavar="PATTERN", help="folders, or patterns in quotes", **path)
-    add("--edges", metavar="PATTERN", help="photographs to draw sketches of", **path)
+    add("--edges", nargs="+", metavar="PATTERN", help="photographs to draw sketches of", **path)
     add("--import-cityscapes", metavar="DIR", help="folder with leftImg8bit/ and gtFine/", **path)
     add = parser.add_argument
     add("--out", metavar="DIR", help="folder of the new dataset", **path)
@@ -528,7 +528,7 @@ def parse_flags(argv):
     problems = {
         "--url: works only with --download": args.url and not args.download,
         "--labels: needs --pair with two folders": args.labels is not None and count != 2,
-        "--pair: takes one or two patterns; put them in quotes": count > 2,
+        "--pair, --edges: too many patterns; put them in quotes": len(own or []) > 1 + bool(count),
         "--val-share, --seed: work only with --pair or --edges": chosen and not own,
         "--out: name a new folder, e.g. --out data/mine": not args.out.name if args.out else own,
     }

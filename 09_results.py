@@ -9,7 +9,7 @@ as the baseline to beat.
     python 09_results.py runs/mine --dataset my/folder --split test --best
 
 Writes under runs/09_results, or --out: index.html (for a browser), compare.png (six rows of it)
-and pictures/. --animate adds samples.png, the first run's sample pictures over the epochs as an
+and pictures/. --animate adds samples.webp, the first run's sample pictures over the epochs as an
 animation. It takes 5 s plus 0.1 s per picture.
 """
 
@@ -36,15 +36,15 @@ PAGE = """<!doctype html>
   :root {{ color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }}
   body {{ margin: 0 auto; padding: 1rem; max-width: 90rem }}
   img {{ max-width: 100%; height: auto; background: white }}
-  td, th {{ padding: .1rem .8rem .1rem 0; text-align: left; overflow-wrap: anywhere }}
-  .pairs {{ display: grid; grid-template-columns: repeat({columns}, minmax(0, 1fr)); gap: 2px }}
-  .pairs strong {{ position: sticky; top: 0; background: Canvas; overflow-wrap: anywhere }}
+  td {{ min-width: 5em; padding: .1rem .8rem .1rem 0; overflow-wrap: anywhere }}
+  .pairs {{ display: grid; grid: auto / repeat({columns}, minmax(0, max-content)); gap: 2px }}
+  strong {{ position: sticky; top: 0; max-height: 4lh; overflow: clip; background: Canvas }}
   .name {{ grid-column: 1 / -1; margin: 1rem 0 0; overflow-wrap: anywhere }}
 </style>
 <h1>{title}</h1>
 <h2>Scores</h2>
 {scores}
-<p>Means over all pairs. The condition itself is the baseline: doing nothing.</p>
+<p>Means over all pairs; low L1, high PSNR and SSIM are better. The condition is the baseline.</p>
 <h2>Curves</h2>
 {curves}
 <h2>Pairs, the worst of the first run first</h2>
@@ -142,7 +142,7 @@ def write_page(path, named, files, table, *, options, where):
 
 
 def animate(folder, path):
-    """Writes the sample pictures of a run as an animated PNG, each with its epoch."""
+    """Writes the sample pictures of a run as an animated WebP, each with its epoch."""
     if not (files := sorted(folder.glob("epoch_*.png"))):
         raise common.UserError(f"--animate: no sample pictures in {folder}")
     frames = [Image.open(file).convert("RGB") for file in files]
@@ -150,7 +150,7 @@ def animate(folder, path):
         ImageDraw.Draw(frame).text((8, 4), f"epoch {int(file.stem[6:])}", "black", font_size=20)
     times = [FRAME_MS] * (len(frames) - 1) + [5 * FRAME_MS]
     with common.replacing(path) as temporary:
-        frames[0].save(temporary, "PNG", append_images=frames[1:], duration=times, save_all=True)
+        frames[0].save(temporary, "WEBP", append_images=frames[1:], duration=times, save_all=True)
 
 
 def main(argv=None):
@@ -159,7 +159,7 @@ def main(argv=None):
     add("runs", type=Path, nargs="*", default=[run], metavar="RUN", help=f"of stage 5 ({run})")
     add("--dataset", metavar="NAME|DIR", help="pairs to show (the first run's)")
     add("--split", default="val", choices=["train", "val", "test"], help="which split (val)")
-    add("--animate", action="store_true", help="also write samples.png: the first run's samples")
+    add("--animate", action="store_true", help="also write samples.webp: the first run's samples")
     args = parser.parse_args(argv)
     runs, options = args.runs, [common.read_options(run) for run in args.runs]
     dataset = args.dataset or options[0]["flags"]["--dataset"]
@@ -192,8 +192,8 @@ def main(argv=None):
     print(f"{args.out / 'index.html'}  all of it on one page, for a browser")
     print(f"{args.out / 'compare.png'}  {len(rows)} pairs of {len(paths)}")
     if args.animate:
-        animate(runs[0] / "samples", args.out / "samples.png")
-        print(f"{args.out / 'samples.png'}  the samples of {runs[0]}, epoch by epoch")
+        animate(runs[0] / "samples", args.out / "samples.webp")
+        print(f"{args.out / 'samples.webp'}  the samples of {runs[0]}, epoch by epoch: animated")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ PY := .venv/bin/python
 REQUIREMENTS := requirements$(if $(GPU),-gpu).txt
 READY := .venv/ready$(if $(GPU),-gpu)
 
-# Passed on when given, e.g. make pix2pix EPOCHS=50 DATASET=my/folder
+# Passed on when given, e.g. make pix2pix EPOCHS=50 DATASET=my/folder OUT=runs/mine
 TRAIN_FLAGS := $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(BATCH_SIZE),--batch-size $(BATCH_SIZE)) \
   $(if $(PRECISION),--precision $(PRECISION)) $(if $(SEED),--seed $(SEED))
 DATA_FLAGS := $(if $(DATASET),--dataset "$(DATASET)") $(if $(SIZE),--size $(SIZE))
@@ -35,7 +35,7 @@ help:
 	@echo "make clean     remove the virtual environment and caches; runs/ stays"
 	@echo
 	@echo "Variables: EPOCHS, DATASET, SIZE, FILTERS, BATCH_SIZE, PRECISION, SEED,"
-	@echo "e.g. make pix2pix EPOCHS=50 SIZE=256x512 FILTERS=32"
+	@echo "and OUT for pix2pix, e.g. make pix2pix EPOCHS=50 SIZE=256x512 FILTERS=32 OUT=runs/wide"
 	@echo "GPU=1, e.g. make train GPU=1: with the libraries for an NVIDIA GPU (Linux, WSL2)"
 
 train:
@@ -62,12 +62,12 @@ models: $(READY)
 	$(PY) 04_pix2pix_models.py $(WIDTH_FLAGS)
 
 pix2pix: $(READY)
-	$(PY) 05_pix2pix_train.py $(TRAIN_FLAGS) $(DATA_FLAGS) $(WIDTH_FLAGS)
+	$(PY) 05_pix2pix_train.py $(TRAIN_FLAGS) $(DATA_FLAGS) $(WIDTH_FLAGS) $(if $(OUT),--out "$(OUT)")
 
 # Opens the page of a run or, if there is no run, the page in docs/.
 demo: $(READY)
 	@if [ -n "$(RUN)" ] || [ -d runs/05_pix2pix ]; then $(PY) 06_sketch_pad.py $(if $(RUN),--run $(RUN)); \
-	  else $(PY) -m webbrowser "file://$(CURDIR)/docs/pad.html"; fi
+	  else echo "docs/pad.html: open it in any browser"; $(PY) -m webbrowser "file://$(CURDIR)/docs/pad.html"; fi
 
 results: $(READY)
 	$(PY) 09_results.py $(RUN)

@@ -803,9 +803,8 @@ class Checkpoints:
                     self.checkpoint.read(str(folder / "state")).assert_consumed()
             except (OSError, *NO_MEMORY, tf.errors.PermissionDeniedError):
                 raise  # the checkpoint itself may be sound
-            except Exception as error:  # TensorFlow reports damage in many ways
-                kind = type(error).__name__
-                warn(f"{folder} is damaged or of other networks ({kind}); trying the one before")
+            except Exception:  # TensorFlow reports damage in many ways
+                warn(f"{folder} is damaged or of other networks; trying the one before")
                 continue
             for table in self.tables if is_chief() else ():
                 table.write()
@@ -919,7 +918,7 @@ def is_chief():
 def leave_unless_chief():
     """Waits for every process in TF_CONFIG, then exits in all but the chief."""
     strategy = tf.distribute.get_strategy()
-    strategy.reduce("SUM", strategy.run(tf.ones, [()]), axis=None)
+    strategy.reduce("SUM", tf.function(strategy.run)(tf.ones, [()]), axis=None)
     if not is_chief():
         print("Worker finished; results are on the chief.", file=sys.stderr)
         sys.exit()
@@ -1248,13 +1247,12 @@ def refuse_unusable(paths):
 
     def problem(path):
         with opening(path):
-            decode_pair(path)  # TensorFlow, as in training, refuses more than Pillow does
-        return read_header(path)[2]
+            return read_header(path)[2] or decode_pair(path)[2:]  # TensorFlow's, as in training
 
     with filtering_logs():
         found = in_threads(problem, paths)
     if bad := [f"{p} ({getattr(why, 'problem', why)})" for p, why in zip(paths, found) if why]:
-        raise UserError(f"fix or remove {listed(bad)}; {CURE}")
+        raise UserError(f"cannot be used: {listed(bad)}; {CURE}")
 
 
 @contextlib.contextmanager
@@ -1345,7 +1343,7 @@ def read_label_map(path, size=None, palette=None):
             own = [int.from_bytes(own[k : k + 3], "big") for k in range(0, len(own), 3)]
             counts = {n: count for count, n in labels.getcolors() if n < len(own)}
             gray = all(colour % 0x010101 == 0 for colour in own)
-            if palette and any(own[n] != n * 0x010101 for n in counts):
+            if palette and counts and not (gray and all(own[n] == n * 0x010101 for n in counts)):
                 places, apart = nearest(tf.constant([own[n] for n in counts]), [*palette.values()])
                 first = [own.index(own[n]) == n for n in counts]  # repeats are padding
                 near = (apart < (1 if gray else 9)) & first
@@ -1356,6 +1354,8 @@ def read_label_map(path, size=None, palette=None):
                     table, share = [int(meant.get(n, n)) for n in range(256)], 1.0 - known / pixels
             elif not (palette or gray):
                 labels = to_rgb(labels)
+        elif labels.mode == "1":
+            labels = labels.convert("L")
         elif labels.mode != "L" and labels.mode[0] not in "IF":
             labels = to_rgb(labels)
         labels = labels.resize(size or labels.size, Image.Resampling.NEAREST)
@@ -1624,6 +1624,6 @@ def draw_curves(path, losses, metrics):
             axis.axhline(level[1], color="gray", linestyle=":", label=level[0])
         axis.legend(fontsize=9, ncols=2)
         axis.set(title=title, xlabel=x, ymargin=0.2)  # room for the legend
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.grid(alpha=0.3)
     save_figure(figure, path)

@@ -286,10 +286,10 @@ def test_two_runs(open_page, make_pad, few_pairs, tmp_path):  # noqa: F811
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=file.parent)
     host = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=host.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{host.server_port}/{file.name}"
-    with host, open_page(address, size=(1600, 900)) as page:
+    with host, open_page(f"http://127.0.0.1:{host.server_port}/l1.html", size=(1600, 900)) as page:
         page.key("n", "KeyN")
         until(lambda: page.run("real.figure.checkVisibility()"))
+        assert page.run("$('clear').click(), $('undo').click(), !real.figure.hidden"), "kept apart"
         sketch, real = common.decode_pair(common.find_pairs(few_pairs)["val"][-1])
         l1 = check_picture(page, file, tmp_path / "l1")
         assert not same(l1, check_picture(page, file, tmp_path / "cgan", number=1))

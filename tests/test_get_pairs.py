@@ -341,11 +341,14 @@ def test_indexed_files_of_the_palettes_colours(get, tmp_path):
     """Broken if the indices of a map's own palette are taken for class numbers."""
     image = Image.new("RGB", (64, 64), (0, 0, 142))
     image.paste((220, 20, 60), (0, 0, 40, 64))
-    two_sides(tmp_path, lambda n: image.quantize(4))
-    (tmp_path / "p.csv").write_text("class,colour,name\n0,#000000,\n1,#00008e,a\n2,#dc143c,b\n")
+    black = Image.new("P", (64, 64))
+    black.putpalette([0, 0, 0, 220, 20, 60])
+    two_sides(tmp_path, lambda n: image.quantize(4) if n else black)
+    (tmp_path / "p.csv").write_text("class,colour,name\n0,#dc143c,b\n1,#00008e,a\n2,#000000,\n")
     _, pairs = get("--pair", "l", "r", "--labels", "p.csv")
-    left, _ = (pairs["train"] | pairs["val"])["0"]
+    (left, _), (dark, _) = ((pairs["train"] | pairs["val"])[name] for name in "10")
     assert values(left, 9, 9) == [220, 20, 60] and values(left, 9, 60) == [0, 0, 142]
+    assert values(dark, 9, 9) == [0, 0, 0], "its only index, 0, is the background's black"
 
 
 def test_kinds_of_label_maps_are_not_mixed(get, refuses, tmp_path):
@@ -416,7 +419,8 @@ MISTAKES = {
     "--pair l/*.jpg r --out x": "--pair l/*.jpg: fits no file; wildcards: * ? ** (of 4 in l)",
     "--pair l/[0-2].png r --out x": "no such folder (l/[0-2].png), and no pattern with * or ?",
     "--pair l/0* r/0* --out x": "0 of 1 pairs would be in val; use two or more pairs and e.g. 0.5",
-    "--pair l r r --out x": "--pair: takes one or two patterns; put them in quotes",
+    "--pair l r r --out x": "--pair, --edges: too many patterns; put them in quotes",
+    "--edges l r --out x": "--pair, --edges: too many patterns; put them in quotes",
     "--pair l r": "--out: name a new folder, e.g. --out data/mine",
     "--pair l r --out .": "--out: name a new folder, e.g. --out data/mine",
     "--pair ~nouser/l r --out x": "--pair ~nouser/l: no such folder",

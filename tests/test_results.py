@@ -90,7 +90,7 @@ def test_split_best_and_animation(trained, call_main, tmp_path):
     change(run, "data", "condition", {"kind": "sketch", "exchanged": True})
     (run / "samples").mkdir()
     for epoch, colour in ((1, "red"), (2, "blue"), (10, "white")):
-        Image.new("RGB", (8, 8), colour).save(run / "samples" / f"epoch_{epoch:04d}.png")
+        Image.new("RGB", (64, 64), colour).save(run / "samples" / f"epoch_{epoch:04d}.png")
     black = common.UNet(2)
     black(tf.zeros((1, 256, 256, 3)), training=False)
     black.to_picture.kernel.assign(0.0 * black.to_picture.kernel)
@@ -110,12 +110,13 @@ def test_split_best_and_animation(trained, call_main, tmp_path):
     pictures = list((folder / "pictures").glob("run_?/*.png"))
     assert len(pictures) == 2 * 4
     assert all(float(tf.reduce_max(as_floats(path))) < -0.99 for path in pictures)
-    with Image.open(folder / "samples.png") as image:
+    with Image.open(folder / "samples.webp") as image:
         frames = []
         for number in range(image.n_frames):
             image.seek(number)
-            frames.append((image.convert("RGB").getpixel((0, 0)), image.info["duration"]))
-    assert frames == [((255, 0, 0), 400), ((0, 0, 255), 400), ((255, 255, 255), 2000)]
+            frames.append((*image.convert("RGB").getpixel((60, 60)), image.info["duration"]))
+    wanted = [(255, 0, 0, 400), (0, 0, 255, 400), (255, 255, 255, 2000)]
+    assert frames == [pytest.approx(frame, abs=9) for frame in wanted]
 
 
 def test_runs_of_other_data_are_refused(trained, refused, tmp_path):
@@ -137,7 +138,7 @@ def test_runs_of_other_data_are_refused(trained, refused, tmp_path):
         (run / "options.json").write_text(text)
     path = Path(common.find_pairs(tmp_path / "pairs")["val"][0])
     path.write_bytes(path.read_bytes()[:-99])
-    refused(SCRIPT, first, words=f"fix or remove {path} (damaged", notes=("Warning: ",))
+    refused(SCRIPT, first, words=f"cannot be used: {path} (damaged", notes=("Warning: ",))
 
 
 def test_unfinished_run_can_be_used(trained, capsys):

@@ -127,7 +127,7 @@ def test_damaged_picture(whole_run, few_pairs, tmp_path):
     pixels, whole = tf.io.decode_png(tf.io.read_file(str(path))), path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     *notes, line = end(launch(script, run, pairs, often=False), 2)[1].splitlines()
-    assert line == f"{script}: error: fix or remove {path} (damaged); {common.CURE}"
+    assert line == f"{script}: error: cannot be used: {path} (damaged); {common.CURE}"
     assert all(common.NOTES.match(note) for note in notes), "more than TensorFlow's notes"
     assert max(checkpoints(run)) == "step_00000003"
     tf.io.write_file(str(path), tf.io.encode_png(pixels, compression=1))
