@@ -26,6 +26,7 @@ receptive_field.png, skips.png and patches.png under runs/04_pix2pix_models. It 
 minutes on 2 cores.
 """
 
+import shutil
 from functools import partial
 
 import common
@@ -231,9 +232,10 @@ def main(argv=None):
     encoder_decoder = EncoderDecoder(args.filters, name="encoder_decoder")
     unet = UNet(args.filters, name="u_net")
     patchgan = PatchGAN(args.filters, name="patchgan")
+    width = min(98, shutil.get_terminal_size().columns)
     for network in (encoder_decoder, unet):
-        layer_graph(network, ["sketch"]).summary(line_length=80)
-    layer_graph(patchgan, ["sketch", "picture"]).summary(line_length=80)
+        layer_graph(network, ["sketch"]).summary(line_length=width)
+    layer_graph(patchgan, ["sketch", "picture"]).summary(line_length=width)
 
     print_receptive_field(patchgan)
     gradient, box = measure_receptive_field(patchgan, row=15, column=15)
