@@ -122,15 +122,15 @@ def unpack(archive, folder):
     """Unpacks a .tar.gz that has train/ at its top or in its only folder, to `folder`/train/."""
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(folder, filter="data")  # refuses what would lie outside the folder
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # since Python 3.11.4
+            for member in (member for member in tar if not member.isdir()):
+                if not member.isreg() or {"", ".."} & {*member.name.split("/")}:
+                    raise tarfile.TarError(f"{member.name}: a link, or outside the folder")
+                member.name = re.sub(r"^(\./)?[^/]+/(?=(train|val|test)/)", "", member.name)
+                tar.extract(member, folder)
             tar.fileobj.seek(0, os.SEEK_END)  # reads on to gzip's checksum
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"damaged, or not a .tar.gz of pictures ({error})") from error
-    inner = [path.parent for path in folder.glob("*/train")]
-    if not (folder / "train").is_dir() and len(inner) == 1:
-        for path in inner[0].iterdir():
-            path.replace(folder / path.name)
-        inner[0].rmdir()
 
 
 # === Pairs of your own: pictures found by folder or pattern, named, paired ===
