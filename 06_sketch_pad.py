@@ -130,7 +130,7 @@ def read_condition(path, conditions, args, left_out):
     if args.clean:
         picture = clean_photograph(picture, to, conditions["line_width"])
     elif conditions["kind"] == "sketch" and (middle < 0.5 or light < 0.9):
-        left_out.remark(path, "not dark lines on white, as in training: try --clean or --invert")
+        left_out.remark(path, "not dark lines on white: --clean (photo) or --invert (light lines)?")
     if float(tf.reduce_max(picture)) < 16 / 255 or float(tf.reduce_min(picture)) == 1.0:
         left_out.remark(path, "blank: are these class numbers, or white on a transparent sheet?")
     return resize(picture, to)[tf.newaxis] * 2.0 - 1.0, size
