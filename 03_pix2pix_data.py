@@ -119,7 +119,7 @@ def warn_of_copies(looks):
             near.append(f"{pair.path} and {train[int(tf.argmin(tf.reduce_min(gaps, 0)))].path}")
     if near:
         found = f"{len(near)} of {len(some)} validation pairs nearly equal a training pair"
-        common.warn(f"{found}, e.g. {near[0]}: keep a clip in one split, or scores are too good")
+        common.warn(f"{found}, e.g. {near[0]}: keep a clip in one folder, or scores are too good")
 
 
 def warn_of_strangers(pairs):
