@@ -36,7 +36,7 @@ PAGE = """<!doctype html>
   :root {{ color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }}
   body {{ margin: 0 auto; padding: 1rem; max-width: 90rem }}
   img {{ max-width: 100%; height: auto; background: white }}
-  td {{ min-width: 5em; padding: .1rem .8rem .1rem 0; overflow-wrap: anywhere }}
+  td {{ min-width: 4.5em; padding: .1rem .8rem .1rem 0; overflow-wrap: anywhere }}
   .pairs {{ display: grid; grid: auto / repeat({columns}, minmax(0, max-content)); gap: 2px }}
   strong {{ position: sticky; top: 0; max-height: 4lh; overflow: clip; background: Canvas }}
   .name {{ grid-column: 1 / -1; margin: 1rem 0 0; overflow-wrap: anywhere }}
