@@ -78,7 +78,7 @@ MISTAKES = {  # exercise: a piece of the solution, what a learner writes instead
     1: [
         ('layers.Dense(1, dtype="float32")', 'layers.Dense(1, activation="sigmoid")', "sigmoid"),
         ("        x = self.flatten(x)\n", "", "Is Flatten first?"),
-        ("generator_loss(fake_logits)", "generator_loss(-fake_logits)", "fakes called real"),
+        ("_loss(fake_logits)", "_loss(-fake_logits)", "-log D(G(z)): fakes called real"),
         ('losses["d_real"] + losses["d_fake"]', 'losses["d_real"] - losses["d_fake"]', "d_loss is"),
         ("layers.Dense(128, activation", "layers.Dense(64, activation", "566,273"),
         ('activation="relu"', 'activation="sigmoid"', "need activation='relu'"),
@@ -114,21 +114,21 @@ MISTAKES = {  # exercise: a piece of the solution, what a learner writes instead
         ),
     ],
     4: [
-        ("join([block(x, training=training), skip])", "block(x, training=training)", "has 512 inp"),
+        ("= join([", "= (lambda x: x[0])([", "decode_2 has 512 input channels; with its skip"),
         ("reversed(skips[:-1])", "skips[:-1]", "the skips come in reverse order"),
         ("        if self.norm:\n", "        if True:\n", "NoneType"),
         ('"use_bias": False', '"use_bias": True', "use_bias=False"),
         ("self.join([condition, picture])", "picture", "sees 3 channels"),
         ('"strides": 1, ', "", "strides=1"),
         ("filters, 4, strides, padding", 'filters, 4, 2, "same"', "pass `strides`"),
-        ("=training)\n        x = self.last", "=False)\n        x = self.last", "to every block"),
+        ("=training)\n        x = self.last", "=False)\n        x = self.last", "` everywhere"),
         ("normalization(norm)", 'normalization("batch")', "With norm=None"),
     ],
     5: [
         ("self.lambda_l1 * losses", "losses", "lambda_l1 = 100 times g_l1"),
         ("(condition, fake, training", "(fake, condition, training", "comes first"),
         ("generator_loss(fake_logits)", "generator_loss(real_logits)", "the fake called real"),
-        ("d_tape, self.discriminator, self", "d_tape, self.generator, self", "each network once"),
+        ("d_tape, self.discriminator,", "d_tape, self.generator,", "update each network once"),
     ],
 }
 

@@ -226,7 +226,8 @@ def test_one_range_for_all_files_of_a_side(get, tmp_path):
     done, pairs = get("--pair", "l", "r")
     assert "holds NaN or infinity: replace them (1): r/9.tif" in done.stderr
     assert "-9999 is far from all other values: does it mean no data? (1)" in done.stderr
-    assert "of l: 95 to 3095 become 0 to 255 in the 4 of 5 files that have more" in done.stdout
+    words = "95 to 3095 become 0 to 255 in the 4 of 5 files that have more than 8 bits"
+    assert f"Range of l: {words}" in done.stdout
     assert common.describe_dataset("mine")["ranges"] == {"left": [95, 3095], "right": [-1024, 512]}
     for name, halves in (pairs["train"] | pairs["val"]).items():
         for half in halves:

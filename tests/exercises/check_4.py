@@ -115,8 +115,7 @@ def test_patchgan(answer, monkeypatch):
     logits = patchgan(*pictures, training=False)
     averages = [(v, tf.identity(v)) for v in patchgan.non_trainable_variables]
     patchgan(*pictures, training=True)
-    moved = all(bool(tf.reduce_any(new != old)) for new, old in averages)
-    assert moved, "pass `training` to every block"
+    assert all(bool(tf.reduce_any(v != old)) for v, old in averages), "pass `training` everywhere"
     assert float(tf.reduce_min(logits)) < 0.0 < float(tf.reduce_max(logits)), (
         "all logits have the same sign: the last convolution should have no activation"
     )

@@ -53,7 +53,8 @@ def test_a_processor_is_tuned(listed, hidden, told, monkeypatch, capsys):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     common.tune_processor()
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == told and all("install -r requirements-gpu.txt" in line for line in lines)
+    cure = "python -m pip install -r requirements-gpu.txt"
+    assert len(lines) == told and all(line.endswith(cure) for line in lines)
     assert asked == [switch]
 
 

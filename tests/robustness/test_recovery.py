@@ -254,9 +254,8 @@ def test_no_locks_on_this_file_system(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(common.fcntl, "lockf", lockf)
     os.close(common.lock(tmp_path))
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith(
-        "no locks on this file system (No locks available); start one process only"
-    )
+    words = "no locks on this file system (No locks available); start one process only"
+    assert line.endswith(words)
 
 
 @pytest.fixture
