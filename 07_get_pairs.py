@@ -413,12 +413,12 @@ class Legend:
             say = print if share < 0.9 else common.warn  # blur changes fewer: photographs?
             say(f"{share:.1%} of the label maps' pixels had other colours and get the nearest")
         if coloured:
-            names = dict(palette.values())
-            palette = {code: (f"#{code:06x}", names.get(f"#{code:06x}", "")) for code in classes}
+            names = dict(palette.values()) or {f"#{code:06x}": "" for code in classes}
+            palette = {int(colour[1:], 16): (colour, name) for colour, name in names.items()}
         elif palette and (unknown := [f"{number}" for number in classes if number not in palette]):
             common.warn(f"not in the palette, and given other colours: {common.listed(unknown)}")
         taken, self.classes = {palette[n][0] for n in classes if n in palette}, {}
-        for n in classes:
+        for n in sorted(classes, key=[*palette, *classes].index):  # the CSV's order
             free = (colour for colour in map(voc_colour, range(n, n + 512)) if colour not in taken)
             self.classes[n] = palette[n] if n in palette else (next(free), "")
             taken.add(self.classes[n][0])

@@ -285,8 +285,8 @@ def test_class_numbers_get_colours(get, tmp_path):
     done, pairs = get("--pair", "l", "r", "--labels", "p.csv")
     assert "not in the palette, and given other colours: 255" in done.stderr
     about = common.describe_dataset("mine")
-    assert about["classes"] == [0, 7, 255] and about["condition"] == "labels"
-    assert about["colours"] == [["#000000", ""], ["#00ff00", "tree"], ["#e0e0c0", ""]]
+    assert about["classes"] == [7, 0, 255] and about["condition"] == "labels"
+    assert about["colours"] == [["#00ff00", "tree"], ["#000000", ""], ["#e0e0c0", ""]]
     left, _ = (pairs["train"] | pairs["val"])["0"]
     assert values(left, 9, 9) == [0, 255, 0] and values(left, 9, 60) == [0, 0, 0]
     with (tmp_path / "mine" / "labels.csv").open() as file:
@@ -366,7 +366,7 @@ def test_kinds_of_label_maps_are_not_mixed(get, refuses, tmp_path):
 
 
 def test_cityscapes(get, tmp_path):
-    """Broken if the folders of Cityscapes are not found, or a class gets the wrong name."""
+    """Broken if the folders of Cityscapes are not found, or its classes change order or names."""
     road, car, sky = (128, 64, 128), (0, 0, 142), (70, 130, 180)
     for split, colour in (("train", car), ("val", sky)):
         image = Image.new("RGB", (64, 32), road)
@@ -377,7 +377,7 @@ def test_cityscapes(get, tmp_path):
     assert [*pairs["train"], *pairs["val"]] == ["ulm_ulm_train", "ulm_ulm_val"]
     assert pairs["train"]["ulm_ulm_train"][0].shape == (256, 256, 3)
     colours = common.describe_dataset("mine")["colours"]
-    assert colours == [["#00008e", "car"], ["#4682b4", "sky"], ["#804080", "road"]]
+    assert colours == [["#804080", "road"], ["#4682b4", "sky"], ["#00008e", "car"]]
 
 
 def test_edges_by_hand(stage7):
