@@ -86,7 +86,7 @@ def test_devices_and_processes_train_as_one(smooth_gan, tmp_path):
     assert "eagerly" not in end(start(tmp_path, *smooth_gan, "--epochs", 1, "--devices", 2))
     chief, other = map(end, start_two(tmp_path, *smooth_gan, "--epochs", 2))
     assert "continues after step 4" in chief
-    assert other.splitlines()[-1] == "Worker finished; results are on the chief."
+    assert "Worker finished; results are on the chief." in other.splitlines()[-2:]  # TF adds one
     end(start(tmp_path, *smooth_gan))
     assert_same_run(tmp_path / "run", tmp_path / "alone" / "run")
 
