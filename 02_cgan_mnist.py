@@ -8,8 +8,8 @@ Generative Adversarial Nets", sections 3.2 and 4.1).
     python 02_cgan_mnist.py --digit 7
 
 The networks can ignore the label: it is ten numbers beside 784 pixels, and a discriminator that
-judges the handwriting alone wins for a long time. With this plain recipe, the digits look fine but
-do not depend on the label:
+judges the handwriting alone wins for a long time. With this plain recipe, the strokes look real
+but do not depend on the label:
 
     python 02_cgan_mnist.py --learning-rate 1e-4 --beta-1 0.9 --no-wrong-labels --out runs/plain
 

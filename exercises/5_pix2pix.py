@@ -9,15 +9,7 @@ course page is docs/course/5-pix2pix.md.
 """
 
 import common
-from common import (
-    AdversarialModel,
-    PatchGAN,
-    discriminator_losses,
-    generate,
-    generator_loss,
-    minimise,
-    scores,
-)
+from common import AdversarialModel, PatchGAN, discriminator_losses, generator_loss, minimise
 
 import tensorflow as tf
 
