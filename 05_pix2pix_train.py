@@ -18,6 +18,7 @@ stopped. Ten epochs of the 215 pairs take 15 to 25 minutes on 2 cores.
 """
 
 import contextlib
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -125,13 +126,16 @@ def parse_flags(argv):
 
 def guess_kind(paths, direction):
     """Returns "sketch" if most conditions are nearly colourless and mostly white, or "picture"."""
-    sample, drawn = common.spread(paths, 20), 0
+    sample, papers = common.spread(paths, 20), Counter()
     for condition, _ in common.validation_pairs(sample, direction):
         gray = tf.reduce_mean(condition, axis=-1)
         colour = tf.reduce_max(condition, axis=-1) - tf.reduce_min(condition, axis=-1)
-        paper = tf.reduce_mean(tf.cast(gray > 0.6, tf.float32))
-        drawn += bool(float(tf.reduce_mean(colour)) < 0.1 and float(paper) > 0.6)
-    kind = "sketch" if drawn > len(sample) / 2 else "picture"
+        for paper, part in {"white": gray > 0.6, "black": gray < -0.6}.items():
+            large = float(tf.reduce_mean(tf.cast(part, tf.float32))) > 0.6
+            papers[paper] += large and float(tf.reduce_mean(colour)) < 0.1
+    kind = "sketch" if papers["white"] > len(sample) / 2 else "picture"
+    if papers["black"] > len(sample) / 2:
+        common.warn("light lines on black? Then stage 6 needs --invert for drawings on white")
     print(f"dataset.json does not say what the conditions are; assuming {kind}.")
     return kind
 
@@ -142,13 +146,16 @@ def check_headers(dataset, paths):
     It reads headers only. The size, "WIDTHxHEIGHT", is that of most halves.
     """
     problems, odd, sizes = [], common.LeftOut(), Counter()
+    narrow = 0.0 if "origin" in common.describe_dataset(dataset) else 1.4  # stage 7 made pairs
     for path, header in zip(paths, common.in_threads(common.read_header, paths)):
         failed = isinstance(header, common.UnreadableError)
         (width, height), remark, problem = ((2, 1), "", header.problem) if failed else header
         sizes[f"{width // 2}x{height}"] += 1
+        if len(os.fsencode(Path(path).name)) > 245:
+            problem = problem or "the name is too long: validation/ appends .png"
         if problem:
             problems.append(f"{path} ({problem})")
-        if remark or width < 1.4 * height:
+        if remark or width < narrow * height:
             odd.remark(path, remark or "probably not pairs, but split in half anyway")
     if problems:
         raise common.UserError(f"--dataset {dataset}: {common.listed(problems)}; {common.CURE}")
@@ -189,7 +196,7 @@ def main(argv=None):
 
     # The game: generator and PatchGAN, an optimiser for each, and batches of augmented pairs.
     model = Pix2Pix(args.loss, args.lambda_l1, args.generator, args.filters, args.norm)
-    if args.start_from and (args.fresh or not (args.out / "saved").exists()):  # else it resumes
+    if args.start_from and (args.fresh or not [*args.out.glob("saved/step_*")]):  # else it resumes
         load_networks(model, args.start_from, args)
     run = common.start_run(args, "pix2pix", data, train + val)
     model.set_optimizers(common.adam(LEARNING_RATE, BETA_1), common.adam(LEARNING_RATE, BETA_1))

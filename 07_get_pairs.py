@@ -202,6 +202,8 @@ def scan(path):
     """Returns (width, height), a remark and the extent of a picture file."""
     (size, remark, _), extent = read_header(path), None
     with common.opening(path) as image:
+        if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
+            remark = remark or "transparent parts become white"
         if image.mode[0] in "IF":
             values = keras.utils.img_to_array(image.convert("F"))
             low, high = extent = float(values.min()), float(values.max())
@@ -210,7 +212,7 @@ def scan(path):
             inner = values[(values > low) & (values < high)]
             if len(inner) > 16 and inner.max() - inner.min() < (high - low) / 4:
                 far = low if inner.min() - low > high - inner.max() else high
-                remark = remark or f"{far:g} is far from all other values: does it mean no data?"
+                remark = remark or f"{far:g} is far from all other values: replace it if no data"
     return size, remark, extent
 
 
@@ -257,29 +259,26 @@ def make_pairs(args, folder, about, left_out):
     """Writes the pairs that --pair, --edges or --import-cityscapes asks for; returns how many."""
     patterns, flag = args.pair or args.edges, "--edges" if args.edges else "--pair"
     sides = [find_pictures(flag, pattern, left_out) for pattern in patterns]
-    names, legend = ["conditions", "targets"], None
     sides = match_sides(patterns, *sides, left_out) if len(sides) == 2 else sides
-    if args.labels is not None:
-        legend = Legend(sides[0], args.labels, left_out)
-    ranged = [{} if legend else sides[0], *sides[1:]]  # class numbers have no range
+    legend = None if args.labels is None else Legend(sides[0], args.labels, left_out)
+    names, ranged = ["conditions", "targets"], [{} if legend else sides[0], *sides[1:]]
     spans = [find_range(side.values(), pattern) for side, pattern in zip(ranged, patterns)]
     halves = {"left": None if args.edges else spans[0], "right": spans[-1]}
     about["ranges"] = about.get("ranges", {}) | {h: [*span] for h, span in halves.items() if span}
-    levels = {n: set() for n in ([-1] if legend or args.edges else [0, -1])}  # of gray in all files
+    levels = {n: [] for n in ([-1] if legend or args.edges else [0, -1])}  # of gray in each file
 
     def read(n, key, size):
         return read_picture(sides[n][key].path, size, spans[n])
 
     def make(key):
         halves = halves_of(key)
-        for n, seen in levels.items():
+        for n, files in levels.items():
             gray = tf.reduce_max(halves[n], axis=-1)
             few = tf.reduce_all(halves[n] == gray[..., tf.newaxis]) or tf.reduce_max(gray) < 64
             found = tf.unique(tf.reshape(gray, [-1])).y if few else range(256)
-            seen.update(int(level) for level in found)
-            if len(found) == 1:
-                note = f"blank {names[n]}, of gray level {found[0]} (255: white or transparent)"
-                left_out.remark(sides[n][key].path, note)
+            files.append({int(level) for level in found})
+            note = f"blank {names[n]}, of gray level {found[0]} (255: white or transparent)"
+            left_out.remark(sides[n][key].path, note if len(found) == 1 else "")
         return halves
 
     def halves_of(key):
@@ -302,10 +301,11 @@ def make_pairs(args, folder, about, left_out):
     written = write_pairs(folder, chosen, make, args, left_out)
     if legend:
         legend.write(written, folder, about)
-    for n, seen in levels.items():
-        if seen - {0, 255} and (len(seen) < 16 or max(seen - {255}) < 64):
+    for n, files in levels.items():
+        seen, counts = set().union(*files), sorted(len(found - {0, 255}) for found in files)
+        if seen - {0, 255} and (0 < counts[len(counts) // 2] < 16 or max(seen - {255}) < 64):
             few = f"the {names[n]} have {len(seen)} gray levels, from {min(seen)} to {max(seen)}"
-            common.warn(f"{few}: class numbers need --labels, as the first of two folders")
+            common.warn(f"{few}: class numbers need --labels (first folder); brighten dark ones")
     return len(written)
 
 
@@ -386,16 +386,16 @@ class Legend:
     """The classes of label maps, {key: Picture}, and their colours.
 
     `classes` is {number, or 0xrrggbb if maps are in colours: ("#rrggbb", name)}; `present` has the
-    classes of each usable map; `palette` is {number: ("#rrggbb", name)}, the user's, or empty.
+    classes of each usable map; `known` is the user's palette, {number: 0xrrggbb}, or empty.
     """
 
     def __init__(self, maps, palette, left_out):
-        self.palette, self.left_out = palette, left_out
+        self.known, self.left_out = {n: int(c[1:], 16) for n, (c, _) in palette.items()}, left_out
         found = sift(lambda key: self.find_classes(maps[key].path), maps, left_out)
         self.present = {key: classes for key, (classes, _, _) in found.items()}
         coloured = {key for key, (_, _, is_colours) in found.items() if is_colours}
         self.is_colours = bool(coloured)
-        known = set().union(*(self.present[key] for key in coloured))
+        known = {*self.known.values()}.union(*map(self.present.get, coloured))
         for key in found.keys() - coloured if coloured else ():  # all-gray maps are in colours, too
             self.present[key] = {number * 0x010101 for number in self.present[key]}
             if not self.present[key] <= known:
@@ -404,10 +404,11 @@ class Legend:
         classes = sorted(set().union(*self.present.values()))
         if not 0 < (n := len(classes)) <= MOST_CLASSES:
             raise UserError(f"--labels: {n} classes; 1 to {MOST_CLASSES} allowed (no instances)")
-        if n == 1 or coloured and not any(code & 0xC0C0C0 for code in classes):
-            common.warn("--labels: one class, or nearly black: are these numbers in one channel?")
+        tones = {code & 0xC0C0C0 if coloured else code % 64 for code in classes}
+        if n == 1 or (tones == {0} if coloured else not palette and len(tones) < n <= 64):
+            common.warn("--labels: one class, or close colours; save numbers as gray or give a CSV")
         usual = sorted(map(len, self.present.values()))[(len(found) - 1) // 2]
-        if usual > 64 and not palette:
+        if usual > 20 and not palette:
             common.warn(f"--labels: {usual} classes in most maps: are these shades, or soft edges?")
         if share := sum(share for _, share, _ in found.values()) / len(found):
             say = print if share < 0.9 else common.warn  # blur changes fewer: photographs?
@@ -425,14 +426,13 @@ class Legend:
 
     def read(self, path, size=None):
         """Returns what `common.read_label_map` does, with the palette's nearest colours."""
-        known = {n: int(colour[1:], 16) for n, (colour, _) in self.palette.items()}
-        codes, is_colours, share = common.read_label_map(path, size, known)
-        if known and is_colours:
-            near, apart = common.nearest(codes, [*known.values()])
+        codes, is_colours, share = common.read_label_map(path, size, self.known)
+        if self.known and is_colours:
+            near, apart = common.nearest(codes, [*self.known.values()])
             share = float(tf.reduce_mean(tf.cast(apart > 0, tf.float32)))
             if float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32))) > 0.1:
                 self.left_out.remark(path, "a tenth of its pixels match no colour of the palette")
-            codes = tf.gather([*known.values()], near)
+            codes = tf.gather([*self.known.values()], near)
         return codes, share, is_colours
 
     def find_classes(self, path):
@@ -442,8 +442,8 @@ class Legend:
         with common.opening(path) as image:
             jpeg = image.format in {"JPEG", "MPO"}  # JPEG invents numbers
         if len(found) > (most := 2 if jpeg and not is_colours else MOST_CLASSES):
-            cure = "export it as PNG" if most == 2 else "save PNG, or give --labels a palette (CSV)"
-            raise UnreadableError(path, f"more than {most} classes, a photograph or JPEG: {cure}")
+            cure = "export it anew" if most == 2 else "save PNG, or give --labels a palette (CSV)"
+            raise UnreadableError(path, f"over {most} classes: a JPEG ({cure}), or a photograph")
         return found, share, is_colours
 
     def paint(self, path, size):

@@ -51,8 +51,7 @@ PAGE = """<!doctype html>
 <div class="pairs">
 {pairs}
 </div>
-<h2>What was run</h2>
-{options}
+<h2>What was run</h2>{options}
 </html>
 """
 
@@ -80,9 +79,10 @@ def check_fit(runs, options, dataset, fingerprint):
         same = {name: other["data"][name] for name in fingerprint} == fingerprint
         turn = flags["--direction"] if same else "exchanged" if "exchanged" in condition else None
         direction, known = common.describe_conditions(dataset, turn)
-        own = {"--size": flags["--size"], "--direction": direction}
-        wanted = wanted or known | own
-        for name in ("--size", "--direction", "kind", "range"):
+        new = dict(known.get("colours", ())).keys() - dict(condition.get("colours", ())).keys()
+        own = {"--size": flags["--size"], "--direction": direction, "palette": new}
+        wanted = wanted or known | own | {"palette": set()}  # of label maps: no new colour
+        for name in ("--size", "--direction", "kind", "range", "palette"):
             if name in wanted and (condition | own).get(name) != wanted[name]:
                 raise common.UserError(f"{run}: not comparable on {dataset}: its {name} differs")
         if not same:
@@ -128,7 +128,7 @@ def write_page(path, named, files, table, *, options, where):
         rows.append([name, *(f"{value:.4f}" for value in means)])
     facts = [run["flags"] | run["data"] for run in options]
     settings = [[name, *(fact.get(name, "") for fact in facts)] for name in facts[0]]
-    curves = [f'{html.escape(name)}<br><img src="{key}.png">' for key, name in named.items()]
+    curves = [f'{html.escape(n)}<br><img src="pictures/{key}.png">' for key, n in named.items()]
     page = PAGE.format(
         title=html.escape(f"Results on {where}"),
         columns=len(columns),
@@ -143,7 +143,7 @@ def write_page(path, named, files, table, *, options, where):
 
 def animate(folder, path):
     """Writes the sample pictures of a run as an animated WebP, each with its epoch."""
-    if not (files := sorted(folder.glob("epoch_*.png"))):
+    if not (files := sorted(folder.glob(f"epoch_{4 * '[0-9]'}.png"))):
         raise common.UserError(f"--animate: no sample pictures in {folder}")
     frames = [Image.open(file).convert("RGB") for file in files]
     for file, frame in zip(files, frames):
@@ -171,16 +171,16 @@ def main(argv=None):
     paths = pairs.get(args.split, pairs["val"])  # those of test/, if there is no val/
     if args.split != "val" and args.split not in Path(paths[0]).parent.name.lower():
         raise common.UserError(f"--split {args.split}: {dataset} has no such split")
+    files = [Path(path).name for path in paths]
+    if len({*files}) < len(files):
+        raise common.UserError(f"--split {args.split}: two files have one name: rename one")
     common.refuse_unusable(paths)
     form = {"size": tuple(flags["--size"]), "labels": condition["kind"] == "labels"}
-    curves = [(run / "losses.png").read_bytes() for run in runs]
     args.out.mkdir(parents=True, exist_ok=True)
-    for key, picture in zip(named, curves):
-        with common.replacing(args.out / f"{key}.png") as temporary:
-            temporary.write_bytes(picture)
-    files = [Path(path).name for path in paths]
-    loaded = validation_pairs(paths, direction, **form)
-    table = colour_pairs(generators, loaded, files, args.out / "pictures")
+    with common.replacing(args.out / "pictures") as folder:  # all of them, or those of before
+        table = colour_pairs(generators, validation_pairs(paths, direction, **form), files, folder)
+        for key, run in zip(named, runs):
+            (folder / f"{key}.png").write_bytes((run / "losses.png").read_bytes())
     title = f"{dataset}, {args.split}: {len(paths)} pairs"
     write_page(args.out / "index.html", named, files, table, options=options, where=title)
     shown = validation_pairs(common.spread(paths, 6), direction, **form)

@@ -44,7 +44,7 @@ train:
 	@$(MAKE) --no-print-directory data
 	@$(MAKE) --no-print-directory models
 	@$(MAKE) --no-print-directory pix2pix
-	@$(MAKE) --no-print-directory results
+	@$(MAKE) --no-print-directory results $(if $(OUT),RUN="$(OUT)")
 
 gan: $(READY)
 	$(PY) 01_gan_mnist.py $(TRAIN_FLAGS)

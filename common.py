@@ -639,8 +639,8 @@ def validation_pairs(paths, direction, *, size=IMAGE_SIZE, labels=False):
 # *** Machinery: you can follow the course without reading beyond this line ******************
 
 # === 7. Faster layers =======================================================
-# These layers save a fifth of the time of a Pix2Pix step on a CPU. On a GPU, and for kernels,
-# strides or padding that are not the paper's, Keras' own code runs.
+# These layers save a fifth of the time of a Pix2Pix step on a CPU. On a GPU (but for batchnorm),
+# and for kernels, strides or padding that are not the paper's, Keras' own code runs.
 
 
 class CompiledAdam(keras.optimizers.Adam):
@@ -665,8 +665,8 @@ class BatchNorm(layers.BatchNormalization):
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=x, scale=self.gamma, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon
         )
-        count = tf.size(x) // x.shape[-1]
-        variance *= tf.cast(count - 1, tf.float32) / tf.cast(count, tf.float32)  # Keras' is biased
+        count = tf.cast(tf.size(x) // x.shape[-1], tf.float32)  # Keras' variance is biased
+        variance = tf.math.multiply_no_nan(variance, (count - 1.0) / count)  # 1 value: cuDNN's NaN
         for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             average.assign(average * self.momentum + value * (1.0 - self.momentum))
         return y
@@ -1036,7 +1036,7 @@ def read_options(run, stage="pix2pix"):
         command = f"python {TRAINERS[stage]} --epochs 10 --out {run}"
         raise UserError(f"{run}: no trained run here. Train one: {command}")
     try:
-        options = json.loads(file.read_text(encoding="utf-8"))
+        options = json.loads(file.read_text(encoding="utf-8-sig"))
         found, *_ = options["stage"], options["flags"]["--epochs"], options["data"]["files"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: damaged. Add --fresh to the training command") from error
@@ -1282,12 +1282,12 @@ def read_header(path):
         turn = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # decodes no pixels
         swap = turn in range(5, 9) and image.format != "TIFF"  # Pillow turns a TIFF itself
         pages = getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
-        deep, is_gray_16 = ";16" in str(image.tile), image.mode[0] == "I"
+        deep, gray_16 = ";16" in str(image.tile), image.mode[0] == "I"
         remarks = [(pages, "only the first page is used")]
-        remarks += [(deep and not is_gray_16, "only the upper 8 of 16 bits per channel are used")]
+        remarks += [(deep and not gray_16, "only the upper 8 of 16 bits are used: rescale if dark")]
         remarks += [(image.info["drop"], "the fourth band, not marked as alpha, is dropped")]
         problems = [(image.format not in {"JPEG", "MPO", "PNG"}, "not JPEG or PNG inside")]
-        problems += [(turn in range(2, 9), "turned by EXIF"), (is_gray_16, "16 bits of gray")]
+        problems += [(turn in range(2, 9), "turned by EXIF"), (gray_16, "16 bits of gray")]
         problems += [(image.has_transparency_data, "transparent"), (image.width < 2, "too narrow")]
         size = image.size[::-1] if swap else image.size
     return size, *(next((text for true, text in d if true), "") for d in (remarks, problems))
@@ -1338,12 +1338,12 @@ def read_label_map(path, size=None, palette=None):
     """
     with opening(path) as image:
         labels, table, share = ImageOps.exif_transpose(image), None, 0.0
-        if labels.mode == "P":
+        if labels.mode == "P" and palette:
             own, pixels = labels.getpalette("RGB"), math.prod(labels.size)
             own = [int.from_bytes(own[k : k + 3], "big") for k in range(0, len(own), 3)]
             counts = {n: count for count, n in labels.getcolors() if n < len(own)}
             gray = all(colour % 0x010101 == 0 for colour in own)
-            if palette and counts and not (gray and all(own[n] == n * 0x010101 for n in counts)):
+            if counts and not (gray and all(own[n] == n * 0x010101 for n in counts)):
                 places, apart = nearest(tf.constant([own[n] for n in counts]), [*palette.values()])
                 first = [own.index(own[n]) == n for n in counts]  # repeats are padding
                 near = (apart < (1 if gray else 9)) & first
@@ -1352,10 +1352,6 @@ def read_label_map(path, size=None, palette=None):
                 if known > max(same, pixels / 2):
                     meant = dict(zip(counts, tf.gather([*palette], places)))
                     table, share = [int(meant.get(n, n)) for n in range(256)], 1.0 - known / pixels
-            elif not (palette or gray):
-                labels = to_rgb(labels)
-        elif labels.mode == "1":
-            labels = labels.convert("L")
         elif labels.mode != "L" and labels.mode[0] not in "IF":
             labels = to_rgb(labels)
         labels = labels.resize(size or labels.size, Image.Resampling.NEAREST)
@@ -1433,7 +1429,7 @@ def run_main(main):
     try:
         return main()
     except KeyboardInterrupt:
-        print("\nStopped. Run the same command to continue.", file=sys.stderr)
+        print("\nStopped. Run the same command again.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except (UserError, OSError, MemoryError, tf.errors.OpError) as error:
         message = explain(error)
@@ -1481,6 +1477,9 @@ def deferring_signals():
         if signals:
             raise KeyboardInterrupt
         signals.append(number)
+        signal.signal(getattr(signal, "SIGPIPE", signal.SIGTERM), signal.SIG_IGN)
+        if Path("/dev/fd/1").is_fifo():  # Ctrl-C ends `| tee log`, too
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         for stream, words in (1, b""), (2, b"\nStopping after this step ...\n"):
             try:
                 os.write(stream, words)
@@ -1590,7 +1589,7 @@ def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
     axis = figure.add_axes((0, 0, 1, 1))
     axis.imshow(tf.clip_by_value(page * 0.5 + 0.5, 0.0, 1.0), cmap="gray", vmin=0, vmax=1)
     tile_height, tile_width = tiles[0][0].shape[:2]
-    axis.set_xticks([(n + 0.5) * tile_width for n in range(len(titles))], titles)
+    axis.set_xticks([(n + 0.5) * tile_width for n in range(len(titles))], titles, parse_math=False)
     axis.set_yticks([(n + 0.5) * tile_height for n in range(len(row_titles))], row_titles)
     axis.tick_params(labeltop=True, labelbottom=False, length=0, labelsize=11)
     axis.spines[:].set_visible(False)

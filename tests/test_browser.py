@@ -17,6 +17,7 @@ import common
 import keras
 import pytest
 import tensorflow as tf
+from conftest import same
 from test_pad import make_pad, make_runs, parts  # noqa: F401
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -169,10 +170,6 @@ def shades(picture, other):
     return float(tf.reduce_mean(apart)), float(tf.reduce_max(apart))
 
 
-def same(picture, other):
-    return shades(picture, other)[1] == 0
-
-
 def check_picture(page, file, run, precision="int8", number=0):
     """Compares the page's picture with those of its TFLite file and of Keras; returns it."""
     page.settle()
@@ -290,6 +287,10 @@ def test_two_runs(open_page, make_pad, few_pairs, tmp_path):  # noqa: F811
         page.key("n", "KeyN")
         until(lambda: page.run("real.figure.checkVisibility()"))
         assert page.run("$('clear').click(), $('undo').click(), !real.figure.hidden"), "kept apart"
+        page.run("for (let n = 0; n < 4; n += 1) $('example').click()")
+        until(lambda: page.run("steps.length") == 6)
+        kinds = "['image', 'answer'].map((k) => new Set(steps.map((s) => s[k]?.data.join())).size)"
+        assert page.run(kinds) == [3, 3], "two pairs and the blank sheet"
         sketch, real = common.decode_pair(common.find_pairs(few_pairs)["val"][-1])
         l1 = check_picture(page, file, tmp_path / "l1")
         assert not same(l1, check_picture(page, file, tmp_path / "cgan", number=1))
@@ -309,7 +310,7 @@ def test_labels(height, width, open_page, make_pad, tmp_path):  # noqa: F811
         words = page.run("$('colours').innerText.split(/\\s+/).join()")
         assert words == "road,1,car,2,</script>,3"
         page.draw((0, height - 60), (width - 1, height - 66))
-        page.key("3", "Digit3")
+        page.key('"', "Digit3")  # 3 in a French layout
         page.key("g", "KeyG")
         page.draw((width - 2, 2))
         drawn = page.pixels()
@@ -351,6 +352,7 @@ def test_files(open_page, make_pad, tmp_path):  # noqa: F811
         assert float(tf.reduce_max(ink[circle[::2, ::2] > 16])) < 0.1, "the paper is not white"
         kept = page.run("$('sheet').focus(), steps.at(-2).photo.image !== photo.image")
         page.draw((128, 128), (148, 128), (168, 128))
+        page.draw((9, 9))  # moves nothing, so it is no step
         page.key("ArrowRight", "ArrowRight")
         assert same(page.pixels()[:, 49:, 0], cleaned[:, 5:212]), "not moved"
         assert kept and page.run("steps.filter((s) => s.photo).length") == 4, "Undo would fail"
@@ -368,13 +370,19 @@ HIDDEN = "CanvasRenderingContext2D.prototype.getImageData = (x, y, w, h) => new 
 LACKS = [("delete globalThis.DecompressionStream", "too old"), (HIDDEN, "hides pictures")]
 
 
-@pytest.mark.parametrize("before, words", [*LACKS, ("Worker = null", "Worker is not")])
+LACKS += [("Worker = null", "Worker is not")]
+BLOCKED = "Worker = class { postMessage() { setTimeout(() => this.onerror(new Event(''))); } }"
+LACKS += [(BLOCKED, "page: Worker")]
+
+
+@pytest.mark.parametrize("before, words", LACKS)
 def test_lacking(before, words, open_page, make_pad):  # noqa: F811
     """Broken if the page does not say what the browser lacks, or no longer lets the user draw."""
     with open_page(make_pad("run").as_uri(), before=before) as page:
         until(lambda: words in page.run("$('message').textContent"))
-        page.draw((50, 50), (90, 90))
-        assert page.run("steps.length") == 2
+        page.draw((50, 50), (90, 90), lift=False)
+        page.call("Input.dispatchMouseEvent", type="mouseMoved", **page.at(99, 99))  # no button
+        assert page.run("steps.length") == 2, "the pen stays down if it is lifted elsewhere"
 
 
 @pytest.mark.parametrize("width, dark", [(360, True), (800, False), (1600, True)])

@@ -39,14 +39,6 @@ def test_links_and_figures_exist(page):
             assert file.exists() and (not anchor or anchor in anchors(file)), target
 
 
-def test_every_figure_is_shown():
-    """Broken if docs/ keeps a picture that no page shows any more."""
-    shown = {
-        (page.parent / src).resolve() for page in PAGES for src in re.findall(FIGURE, text(page))
-    }
-    assert {path.resolve() for path in (HERE / "docs").rglob("*.png")} <= shown
-
-
 @pytest.fixture
 def parser(script, monkeypatch):
     """The parser of a script; `main([])` hands it over before anything is done."""
@@ -127,14 +119,3 @@ def test_courses_are_told_alike(page, what):
     assert set(ours) == set(others) or what == "formulas"
     if what not in {"formulas", "code"}:  # a letter like $z$ may be named once more
         assert len(ours) == len(others)
-
-
-PARTS = ["The idea", "Run it", "What to see", "Experiments", "Questions", "Exercise"]
-
-
-@pytest.mark.parametrize("page", COURSE[:5], ids=lambda page: page.name)
-def test_a_stage_is_told_in_order(page):
-    """Broken if a stage's page lacks a part, has parts out of order, or lacks its three answers."""
-    headings = re.findall(r"(?m)^## (.*)", text(page))
-    places = [next(n for n, h in enumerate(headings) if h.startswith(part)) for part in PARTS]
-    assert places == sorted(places) and text(page).count("<details>") == 3

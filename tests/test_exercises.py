@@ -149,7 +149,9 @@ def test_typical_mistakes_are_told(number, right, wrong, cause, told):
 def test_grading_from_the_command_line(run_script, tmp_path):
     """Broken if grading from the command line ends in a traceback, or rejects a solution."""
     (tmp_path / "mine.py").write_text(solve(FILES[1]), encoding="utf-8")
-    for files, status, words in (((), 1, "next:  "), (("mine.py",), 0, "All of it is")):
+    (tmp_path / "stop.py").write_text("raise KeyboardInterrupt", encoding="utf-8")
+    cases = {(): (1, "next:  "), ("mine.py",): (0, "All of it is"), ("stop.py",): (1, "Not graded")}
+    for files, (status, words) in cases.items():
         done = run_script("tests/exercises/grade.py", "2", *files)
         assert done.returncode == status and words in done.stdout
         assert "Traceback" not in done.stdout + done.stderr

@@ -225,7 +225,7 @@ def test_one_range_for_all_files_of_a_side(get, tmp_path):
     save(Image.new("F", (8, 8), -512.0), tmp_path / "r" / "1b.tif")
     done, pairs = get("--pair", "l", "r")
     assert "holds NaN or infinity: replace them (1): r/9.tif" in done.stderr
-    assert "-9999 is far from all other values: does it mean no data? (1)" in done.stderr
+    assert "-9999 is far from all other values: replace it if no data (1)" in done.stderr
     words = "95 to 3095 become 0 to 255 in the 4 of 5 files that have more than 8 bits"
     assert f"Range of l: {words}" in done.stdout
     assert common.describe_dataset("mine")["ranges"] == {"left": [95, 3095], "right": [-1024, 512]}
@@ -238,6 +238,7 @@ BLUE = [Image.new("L", (64, 64))] * 2 + [label_map(classes=range(3))]
 FEW = {
     "4 gray levels, from 0 to 3": lambda n: label_map(classes=(0, 1, 2, 3)),
     "40 gray levels, from 0 to 39": lambda n: label_map(classes=range(40)),
+    "32 gray levels, from 0 to 187": lambda n: label_map(classes=range(60 * n, 60 * n + 8)),
     "3 gray levels, from 0 to 2": lambda n: Image.merge("RGB", BLUE),
     "": lambda n: label_map(classes=(0, 255)),
 }
@@ -258,6 +259,7 @@ def test_white_on_transparent(get, tmp_path):
     two_sides(tmp_path, lambda n: image)
     done, _ = get("--pair", "l", "r")
     assert "blank conditions, of gray level 255" in done.stderr and "(4): l/0.png" in done.stderr
+    assert "transparent parts become white (4): l/0.png" in done.stderr
 
 
 def test_ready_pairs_of_any_kind(get, call_main, tmp_path):
@@ -319,9 +321,10 @@ def test_a_palette_mends_jpeg_and_soft_edges(get, call_main, refuses, tmp_path):
 ODD_MAPS = {  # what makes the maps, the palette, and the message
     "photographs": (photo, "p.csv", "Warning: 100.0% of the label maps' pixels had other colours"),
     "numbers in one channel": (FEW["3 gray levels, from 0 to 2"], "", "--labels: one class, or"),
-    "soft edges": (lambda n: Image.radial_gradient("L"), "", "in most maps: are these shades"),
+    "soft edges": (lambda n: label_map(classes=range(24)), "", "in most maps: are these shades"),
+    "a trimap": (lambda n: label_map(classes=(0, 128, 255)), "", "or close colours; save"),
     "one class": (lambda n: Image.new("L", (64, 64), 3), "", "Warning: --labels: one class"),
-    "gray.jpg": (lambda n: label_map(), "", "more than 2 classes, a photograph or JPEG: export"),
+    "gray.jpg": (lambda n: label_map(), "", "over 2 classes: a JPEG (export it anew), or a"),
 }
 
 
@@ -352,7 +355,7 @@ def test_indexed_files_of_the_palettes_colours(get, tmp_path):
     assert values(dark, 9, 9) == [0, 0, 0], "its only index, 0, is the background's black"
 
 
-def test_kinds_of_label_maps_are_not_mixed(get, refuses, tmp_path):
+def test_kinds_of_label_maps_are_not_mixed(get, call_main, refuses, tmp_path):
     """Broken if numbers and colours can be mixed, or a black map among coloured ones is refused."""
     red = Image.new("RGB", (64, 64))
     red.paste((200, 0, 0), (0, 0, 64, 32))
@@ -360,6 +363,10 @@ def test_kinds_of_label_maps_are_not_mixed(get, refuses, tmp_path):
     done, pairs = get("--pair", "l", "r", "--labels")
     assert "nearly black" not in done.stderr
     assert common.describe_dataset("mine")["colours"] == [["#000000", ""], ["#c80000", ""]]
+    save(Image.new("RGB", (64, 64), (80, 80, 80)), tmp_path / "l" / "0.png")
+    (tmp_path / "p.csv").write_text("class,colour\n0,#505050\n1,#c80000\n2,#000000\n")
+    command = "--pair l r --labels p.csv --out other"
+    assert call_main(GET, *command.split()).returncode == 0
     save(label_map(), tmp_path / "l" / "0.png")
     words = "0.png has class numbers, but others have colours: make them of one kind"
     refuses("--pair", "l", "r", "--labels", "--out", "x", words=words)

@@ -217,6 +217,10 @@ def test_a_terminal_that_goes_away(monkeypatch):
     with common.deferring_signals():
         signal.raise_signal(signal.SIGHUP)
     assert calls == [1, 2], "stdout and stderr are still the terminal"
+    monkeypatch.setattr(common.Path, "is_fifo", lambda path: True)
+    with common.deferring_signals():
+        signal.raise_signal(signal.SIGINT)
+    assert calls == [1, 2, 1, 1, 2], "stdout is still a pipe, to a `tee` that Ctrl-C has ended"
 
 
 def test_a_batch_that_cannot_be_made(loop):

@@ -335,3 +335,12 @@ def test_batchnorm_is_keras_own(shape, options):
         results.append([trained, *tape.gradient(loss, wanted), *averages, layer(x, training=False)])
     for ours, keras_own in zip(*results, strict=True):
         tf.debugging.assert_near(ours, keras_own, rtol=1e-4, atol=1e-5)
+
+
+def test_batchnorm_of_one_value(monkeypatch):
+    """Broken if the variance of a single value, which is NaN on a GPU, reaches the average."""
+    nan = tf.constant([math.nan])
+    monkeypatch.setattr(tf.raw_ops, "FusedBatchNormV3", lambda x, **options: (x, nan, nan, nan))
+    layer = common.BatchNorm()
+    layer(tf.ones((1, 1, 1, 1)), training=True)
+    assert float(layer.moving_variance.value[0]) == pytest.approx(0.99), "0.99 * 1 + 0.01 * 0"

@@ -43,15 +43,17 @@ def test_page_of_two_runs(trained, call_main, tmp_path, grids):
     A pair's caption has the L1 of each run, and the worst pair of the first run comes first.
     """
     runs = [trained("a <b>"), trained("other", common.EncoderDecoder, **{"--loss": "l1"})]
+    (tmp_path / "page" / "pictures" / "earlier").mkdir(parents=True)
     done = call_main(SCRIPT, *runs, "--out", "page")
     assert done.returncode == 0 and not done.stderr, done.stderr
+    assert not (tmp_path / "page" / "pictures" / "earlier").exists()
     page = (tmp_path / "page" / "index.html").read_text()
     assert "<b>" not in page and "http" not in page and "<script" not in page
     text = html.unescape(page)
     names = ["a <b>: loss l1+cgan, generator unet", "other: loss l1, generator encoder-decoder"]
     assert [text.count(name) for name in names] == [6, 6]  # in 3 sections, a column and 2 images
     sources = [urllib.parse.unquote(name) for name in re.findall('<img src="([^"]+)"', text)]
-    assert sources[:2] == ["run_1.png", "run_2.png"] and len(sources) == 2 + 2 * 4
+    assert sources[:2] == ["pictures/run_1.png", "pictures/run_2.png"] and len(sources) == 2 + 2 * 4
     assert all((tmp_path / "page" / name).exists() for name in sources)
 
     generators, columns = [common.load_generator(run)[0] for run in runs], {}
@@ -136,9 +138,16 @@ def test_runs_of_other_data_are_refused(trained, refused, tmp_path):
         (line,) = refused(SCRIPT, first, run, "--out", "page", words=words)
         assert "second" in line
         (run / "options.json").write_text(text)
+    about = tmp_path / "pairs" / "dataset.json"
+    about.write_text('{"condition": "sketch", "colours": [["#ff0000", "car"]]}')
+    refused(SCRIPT, first, words="its palette differs")
+    about.unlink()
     path = Path(common.find_pairs(tmp_path / "pairs")["val"][0])
     path.write_bytes(path.read_bytes()[:-99])
     refused(SCRIPT, first, words=f"cannot be used: {path} (damaged", notes=("Warning: ",))
+    path.unlink()
+    shutil.copytree(tmp_path / "pairs" / "train", tmp_path / "pairs" / "train2")
+    refused(SCRIPT, first, "--split", "train", words="two files have", notes=("Warning: ",))
 
 
 def test_unfinished_run_can_be_used(trained, capsys):

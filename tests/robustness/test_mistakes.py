@@ -161,9 +161,10 @@ def test_all_bad_pictures_are_named_at_once(mine, refused):
         (mine / "train" / name).write_bytes(b"no picture")
     (mine / "val" / "gone.png").symlink_to("nowhere")
     (mine / "val" / "folder.png").mkdir()
+    (mine / "val" / f"{'n' * 242}.png").write_bytes(encoded(pair()))
     (mine / "val" / os.fsdecode(b"\xb1\xd7.png")).write_bytes(encoded(pair()))
     (line,) = refused(TRAIN, "--dataset", "mine", words="--dataset mine: ")
-    for name in [*names, "gone.png (No such file"]:
+    for name in [*names, "gone.png (No such file", "nnn.png (the name is too long"]:
         assert name.replace("\n", "\\n") in line
 
 
@@ -187,7 +188,7 @@ def test_taken(kind, stage5, tmp_path, capsys):
     """Broken if a sound picture of this kind is refused, or read in wrong colours."""
     path = tmp_path / "file"
     path.write_bytes(TAKEN[kind]())
-    stage5.check_headers("mine", [str(path)])
+    stage5.check_headers(tmp_path, [str(path)])
     assert not capsys.readouterr().err
     left, right = common.decode_pair(str(path))
     assert left.shape == right.shape
