@@ -121,7 +121,10 @@ def parse_flags(argv):
     add("--generator", choices=[*common.GENERATORS], default="unet", help="network type (unet)")
     add("--norm", choices=["batch", "instance"], default="batch", help="normalisation (batch)")
     add("--start-from", type=Path, metavar="RUN", help="begin with an earlier run's weights")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.loss == "cgan" and args.lambda_l1 != LAMBDA_L1:
+        parser.error("--lambda-l1: has no effect with --loss cgan")
+    return args
 
 
 def guess_kind(paths, direction):

@@ -1,7 +1,7 @@
 """Stage 6: draw, and see it coloured.
 
 Writes one page to draw on, with the network of a trained run in it, and opens it in the browser.
-The page needs no server: it works from a disk, from a web site and as an e-mail attachment. What
+The page needs no server: it works from a disk, a web site or, if small, an e-mail attachment. What
 you draw stays in it. The generator runs as at test time, with the statistics of the picture itself
 (Isola et al. 2017, section 3.3).
 

@@ -70,7 +70,7 @@ try:
         import tensorflow as tf
         from keras import layers
         from matplotlib.figure import Figure
-        from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+        from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
         tf.config.list_physical_devices()  # looks for a GPU, and writes notes about it
 except ModuleNotFoundError as error:
@@ -666,7 +666,7 @@ class BatchNorm(layers.BatchNormalization):
             x=x, scale=self.gamma, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon
         )
         count = tf.cast(tf.size(x) // x.shape[-1], tf.float32)  # Keras' variance is biased
-        variance = tf.math.multiply_no_nan(variance, (count - 1.0) / count)  # 1 value: cuDNN's NaN
+        variance = tf.where(count > 1, variance, 0.0) * ((count - 1) / count)  # cuDNN has NaN for 1
         for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             average.assign(average * self.momentum + value * (1.0 - self.momentum))
         return y
@@ -1037,7 +1037,10 @@ def read_options(run, stage="pix2pix"):
         raise UserError(f"{run}: no trained run here. Train one: {command}")
     try:
         options = json.loads(file.read_text(encoding="utf-8-sig"))
-        found, *_ = options["stage"], options["flags"]["--epochs"], options["data"]["files"]
+        found, flags, data = options["stage"], options["flags"], options["data"]
+        needed = [flags["--epochs"] + 0, data["files"], data["bytes"]]
+        if found == "pix2pix":
+            needed += [GENERATORS[flags["--generator"]], flags["--filters"] + 0, data["condition"]]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: damaged. Add --fresh to the training command") from error
     if found != stage:
@@ -1111,14 +1114,12 @@ SPLIT = re.compile(r"e?(train|val|test)(?:ing|id|idation|set)?([ _-]?[ab])?(?![a
 ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png"}  # of ready-made pairs
 RAW = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw")
 CURE = "python 07_get_pairs.py --pair FOLDER (or two) --out DIR makes usable pairs"
-Image.MAX_IMAGE_PIXELS = 2**27  # Pillow refuses more than twice this; phones take 200 megapixels
-PngImagePlugin.MAX_TEXT_CHUNK = 2**25  # bytes; some programs store long texts in PNG files
 warnings.filterwarnings("ignore", module="PIL[.]")  # about metadata that is not used here
 warnings.filterwarnings("ignore", "Glyph .* missing")  # the font may lack letters of a file name
 UNUSABLE = {UnidentifiedImageError: "not a picture that Pillow knows: save it as JPEG or PNG"}
 UNUSABLE |= {UnicodeEncodeError: "its name is not UTF-8: rename it"}
 UNUSABLE |= {tf.errors.InvalidArgumentError: "damaged"}
-UNUSABLE |= {Image.DecompressionBombError: "over 268 megapixels: make it smaller"}
+UNUSABLE |= {Image.DecompressionBombError: "over 178 megapixels: make it smaller"}
 
 
 def dataset_folder(dataset):

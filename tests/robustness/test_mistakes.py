@@ -55,6 +55,7 @@ FLAGS = [
     (TRAIN, "--size 255", "--size: '255' is not HEIGHTxWIDTH"),
     (TRAIN, "--loss l2", "--loss"),
     (TRAIN, "--lambda-l1 nan", "--lambda-l1: 'nan' is not from 0 to 1000000"),
+    (TRAIN, "--loss cgan --lambda-l1 5", "--lambda-l1: has no effect with --loss cgan"),
     (TRAIN, "--dataset nowhere", "--dataset nowhere: no such folder"),
     (TRAIN, "--batch-size 3", "--batch-size 3: there are only 2 examples"),
     (TRAIN, "--start-from full", "full: no trained run here. Train one: python 05_"),
