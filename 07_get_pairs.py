@@ -409,7 +409,7 @@ class Legend:
             common.warn("--labels: one class, or close colours; save numbers as gray or give a CSV")
         usual = sorted(map(len, self.present.values()))[(len(found) - 1) // 2]
         if usual > 20 and not palette:
-            common.warn(f"--labels: {usual} classes in most maps: are these shades, or soft edges?")
+            common.warn(f"--labels: {usual} classes a map: shades, soft edges? Leave --labels out")
         if share := sum(share for _, share, _ in found.values()) / len(found):
             say = print if share < 0.9 else common.warn  # blur changes fewer: photographs?
             say(f"{share:.1%} of the label maps' pixels had other colours and get the nearest")

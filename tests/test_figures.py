@@ -58,6 +58,14 @@ def test_grid_shows_grays_as_they_are(tmp_path):
         assert max(range(256), key=counts.__getitem__) == pytest.approx(gray, abs=1)
 
 
+def test_grid_of_large_pictures_is_no_larger(tmp_path):
+    """Broken if larger pictures make a larger grid: --size 4096 would need 12,000 pixels."""
+    for side in (512, 1024):
+        common.save_grid(tmp_path / f"{side}.png", [[flat(RED, side)]])
+    sizes = [Image.open(tmp_path / f"{side}.png").size for side in (512, 1024)]
+    assert sizes[0] == pytest.approx(sizes[1], abs=3)
+
+
 LOSSES = [{"epoch": 1.0, "step": x, "d_real": 0.5, "g_l1": 0.1 * x} for x in (10.0, 20.0)]
 BASELINE = {"condition_l1": 0.5, "condition_psnr": 9.0, "condition_ssim": 0.7}
 SCORES = [

@@ -321,7 +321,7 @@ def test_a_palette_mends_jpeg_and_soft_edges(get, call_main, refuses, tmp_path):
 ODD_MAPS = {  # what makes the maps, the palette, and the message
     "photographs": (photo, "p.csv", "Warning: 100.0% of the label maps' pixels had other colours"),
     "numbers in one channel": (FEW["3 gray levels, from 0 to 2"], "", "--labels: one class, or"),
-    "soft edges": (lambda n: label_map(classes=range(24)), "", "in most maps: are these shades"),
+    "soft edges": (lambda n: label_map(classes=range(24)), "", "24 classes a map: shades, "),
     "a trimap": (lambda n: label_map(classes=(0, 128, 255)), "", "or close colours; save"),
     "one class": (lambda n: Image.new("L", (64, 64), 3), "", "Warning: --labels: one class"),
     "gray.jpg": (lambda n: label_map(), "", "over 2 classes: a JPEG (export it anew), or a"),
