@@ -154,8 +154,8 @@ def check_headers(dataset, paths):
         failed = isinstance(header, common.UnreadableError)
         (width, height), remark, problem = ((2, 1), "", header.problem) if failed else header
         sizes[f"{width // 2}x{height}"] += 1
-        if len(os.fsencode(Path(path).name)) > 245:
-            problem = problem or "the name is too long: validation/ appends .png"
+        if len(os.fsencode(Path(path).name)) > 251:  # validation/ appends .png
+            problem = problem or "the name is too long: rename it"
         if problem:
             problems.append(f"{path} ({problem})")
         if remark or width < narrow * height:

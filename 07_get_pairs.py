@@ -102,8 +102,7 @@ def fetch(url, file):
                 raise UserError(f"{url}: the server sends a web page, not an archive; {cure}")
             start = start if response.status == 206 else 0  # else it sends the whole file
             size = start + int(response.headers.get("Content-Length", 0))
-            form = {"unit_name": "MB", "verbose": sys.stdout.isatty()}
-            bar = keras.utils.Progbar(size // 10**6 + 1, **form)
+            bar = keras.utils.Progbar(size // 10**6 + 1, unit_name="MB", verbose=os.isatty(1))
             with file.open("ab" if start else "wb") as output:
                 while chunk := response.read1(2**18):
                     output.write(chunk)
@@ -203,7 +202,7 @@ def scan(path):
     (size, remark, _), extent = read_header(path), None
     with common.opening(path) as image:
         if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
-            remark = remark or "transparent parts become white"
+            remark = remark or "transparent parts become white, unless they are class numbers"
         if image.mode[0] in "IF":
             values = keras.utils.img_to_array(image.convert("F"))
             low, high = extent = float(values.min()), float(values.max())
@@ -305,7 +304,7 @@ def make_pairs(args, folder, about, left_out):
         seen, counts = set().union(*files), sorted(len(found - {0, 255}) for found in files)
         if seen - {0, 255} and (0 < counts[len(counts) // 2] < 16 or max(seen - {255}) < 64):
             few = f"the {names[n]} have {len(seen)} gray levels, from {min(seen)} to {max(seen)}"
-            common.warn(f"{few}: class numbers need --labels (first folder); brighten dark ones")
+            common.warn(f"{few}: for class numbers, --labels, their folder first; or brighten")
     return len(written)
 
 
@@ -404,12 +403,13 @@ class Legend:
         classes = sorted(set().union(*self.present.values()))
         if not 0 < (n := len(classes)) <= MOST_CLASSES:
             raise UserError(f"--labels: {n} classes; 1 to {MOST_CLASSES} allowed (no instances)")
-        tones = {code & 0xC0C0C0 if coloured else code % 64 for code in classes}
-        if n == 1 or (tones == {0} if coloured else not palette and len(tones) < n <= 64):
-            common.warn("--labels: one class, or close colours; save numbers as gray or give a CSV")
+        if n == 1 or coloured and not any(code & 0xC0C0C0 for code in classes):
+            common.warn("--labels: one class, or nearly black: are these numbers in one channel?")
+        elif not (coloured or palette) and len({code % 64 for code in classes}) < n:  # voc_colour
+            common.warn("--labels: some colours are nearly equal: choose the colours in a CSV")
         usual = sorted(map(len, self.present.values()))[(len(found) - 1) // 2]
         if usual > 20 and not palette:
-            common.warn(f"--labels: {usual} classes a map: shades, soft edges? Leave --labels out")
+            common.warn(f"--labels: {usual} classes a map: if shades or soft edges, omit --labels")
         if share := sum(share for _, share, _ in found.values()) / len(found):
             say = print if share < 0.9 else common.warn  # blur changes fewer: photographs?
             say(f"{share:.1%} of the label maps' pixels had other colours and get the nearest")
@@ -442,7 +442,7 @@ class Legend:
         with common.opening(path) as image:
             jpeg = image.format in {"JPEG", "MPO"}  # JPEG invents numbers
         if len(found) > (most := 2 if jpeg and not is_colours else MOST_CLASSES):
-            cure = "export it anew" if most == 2 else "save PNG, or give --labels a palette (CSV)"
+            cure = "export it as PNG" if most == 2 else "save PNG, or give --labels a palette (CSV)"
             raise UnreadableError(path, f"over {most} classes: a JPEG ({cure}), or a photograph")
         return found, share, is_colours
 

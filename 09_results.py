@@ -9,7 +9,7 @@ as the baseline to beat.
     python 09_results.py runs/mine --dataset my/folder --split test --best
 
 Writes under runs/09_results, or --out: index.html (for a browser), compare.png (six rows of it)
-and pictures/. --animate adds samples.webp, the first run's sample pictures over the epochs as an
+and shown/. --animate adds samples.webp, the first run's sample pictures over the epochs as an
 animation. It takes 5 s plus 0.1 s per picture.
 """
 
@@ -45,8 +45,7 @@ PAGE = """<!doctype html>
 <h2>Scores</h2>
 {scores}
 <p>Means over all pairs; low L1, high PSNR and SSIM are better. The condition is the baseline.</p>
-<h2>Curves</h2>
-{curves}
+<h2>Curves</h2>{curves}
 <h2>Pairs, the worst of the first run first</h2>
 <div class="pairs">
 {pairs}
@@ -79,7 +78,8 @@ def check_fit(runs, options, dataset, fingerprint):
         same = {name: other["data"][name] for name in fingerprint} == fingerprint
         turn = flags["--direction"] if same else "exchanged" if "exchanged" in condition else None
         direction, known = common.describe_conditions(dataset, turn)
-        new = dict(known.get("colours", ())).keys() - dict(condition.get("colours", ())).keys()
+        colours = known.get("colours", ())
+        new = dict(colours).keys() - dict(condition.get("colours", colours)).keys()
         own = {"--size": flags["--size"], "--direction": direction, "palette": new}
         wanted = wanted or known | own | {"palette": set()}  # of label maps: no new colour
         for name in ("--size", "--direction", "kind", "range", "palette"):
@@ -120,7 +120,7 @@ def write_page(path, named, files, table, *, options, where):
         l1 = ", ".join(f"{scored[key]['l1']:.4f}" for key in named)
         figures.append(f'<p class="name">{html.escape(file)}: L1 {l1}</p>')
         for kind, name in columns.items():
-            source = urllib.parse.quote(f"pictures/{kind}/{file}.png")
+            source = urllib.parse.quote(f"shown/{kind}/{file}.png")
             figures.append(f'<img src="{source}" alt="{html.escape(name)}" loading="lazy">')
     rows = [["", *(score.upper() for score in table[0]["condition"])]]
     for kind, name in ({"condition": "the condition itself"} | named).items():
@@ -128,7 +128,7 @@ def write_page(path, named, files, table, *, options, where):
         rows.append([name, *(f"{value:.4f}" for value in means)])
     facts = [run["flags"] | run["data"] for run in options]
     settings = [[name, *(fact.get(name, "") for fact in facts)] for name in facts[0]]
-    curves = [f'{html.escape(n)}<br><img src="pictures/{key}.png">' for key, n in named.items()]
+    curves = [f'{html.escape(n)}<br><img src="shown/{key}.png">' for key, n in named.items()]
     page = PAGE.format(
         title=html.escape(f"Results on {where}"),
         columns=len(columns),
@@ -177,7 +177,7 @@ def main(argv=None):
     common.refuse_unusable(paths)
     form = {"size": tuple(flags["--size"]), "labels": condition["kind"] == "labels"}
     args.out.mkdir(parents=True, exist_ok=True)
-    with common.replacing(args.out / "pictures") as folder:  # all of them, or those of before
+    with common.replacing(args.out / "shown") as folder:  # all of them, or those of before
         table = colour_pairs(generators, validation_pairs(paths, direction, **form), files, folder)
         for key, run in zip(named, runs):
             (folder / f"{key}.png").write_bytes((run / "losses.png").read_bytes())

@@ -70,7 +70,7 @@ try:
         import tensorflow as tf
         from keras import layers
         from matplotlib.figure import Figure
-        from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+        from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
         tf.config.list_physical_devices()  # looks for a GPU, and writes notes about it
 except ModuleNotFoundError as error:
@@ -1038,9 +1038,9 @@ def read_options(run, stage="pix2pix"):
     try:
         options = json.loads(file.read_text(encoding="utf-8-sig"))
         found, flags, data = options["stage"], options["flags"], options["data"]
-        needed = [flags["--epochs"] + 0, data["files"], data["bytes"]]
+        needed = flags["--epochs"] + 0, data["files"], data["bytes"]
         if found == "pix2pix":
-            needed += [GENERATORS[flags["--generator"]], flags["--filters"] + 0, data["condition"]]
+            needed += GENERATORS[flags["--generator"]], flags["--filters"] + 0, data["condition"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: damaged. Add --fresh to the training command") from error
     if found != stage:
@@ -1116,6 +1116,7 @@ RAW = (".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", "
 CURE = "python 07_get_pairs.py --pair FOLDER (or two) --out DIR makes usable pairs"
 warnings.filterwarnings("ignore", module="PIL[.]")  # about metadata that is not used here
 warnings.filterwarnings("ignore", "Glyph .* missing")  # the font may lack letters of a file name
+PngImagePlugin.MAX_TEXT_CHUNK = 2**25  # bytes; some programs store long texts in PNG files
 UNUSABLE = {UnidentifiedImageError: "not a picture that Pillow knows: save it as JPEG or PNG"}
 UNUSABLE |= {UnicodeEncodeError: "its name is not UTF-8: rename it"}
 UNUSABLE |= {tf.errors.InvalidArgumentError: "damaged"}
@@ -1308,8 +1309,7 @@ def read_picture(path, size=None, span=None):
     have more than 8 bits; the default is (0, 65535) in 16-bit modes, else the picture's range.
     """
     with opening(path) as image:
-        if size:
-            image.draft(None, (max(size), max(size)))  # libjpeg decodes at a reduced size
+        image.draft(None, size and (max(size), max(size)))  # libjpeg decodes at a reduced size
         picture = to_rgb(ImageOps.exif_transpose(image), span)
         picture = picture.resize(size or picture.size, Image.Resampling.BILINEAR, reducing_gap=3.0)
         return tf.constant(keras.utils.img_to_array(picture, dtype="uint8"))
@@ -1344,10 +1344,11 @@ def read_label_map(path, size=None, palette=None):
             own = [int.from_bytes(own[k : k + 3], "big") for k in range(0, len(own), 3)]
             counts = {n: count for count, n in labels.getcolors() if n < len(own)}
             gray = all(colour % 0x010101 == 0 for colour in own)
-            if counts and not (gray and all(own[n] == n * 0x010101 for n in counts)):
+            if gray and not counts.keys() <= palette.keys():  # its grays, as without a palette
+                labels = to_rgb(labels)
+            elif counts and not (gray and all(own[n] == n * 0x010101 for n in counts)):
                 places, apart = nearest(tf.constant([own[n] for n in counts]), [*palette.values()])
-                first = [own.index(own[n]) == n for n in counts]  # repeats are padding
-                near = (apart < (1 if gray else 9)) & first
+                near = (apart < (1 if gray else 9)) & [own.index(own[n]) == n for n in counts]
                 known = sum(count for count, is_near in zip(counts.values(), near) if is_near)
                 same = sum(count for n, count in counts.items() if palette.get(n) == own[n])
                 if known > max(same, pixels / 2):
@@ -1443,8 +1444,7 @@ def run_main(main):
 def explain(error):
     """Returns what the user can do about an error, or None for a bug in the code."""
     text = str(error)
-    full = "No space left", "Disk quota", "File too large", "not enough space"  # the last: Windows
-    if any(words in text for words in full):
+    if re.search("No space left|Disk quota|File too large|not enough space", text):  # last: Windows
         return "the disk is full. Make room and run the same command again, without --fresh"
     if isinstance(error, NO_MEMORY):
         return "out of memory. Use a smaller --batch-size, --size or --filters, or free memory"

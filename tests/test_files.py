@@ -227,6 +227,7 @@ MAPS = {  # image, palette {number: colour}, the code it should get, whether tha
     "palette in another order": (COLOURED, {7: 0xC86432, 0: 0}, 7, False),
     "one pixel of no class": (EDGED.quantize(), {7: 0xC86432, 3: 0x00FF00}, 7, False),
     "a palette of grays": (GRAY, {}, 9, False),
+    "grays, of which a run knows the values": (GRAY, {9: 0xFF0000}, 9, False),
     "RGB": (Image.new("RGB", (4, 2), (1, 2, 3)), {}, 0x010203, True),
 }
 

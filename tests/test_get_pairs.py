@@ -249,7 +249,7 @@ def test_few_gray_levels(words, get, tmp_path):
     """Broken if there is no warning about targets of class numbers, which look nearly black."""
     two_sides(tmp_path, photo, FEW[words])
     said = get("--pair", "l", "r")[0].stderr
-    assert (f"targets have {words}: class numbers" in said) if words else "levels" not in said
+    assert (f"targets have {words}: for class numbers" in said) if words else "levels" not in said
 
 
 def test_white_on_transparent(get, tmp_path):
@@ -259,7 +259,7 @@ def test_white_on_transparent(get, tmp_path):
     two_sides(tmp_path, lambda n: image)
     done, _ = get("--pair", "l", "r")
     assert "blank conditions, of gray level 255" in done.stderr and "(4): l/0.png" in done.stderr
-    assert "transparent parts become white (4): l/0.png" in done.stderr
+    assert "unless they are class numbers (4): l/0.png" in done.stderr
 
 
 def test_ready_pairs_of_any_kind(get, call_main, tmp_path):
@@ -321,10 +321,10 @@ def test_a_palette_mends_jpeg_and_soft_edges(get, call_main, refuses, tmp_path):
 ODD_MAPS = {  # what makes the maps, the palette, and the message
     "photographs": (photo, "p.csv", "Warning: 100.0% of the label maps' pixels had other colours"),
     "numbers in one channel": (FEW["3 gray levels, from 0 to 2"], "", "--labels: one class, or"),
-    "soft edges": (lambda n: label_map(classes=range(24)), "", "24 classes a map: shades, "),
-    "a trimap": (lambda n: label_map(classes=(0, 128, 255)), "", "or close colours; save"),
+    "soft edges": (lambda n: label_map(classes=range(24)), "", "24 classes a map: if shades"),
+    "a trimap": (lambda n: label_map(classes=(0, 128, 255)), "", "some colours are nearly equal"),
     "one class": (lambda n: Image.new("L", (64, 64), 3), "", "Warning: --labels: one class"),
-    "gray.jpg": (lambda n: label_map(), "", "over 2 classes: a JPEG (export it anew), or a"),
+    "gray.jpg": (lambda n: label_map(), "", "over 2 classes: a JPEG (export it as PNG), or a"),
 }
 
 

@@ -218,9 +218,11 @@ def test_a_terminal_that_goes_away(monkeypatch):
         signal.raise_signal(signal.SIGHUP)
     assert calls == [1, 2], "stdout and stderr are still the terminal"
     monkeypatch.setattr(common.Path, "is_fifo", lambda path: True)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as `run_main` sets it
     with common.deferring_signals():
         signal.raise_signal(signal.SIGINT)
     assert calls == [1, 2, 1, 1, 2], "stdout is still a pipe, to a `tee` that Ctrl-C has ended"
+    assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN, "a word to `tee` would be the last"
 
 
 def test_a_batch_that_cannot_be_made(loop):
@@ -299,7 +301,7 @@ def test_which_changes_a_run_continues_with(files, tmp_path, capsys, monkeypatch
     script.write_text("LEARNING_RATE = 1")
     monkeypatch.setattr("sys.argv", [str(script)])
 
-    def start(stage="pix2pix", data=(), **changed):
+    def start(stage="gan", data=(), **changed):
         common.start_run(flags_of(run, **changed), stage, {"train": 1} | dict(data), files)
 
     start()
@@ -312,7 +314,7 @@ def test_which_changes_a_run_continues_with(files, tmp_path, capsys, monkeypatch
         ("precision", "mixed_bfloat16", "--precision float32 -> mixed_bfloat16"),
         ("size", (256, 256), r"--size \[512, 256\] -> \[256, 256\]"),
         ("data", {"train": 2}, "train 1 -> 2"),
-        ("stage", "gan", "holds a run of pix2pix, not of gan"),
+        ("stage", "cgan", "holds a run of gan, not of cgan"),
     ):
         with pytest.raises(common.UserError, match=words):
             start(**{name: value})

@@ -42,18 +42,18 @@ def test_page_of_two_runs(trained, call_main, tmp_path, grids):
 
     A pair's caption has the L1 of each run, and the worst pair of the first run comes first.
     """
-    runs = [trained("a <b>"), trained("other", common.EncoderDecoder, **{"--loss": "l1"})]
-    (tmp_path / "page" / "pictures" / "earlier").mkdir(parents=True)
+    runs = [trained("a <b>"), trained("$5_$", common.EncoderDecoder, **{"--loss": "l1"})]
+    (tmp_path / "page" / "shown" / "earlier").mkdir(parents=True)
     done = call_main(SCRIPT, *runs, "--out", "page")
     assert done.returncode == 0 and not done.stderr, done.stderr
-    assert not (tmp_path / "page" / "pictures" / "earlier").exists()
+    assert not (tmp_path / "page" / "shown" / "earlier").exists()
     page = (tmp_path / "page" / "index.html").read_text()
     assert "<b>" not in page and "http" not in page and "<script" not in page
     text = html.unescape(page)
-    names = ["a <b>: loss l1+cgan, generator unet", "other: loss l1, generator encoder-decoder"]
+    names = ["a <b>: loss l1+cgan, generator unet", "$5_$: loss l1, generator encoder-decoder"]
     assert [text.count(name) for name in names] == [6, 6]  # in 3 sections, a column and 2 images
     sources = [urllib.parse.unquote(name) for name in re.findall('<img src="([^"]+)"', text)]
-    assert sources[:2] == ["pictures/run_1.png", "pictures/run_2.png"] and len(sources) == 2 + 2 * 4
+    assert sources[:2] == ["shown/run_1.png", "shown/run_2.png"] and len(sources) == 2 + 2 * 4
     assert all((tmp_path / "page" / name).exists() for name in sources)
 
     generators, columns = [common.load_generator(run)[0] for run in runs], {}
@@ -64,7 +64,7 @@ def test_page_of_two_runs(trained, call_main, tmp_path, grids):
         condition, real = common.split_stack(pair)
         drawn = [condition, *(common.generate(network, condition) for network in generators), real]
         for kind, picture in zip(("condition", "run_1", "run_2", "real"), drawn):
-            file = f"pictures/{kind}/{name}.png"
+            file = f"shown/{kind}/{name}.png"
             assert sources[2 + 4 * row :].index(file) < 4, "a picture is in another pair's row"
             assert difference(as_floats(tmp_path / "page" / file), picture) < 1 / 127
             columns.setdefault(kind, []).append(float(tf.reduce_mean(tf.abs(picture - real))))
@@ -99,6 +99,7 @@ def test_split_best_and_animation(trained, call_main, tmp_path):
     black.to_picture.bias.assign([-9.0] * 3)
     black.save_weights(run / "best.weights.h5")
     change(run, "data", "files", "y")
+    (run / "samples" / "epoch_0001_copy.png").touch()
     shutil.copytree(run, tmp_path / "other")
     (tmp_path / "pairs" / "dataset.json").write_text('{"direction": "BtoA"}')
     flags = ["--split", "train", "--best", "--animate", "--dataset", tmp_path / "pairs"]
@@ -107,9 +108,9 @@ def test_split_best_and_animation(trained, call_main, tmp_path):
     assert done.stderr.count(": made with other pairs, maybe trained on these; shown AtoB\n") == 2
     folder = tmp_path / "runs" / "09_results"
     path = common.find_pairs(tmp_path / "pairs")["train"][0]
-    sheet = common.read_picture(folder / "pictures" / "condition" / f"{Path(path).name}.png")
+    sheet = common.read_picture(folder / "shown" / "condition" / f"{Path(path).name}.png")
     assert same(sheet, common.decode_pair(path)[0]), "not the other half than these pairs have"
-    pictures = list((folder / "pictures").glob("run_?/*.png"))
+    pictures = list((folder / "shown").glob("run_?/*.png"))
     assert len(pictures) == 2 * 4
     assert all(float(tf.reduce_max(as_floats(path))) < -0.99 for path in pictures)
     with Image.open(folder / "samples.webp") as image:
@@ -125,8 +126,11 @@ def test_runs_of_other_data_are_refused(trained, refused, tmp_path):
     """Broken if stage 9 accepts runs that cannot be compared, or a damaged run."""
     first, run = trained("first"), trained("second")
     text = (run / "options.json").read_text()
-    (tmp_path / "pairs" / "dataset.json").write_text('{"condition": "sketch"}')
+    about = '{"condition": "sketch", "colours": [["#ff0000", "car"]]}'
+    (tmp_path / "pairs" / "dataset.json").write_text(about)
+    other = {"kind": "sketch", "colours": [["#ff0001", "car"]]}
     mistakes = {
+        "pairs: its palette differs": lambda: change(run, "data", "condition", other),
         "pairs: its --size differs": lambda: change(run, "flags", "--size", [512, 256]),
         "pairs: its --direction differs": lambda: change(run, "flags", "--direction", "BtoA"),
         "pairs: its kind differs": lambda: change(run, "data", "condition", {"kind": "labels"}),
@@ -138,10 +142,6 @@ def test_runs_of_other_data_are_refused(trained, refused, tmp_path):
         (line,) = refused(SCRIPT, first, run, "--out", "page", words=words)
         assert "second" in line
         (run / "options.json").write_text(text)
-    about = tmp_path / "pairs" / "dataset.json"
-    about.write_text('{"condition": "sketch", "colours": [["#ff0000", "car"]]}')
-    refused(SCRIPT, first, words="its palette differs")
-    about.unlink()
     path = Path(common.find_pairs(tmp_path / "pairs")["val"][0])
     path.write_bytes(path.read_bytes()[:-99])
     refused(SCRIPT, first, words=f"cannot be used: {path} (damaged", notes=("Warning: ",))

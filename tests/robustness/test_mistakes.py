@@ -162,7 +162,7 @@ def test_all_bad_pictures_are_named_at_once(mine, refused):
         (mine / "train" / name).write_bytes(b"no picture")
     (mine / "val" / "gone.png").symlink_to("nowhere")
     (mine / "val" / "folder.png").mkdir()
-    (mine / "val" / f"{'n' * 242}.png").write_bytes(encoded(pair()))
+    (mine / "val" / f"{'n' * 248}.png").write_bytes(encoded(pair()))
     (mine / "val" / os.fsdecode(b"\xb1\xd7.png")).write_bytes(encoded(pair()))
     (line,) = refused(TRAIN, "--dataset", "mine", words="--dataset mine: ")
     for name in [*names, "gone.png (No such file", "nnn.png (the name is too long"]:

@@ -213,6 +213,7 @@ BYTES = '"data": {"files": "", "bytes": 1}}'
 OPTIONS = {
     "": "options.json: damaged. Add --fresh",
     '{"flags": 3}': "options.json: damaged. Add --fresh",
+    '{"stage": "cgan", "flags": {"--epochs": 1}, "data": {"files": ""}}': "json: damaged. Add",
     '{"stage": "cgan", "flags": {"--epochs": "1"}, ' + BYTES: "json: damaged. Add --fresh",
     '{"stage": "pix2pix", "flags": {"--epochs": 1}, ' + BYTES: "json: damaged. Add --fresh",
     '{"stage": "cgan", "flags": {"--epochs": 1}, ' + BYTES: "a run of cgan, not",
