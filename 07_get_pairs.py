@@ -303,8 +303,8 @@ def make_pairs(args, folder, about, left_out):
     for n, files in levels.items():
         seen, counts = set().union(*files), sorted(len(found - {0, 255}) for found in files)
         if seen - {0, 255} and (0 < counts[len(counts) // 2] < 16 or max(seen - {255}) < 64):
-            few = f"the {names[n]} have {len(seen)} gray levels, from {min(seen)} to {max(seen)}"
-            common.warn(f"{few}: for class numbers, --labels, their folder first; or brighten")
+            few = f"{len(seen)} gray levels, from {min(seen)} to {max(seen)}: brighten them, or for"
+            common.warn(f"the {names[n]} have {few} class numbers use --labels, their folder first")
     return len(written)
 
 
