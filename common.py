@@ -1038,7 +1038,7 @@ def read_options(run, stage="pix2pix"):
     try:
         options = json.loads(file.read_text(encoding="utf-8-sig"))
         found, flags, data = options["stage"], options["flags"], options["data"]
-        needed = flags["--epochs"] + 0, data["files"], data["bytes"]
+        needed = flags["--epochs"] + 0, data["files"], data["bytes"]  # raises if one is missing
         if found == "pix2pix":
             needed += GENERATORS[flags["--generator"]], flags["--filters"] + 0, data["condition"]
     except (ValueError, KeyError, TypeError) as error:

@@ -33,7 +33,7 @@ def shown(axis):
 def test_grid_has_its_pictures_in_their_places(tmp_path):
     """Broken if rows and columns are swapped, or colours are not those of the pictures."""
     rows = [[flat(RED), flat(GREEN), flat(BLUE)], [flat(WHITE), flat(BLUE), flat(RED)]]
-    titles = {"titles": ["a", "b", "c"], "row_titles": ["one", "two"]}
+    titles = {"titles": ["a", "$5_$", "c"], "row_titles": ["one", "two"]}
     common.save_grid(tmp_path / "grid.png", rows, **titles, scale=3.0)
     image = Image.open(tmp_path / "grid.png").convert("RGB")
     found = {}

