@@ -142,38 +142,6 @@ class DecodeBlock(layers.Layer):
         return self.activation(x)
 
 
-def encoder_blocks(filters=FILTERS, norm="batch"):
-    """Returns the encoder's blocks, which shrink the picture to one vector of 512 numbers.
-
-    The first block has no normalisation (the paper's appendix), and the last one has none either:
-    in a batch of one, its 1x1 map has a single value per channel. Batchnorm would turn that value
-    into zero, and nothing would get through (the paper's erratum).
-    """
-    return [
-        EncodeBlock(filters, norm=None, name="encode_1"),  # (B, 128, 128, 64)
-        EncodeBlock(2 * filters, norm=norm, name="encode_2"),  # (B, 64, 64, 128)
-        EncodeBlock(4 * filters, norm=norm, name="encode_3"),  # (B, 32, 32, 256)
-        EncodeBlock(8 * filters, norm=norm, name="encode_4"),  # (B, 16, 16, 512)
-        EncodeBlock(8 * filters, norm=norm, name="encode_5"),  # (B, 8, 8, 512)
-        EncodeBlock(8 * filters, norm=norm, name="encode_6"),  # (B, 4, 4, 512)
-        EncodeBlock(8 * filters, norm=norm, name="encode_7"),  # (B, 2, 2, 512)
-        EncodeBlock(8 * filters, norm=None, name="encode_8"),  # (B, 1, 1, 512)
-    ]
-
-
-def decoder_blocks(filters=FILTERS, norm="batch"):
-    """Returns the decoder's blocks, which enlarge maps; dropout is the generator's only noise."""
-    return [
-        DecodeBlock(8 * filters, dropout=0.5, norm=norm, name="decode_1"),  # (B, 2, 2, 512)
-        DecodeBlock(8 * filters, dropout=0.5, norm=norm, name="decode_2"),  # (B, 4, 4, 512)
-        DecodeBlock(8 * filters, dropout=0.5, norm=norm, name="decode_3"),  # (B, 8, 8, 512)
-        DecodeBlock(8 * filters, norm=norm, name="decode_4"),  # (B, 16, 16, 512)
-        DecodeBlock(4 * filters, norm=norm, name="decode_5"),  # (B, 32, 32, 256)
-        DecodeBlock(2 * filters, norm=norm, name="decode_6"),  # (B, 64, 64, 128)
-        DecodeBlock(filters, norm=norm, name="decode_7"),  # (B, 128, 128, 64)
-    ]
-
-
 class EncoderDecoder(keras.Model):
     """Generator: condition (B, 256, 256, 3) -> picture (B, 256, 256, 3), both in [-1, 1].
 
@@ -182,8 +150,28 @@ class EncoderDecoder(keras.Model):
 
     def __init__(self, filters=FILTERS, norm="batch", **kwargs):
         super().__init__(**kwargs)
-        self.encoder = encoder_blocks(filters, norm)
-        self.decoder = decoder_blocks(filters, norm)
+        # encode_1 has no normalisation (the paper's appendix), and encode_8 has none either: in a
+        # batch of one, its 1x1 map has a single value per channel. Batchnorm would turn that value
+        # into zero, and nothing would get through (the paper's erratum).
+        self.encoder = [
+            EncodeBlock(filters, norm=None, name="encode_1"),  # (B, 128, 128, 64)
+            EncodeBlock(2 * filters, norm=norm, name="encode_2"),  # (B, 64, 64, 128)
+            EncodeBlock(4 * filters, norm=norm, name="encode_3"),  # (B, 32, 32, 256)
+            EncodeBlock(8 * filters, norm=norm, name="encode_4"),  # (B, 16, 16, 512)
+            EncodeBlock(8 * filters, norm=norm, name="encode_5"),  # (B, 8, 8, 512)
+            EncodeBlock(8 * filters, norm=norm, name="encode_6"),  # (B, 4, 4, 512)
+            EncodeBlock(8 * filters, norm=norm, name="encode_7"),  # (B, 2, 2, 512)
+            EncodeBlock(8 * filters, norm=None, name="encode_8"),  # (B, 1, 1, 512)
+        ]
+        self.decoder = [  # dropout is the generator's only noise
+            DecodeBlock(8 * filters, dropout=0.5, norm=norm, name="decode_1"),  # (B, 2, 2, 512)
+            DecodeBlock(8 * filters, dropout=0.5, norm=norm, name="decode_2"),  # (B, 4, 4, 512)
+            DecodeBlock(8 * filters, dropout=0.5, norm=norm, name="decode_3"),  # (B, 8, 8, 512)
+            DecodeBlock(8 * filters, norm=norm, name="decode_4"),  # (B, 16, 16, 512)
+            DecodeBlock(4 * filters, norm=norm, name="decode_5"),  # (B, 32, 32, 256)
+            DecodeBlock(2 * filters, norm=norm, name="decode_6"),  # (B, 64, 64, 128)
+            DecodeBlock(filters, norm=norm, name="decode_7"),  # (B, 128, 128, 64)
+        ]
         options = {"kernel_initializer": paper_init(), "dtype": "float32", "name": "to_picture"}
         self.to_picture = layers.Conv2DTranspose(3, 4, 2, "same", activation="tanh", **options)
 
