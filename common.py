@@ -39,7 +39,6 @@ if "IPython" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)  # `!python` in a notebook inherits one that may be missing
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # 1: no notes, but warnings and errors
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # do not take the whole GPU at once
-os.environ.setdefault("HDF5_USE_FILE_LOCKING", "BEST_EFFORT")  # not every file system has locks
 INSTALL = "python -m pip install -r requirements.txt"
 NOTES = re.compile(
     r"\s*$|\s+\[\[\{\{node|WARNING: All log messages before|INFO: Created|.*cuInit.*\(303\)|"
