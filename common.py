@@ -1496,10 +1496,9 @@ def number(low, high, kind=float):
     """Returns an argparse type: a number, of int or float kind, from `low` to `high`."""
 
     def parse(text):
-        value = kind(text)  # argparse turns a ValueError into its own message
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not from {low:.10g} to {high:.10g}")
-        return value
+        if low <= (value := kind(text)) <= high:  # argparse words a ValueError itself
+            return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not from {low:.10g} to {high:.10g}")
 
     parse.__name__ = "whole number" if kind is int else "number"
     return parse
