@@ -1571,13 +1571,12 @@ def save_grid(path, rows, *, titles=(), row_titles=(), scale=1.0):
     border = [[2, 2], [2, 2], [0, 0]]
     tiles = [[tf.pad(picture, border, constant_values=0.6) for picture in row] for row in rows]
     page = tf.concat([tf.concat(row, axis=1) for row in tiles], axis=0)
-    height, width = page.shape[:2]
-    figure = Figure((scale * width / 100, scale * height / 100))
+    figure = Figure((scale * page.shape[1] / 100, scale * page.shape[0] / 100))
     axis = figure.add_axes((0, 0, 1, 1))
     axis.imshow(tf.clip_by_value(page * 0.5 + 0.5, 0.0, 1.0), cmap="gray", vmin=0, vmax=1)
-    tile_height, tile_width = tiles[0][0].shape[:2]
-    axis.set_xticks([(n + 0.5) * tile_width for n in range(len(titles))], titles, parse_math=False)
-    axis.set_yticks([(n + 0.5) * tile_height for n in range(len(row_titles))], row_titles)
+    height, width = tiles[0][0].shape[:2]  # of a tile
+    axis.set_xticks([(n + 0.5) * width for n in range(len(titles))], titles, parse_math=False)
+    axis.set_yticks([(n + 0.5) * height for n in range(len(row_titles))], row_titles)
     axis.tick_params(labeltop=True, labelbottom=False, length=0, labelsize=11)
     axis.spines[:].set_visible(False)
     save_figure(figure, path)
