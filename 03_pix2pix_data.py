@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import common
-from common import AUGMENTATIONS, decode_pair, read_stack, resize, split_stack, stack_pair
+from common import AUGMENTATIONS, decode_pair, read_stack, resize, split_stack
 
 import tensorflow as tf
 from matplotlib.figure import Figure
@@ -143,7 +143,7 @@ def draw_pairs(path, files, direction, *, size=common.IMAGE_SIZE, labels=False):
     titles = ["the file, split at the middle", "condition", "target"]
     for row, file in zip(axes, shown):
         left, right = decode_pair(file)
-        halves = split_stack(resize(stack_pair(left, right, direction), size, labels))
+        halves = split_stack(resize(read_stack(file, direction), size, labels))
         row[0].axvline(left.shape[1] - 0.5, color="tab:red", linestyle="--")
         row[0].set_xlabel("/".join(Path(file).parts[-2:]), fontsize=8, parse_math=False)
         pictures = [tf.clip_by_value(half * 0.5 + 0.5, 0.0, 1.0) for half in halves]

@@ -519,20 +519,15 @@ def decode_pair(path):
     return picture[:, :half], picture[:, -half:]
 
 
-def stack_pair(left, right, direction):
-    """Puts both halves into one stack, so that whatever is done to it is done to both.
+def read_stack(path, direction):
+    """Reads a side-by-side picture as one stack: whatever is done to it is done to both halves.
 
-    Takes (height, width, 3) uint8 twice; in direction "AtoB" the condition is the left half, in
-    "BtoA" the right one. Returns (height, width, 6) float32 in [-1, 1]: the condition's
-    channels, then the target's.
+    In direction "AtoB" the condition is the left half, in "BtoA" the right one. Returns
+    (height, width, 6) float32 in [-1, 1]: the condition's channels, then the target's.
     """
+    left, right = decode_pair(path)
     halves = [left, right] if direction == "AtoB" else [right, left]
     return tf.cast(tf.concat(halves, axis=-1), tf.float32) / 127.5 - 1.0
-
-
-def read_stack(path, direction):
-    """Reads a side-by-side picture as one stack: `decode_pair`, then `stack_pair`."""
-    return stack_pair(*decode_pair(path), direction)
 
 
 def split_stack(stack):

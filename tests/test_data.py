@@ -26,9 +26,9 @@ def test_way_of_a_pair(direction, tmp_path):
 
     (H, W, 3) twice -> (H, W, 6) -> (286, 286, 6) -> (256, 256, 6) -> (256, 256, 3) twice.
     """
-    halves = common.decode_pair(str(save(pair(size=(400, 300)), tmp_path / "pair.png")))
-    assert [half.shape for half in halves] == [(300, 200, 3)] * 2
-    stack = common.stack_pair(*halves, direction)
+    path = str(save(pair(size=(400, 300)), tmp_path / "pair.png"))
+    assert [half.shape for half in common.decode_pair(path)] == [(300, 200, 3)] * 2
+    stack = common.read_stack(path, direction)
     assert stack.shape == (300, 200, 6)
     assert common.resize(stack, (286, 286)).shape == (286, 286, 6)
     red, blue = [200.0, 30.0, 30.0], [20.0, 40.0, 220.0]  # of `pair`
