@@ -217,12 +217,16 @@ def main(argv=None):
 
     if len(val) > MOST_VALIDATION:
         print(f"Each epoch is scored on {MOST_VALIDATION} of the {len(val)} validation pairs.")
-    tests = {"validation": validation(MOST_VALIDATION)}
+    tests, validate = validation(MOST_VALIDATION), tf.function(model.test_step)
     with naming_damaged(train + val):
         # The baseline: the condition itself, scored as if it were the generated picture.
-        doing_nothing = [common.scores(*pair) for pair in tests["validation"]]
-        tests["baseline"] = common.mean_scores(doing_nothing, "condition_")
-        metrics = common.train(model, run, batches, args, steps_per_epoch=steps, draw=draw, **tests)
+        baseline = common.mean_scores([common.scores(*pair) for pair in tests], "condition_")
+
+        def score():
+            return common.mean_scores([validate(pair) for pair in tests], "val_") | baseline
+
+        game = {"steps_per_epoch": steps, "draw": draw, "score": score}
+        metrics = common.train(model, run, batches, args, **game)
         draw(run / "result.png", RESULT_ROWS)
         pictures = common.validation_pairs(val, args.direction, **form)
         write_validation(run / "validation", model, val, pictures)

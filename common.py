@@ -299,7 +299,6 @@ class AdversarialModel(keras.Model):
         self.generator, self.discriminator: networks whose weights exist.
         self.random: a SeedGenerator, if it calls `noise`.
         train_step(batch): updates both networks and returns the losses by name, scalars.
-        test_step(pair): returns one pair's scores, as `scores` does, if `train` gets such pairs.
     """
 
     def set_optimizers(self, generator_optimizer, discriminator_optimizer):
@@ -346,22 +345,19 @@ def adam(learning_rate, beta_1):
 CHECKPOINT_MINUTES = 10.0  # between checkpoints in a long epoch; every epoch ends with one, too
 
 
-def train(
-    model, run, batches, args, *, steps_per_epoch, draw, row_every=10, validation=(), baseline=()
-):
+def train(model, run, batches, args, *, steps_per_epoch, draw, score=dict, row_every=10):
     """Trains until `args.epochs` epochs are done, from the run's last checkpoint if there is one.
 
     Writes losses.csv (each row holds the losses of that one step), losses.png, samples/, saved/
-    (the checkpoints), the weights and, with validation pairs, metrics.csv. Ctrl-C, SIGTERM and
-    SIGHUP end it after the current step, with a checkpoint and exit status 130, 143 or 129.
+    (the checkpoints), the weights and, if there are scores, metrics.csv. Ctrl-C, SIGTERM and SIGHUP
+    end it after the current step, with a checkpoint and exit status 130, 143 or 129.
 
     Args:
         model: an AdversarialModel with its optimisers. run: the run's folder.
         batches: called with first_step and last_step, returns the dataset of those steps.
         draw: path -> None, draws the sample picture of the current state.
+        score: called after each epoch, returns its scores by name, for a row of metrics.csv.
         row_every: steps between two rows of losses.csv, counted from the epoch's start.
-        validation: pairs for the model's `test_step`, after each epoch; these need a `baseline`.
-        baseline: scores of the unchanged condition, added as columns of metrics.csv.
 
     Returns metrics.csv's rows as dicts. Raises UserError if a loss is NaN or no checkpoint can be
     read. If a batch cannot be made, saves a checkpoint and raises TensorFlow's error.
@@ -380,7 +376,6 @@ def train(
         if is_chief():  # writes its results once more
             write_results(run, model, *tables)
     take_step = make_train_function(model, batches(first_step=step, last_step=last_step))
-    validate = tf.function(model.test_step)
 
     with deferring_signals() as signals:
         for epoch in range(step // steps_per_epoch + 1, args.epochs + 1):
@@ -405,10 +400,10 @@ def train(
                     leave_if_asked(signals, step)
 
             if is_chief():
-                scored = mean_scores([validate(pair) for pair in validation], "val_")
+                scored = score()
                 refuse_not_finite(scored, step)  # the last step's weights may be NaN
                 if scored:
-                    metrics_table.append({"epoch": epoch} | scored | dict(baseline))
+                    metrics_table.append({"epoch": epoch} | scored)
                 bar.update(steps_per_epoch, scored.items(), finalize=True)
                 draw(run / "samples" / f"epoch_{epoch:04d}.png")
                 write_results(run, model, *tables)
@@ -449,8 +444,7 @@ def make_train_function(model, batches):
 
 def mean_scores(rows, prefix):
     """Returns the mean of each score over a list of dicts, under its name with the prefix."""
-    names = rows[0] if rows else ()
-    return {prefix + name: sum(float(row[name]) for row in rows) / len(rows) for name in names}
+    return {prefix + name: sum(float(row[name]) for row in rows) / len(rows) for name in rows[0]}
 
 
 # === 5. Digits ==============================================================

@@ -50,15 +50,24 @@ class Loop:
     def __init__(self, run):
         self.run, self.curves, self.spans = run, [], []
 
-    def __call__(self, epochs, draw=lambda path: None, model=None, **options):
+    def __call__(self, epochs, draw=lambda path: None, model=None, pairs=(), **options):
         model = model or Toy()
+
+        def score():
+            scores = [model.test_step(pair) for pair in pairs]
+            return common.mean_scores(scores, "val_") | {"condition_l1": 0.5} if pairs else {}
 
         def batches(first_step, last_step):
             self.spans.append((first_step, last_step))
             numbers = tf.data.Dataset.range(first_step + 1, last_step + 1)
             return numbers.map(lambda n: tf.cast(n, tf.float32)).batch(1)
 
-        options = {"steps_per_epoch": STEPS, "draw": draw, "batches": batches} | options
+        options = {
+            "steps_per_epoch": STEPS,
+            "draw": draw,
+            "batches": batches,
+            "score": score,
+        } | options
         args = argparse.Namespace(epochs=epochs)
         return model, common.train(model, self.run, args=args, **options)
 
@@ -93,7 +102,7 @@ def test_a_row_has_the_losses_of_its_own_step(row_every, steps, loop):
 def test_a_run_continues_with_the_next_step(loop, capsys):
     """Broken if a run that continues repeats or skips a step, a row, an epoch or a picture."""
     drawn = []
-    options = {"draw": lambda path: drawn.append(path.name), "validation": [tf.constant(0.0)]}
+    options = {"draw": lambda path: drawn.append(path.name), "pairs": [tf.constant(0.0)]}
     loop(1, **options)
     model, metrics = loop(3, **options)
     assert f"{loop.run} continues after step 25 (1.00 epochs)." in capsys.readouterr().out
@@ -101,12 +110,12 @@ def test_a_run_continues_with_the_next_step(loop, capsys):
     assert model.steps() == 3 * STEPS, "the weights are not those of the checkpoint"
     assert [row[1] for row in loop.rows()] == [10, 20, 25, 35, 45, 50, 60, 70, 75]
     assert drawn == ["epoch_0001.png", "epoch_0002.png", "epoch_0003.png"]
-    assert metrics == [{"epoch": n, "val_l1": n * STEPS} for n in (1, 2, 3)]
+    assert [(row["epoch"], row["val_l1"]) for row in metrics] == [(1, 25), (2, 50), (3, 75)]
 
 
 def test_a_complete_run_trains_no_more(loop, capsys):
     """Broken if the command of a complete run trains again, or does not rewrite the results."""
-    options = {"validation": [tf.constant(1.0)]}
+    options = {"pairs": [tf.constant(1.0)]}
     loop(2, **options)
     loop.curves.clear()
     weights, before = loop.run / "generator.weights.h5", (loop.run / "losses.csv").read_bytes()
@@ -126,7 +135,7 @@ def test_weights_of_the_last_and_the_best_epoch(loop):
     The distances to 38 and 42 are lowest after the second epoch's 50 steps.
     """
     pairs = [tf.constant(38.0), tf.constant(42.0)]
-    model, metrics = loop(3, validation=pairs, baseline={"condition_l1": 0.5})
+    model, metrics = loop(3, pairs=pairs)
     assert [row["val_l1"] for row in metrics] == [15.0, 10.0, 35.0]
     lines = (loop.run / "metrics.csv").read_text().splitlines()
     assert lines[:2] == ["epoch,val_l1,condition_l1", "1,15.000000,0.500000"]
@@ -141,7 +150,7 @@ def test_an_epoch_has_its_checkpoint_last(loop):
         if path.name == "epoch_0002.png":
             raise RuntimeError
 
-    options = {"validation": [tf.constant(0.0)]}
+    options = {"pairs": [tf.constant(0.0)]}
     with pytest.raises(RuntimeError):
         loop(2, draw, **options)
     assert loop.saved()[-1] == "step_00000025"

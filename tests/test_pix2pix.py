@@ -32,7 +32,8 @@ def test_first_losses(arguments_of_train, losses_regression):
 
 def test_flags_reach_the_game(arguments_of_train, few_pairs, monkeypatch):
     """Broken if a flag of stage 5 does not reach the pairs, the networks or the optimisers."""
-    taken = []
+    taken, scored = [], []
+    monkeypatch.setattr(common, "scores", lambda *pair: scored.append(pair) or {})  # the baseline
     monkeypatch.setattr(common, "training_pairs", lambda paths, **how: taken.append((paths, how)))
     flags = ["--loss", "l1", "--lambda-l1", 3, "--filters", 1, "--size", "512x256", "--seed", 9]
     flags += ["--augment", "course", "--direction", "BtoA", "--batch-size", 2]
@@ -42,14 +43,14 @@ def test_flags_reach_the_game(arguments_of_train, few_pairs, monkeypatch):
     wanted = {"batch_size": 2, "seed": 9, "direction": "BtoA", "augment": "course"}
     wanted |= {"size": (512, 256), "labels": False, "first_step": 4, "last_step": 6}
     assert taken == [(common.find_pairs(few_pairs)["train"], wanted)]
-    model, (condition, real) = given.model, next(iter(given.validation))
+    model, (condition, real) = given.model, scored[0]
     assert (model.terms, model.lambda_l1, given.steps_per_epoch) == (["l1"], 3.0, 2)
     assert type(model.generator) is common.EncoderDecoder
     for block in (model.generator.encoder[1], model.discriminator.blocks[1]):
         assert block.conv.filters == 2 and type(block.norm).__name__ == "GroupNormalization"
     for optimizer in (model.generator_optimizer, model.discriminator_optimizer):
         assert float(optimizer.learning_rate) == pytest.approx(2e-4) and optimizer.beta_1 == 0.5
-    assert condition.shape == (1, 512, 256, 3) and len(list(given.validation)) == 2
+    assert condition.shape == (1, 512, 256, 3) and len(scored) == 2
     colour, sketch = (tf.math.reduce_std(half, axis=-1) for half in (condition, real))
     colour, sketch = tf.reduce_max(colour), tf.reduce_max(sketch)
     assert float(sketch) < 1e-3 < float(colour), "BtoA: from the colours to the sketch"
@@ -71,11 +72,10 @@ def test_samples_and_scores(arguments_of_train, few_pairs, grids, monkeypatch):
         for tile, wanted in zip(row, (condition, -condition, real), strict=True):
             assert near(tile, wanted)
         l1.append([float(tf.reduce_mean(tf.abs(real - x))) for x in (condition, -condition)])
-    names = ["condition_l1", "condition_psnr", "condition_ssim"]
-    assert list(given.baseline) == names
-    assert given.baseline["condition_l1"] == pytest.approx((l1[0][0] + l1[1][0]) / 2, abs=1e-5)
-    found = [float(given.model.test_step(pair)["l1"]) for pair in given.validation]
-    assert found == pytest.approx([l1[0][1], l1[1][1]], abs=1e-5)
+    found, kinds, names = given.score(), ("val", "condition"), ("l1", "psnr", "ssim")
+    assert list(found) == [f"{kind}_{name}" for kind in kinds for name in names]
+    assert found["condition_l1"] == pytest.approx((l1[0][0] + l1[1][0]) / 2, abs=1e-5)
+    assert found["val_l1"] == pytest.approx((l1[0][1] + l1[1][1]) / 2, abs=1e-5)
 
 
 def test_kinds_of_conditions(stage5, few_pairs, tmp_path, capsys):
