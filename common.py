@@ -584,13 +584,10 @@ AUGMENTATIONS = {
 }
 
 
-def training_pairs(
-    paths, *, batch_size, seed, direction, augment, first_step, last_step, size=IMAGE_SIZE,
-    labels=False,
-):  # fmt: skip
+def training_pairs(paths, *, batch_size, seed, direction, augment, first_step, last_step, **form):
     """Returns the batches of steps `first_step` to `last_step` - 1; seed and step determine each.
 
-    Each batch is (condition, target), (batch_size, *size, 3) in [-1, 1]; `labels` as for `resize`.
+    Each batch is (condition, target), (batch_size, *size, 3) in [-1, 1]; `form` as for `resize`.
     """
     files = tf.constant(paths)
 
@@ -598,17 +595,17 @@ def training_pairs(
         chosen = shuffled(position, len(paths), seed)
         stack = read_stack(files[chosen], direction)
         seeds = tf.stack([seed, position])
-        return split_stack(AUGMENTATIONS[augment](stack, seeds, size, labels))
+        return split_stack(AUGMENTATIONS[augment](stack, seeds, **form))
 
     positions = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
     pairs = positions.map(example, num_parallel_calls=tf.data.AUTOTUNE)
     return pairs.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
-def validation_pairs(paths, direction, *, size=IMAGE_SIZE, labels=False):
-    """Returns a dataset of (condition, target), each (1, 256, 256, 3): one pair at a time."""
+def validation_pairs(paths, direction, **form):
+    """Returns a dataset of (condition, target), each (1, *size, 3); `form` as for `resize`."""
     files = tf.data.Dataset.from_tensor_slices(paths)
-    stacks = files.map(lambda path: resize(read_stack(path, direction), size, labels))
+    stacks = files.map(lambda path: resize(read_stack(path, direction), **form))
     return stacks.map(split_stack).batch(1).prefetch(tf.data.AUTOTUNE)
 
 
