@@ -183,8 +183,7 @@ class EncoderDecoder(keras.Model):
 class UNet(EncoderDecoder):
     """The Encoder-Decoder with skips: each appends an encoder map to the decoder map of its size.
 
-    Condition (B, 256, 256, 3) -> picture (B, 256, 256, 3), both in [-1, 1] (Isola et al. 2017,
-    section 3.2.1 and appendix 6.1).
+    Isola et al. 2017, section 3.2.1 and appendix 6.1.
     """
 
     def __init__(self, filters=FILTERS, norm="batch", **kwargs):
@@ -1407,8 +1406,7 @@ def run_main(main):
         print("\nStopped. Run the same command again.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except (UserError, OSError, MemoryError, tf.errors.OpError) as error:
-        message = explain(error)
-        if not message:
+        if not (message := explain(error)):
             raise
         print(f"{Path(sys.argv[0]).name}: error: {printable(message)}", file=sys.stderr)
         sys.exit(2)
@@ -1460,9 +1458,8 @@ def deferring_signals():
             except OSError:  # the terminal is gone, and the next line on it would fail
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
-    numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT)}
-    with contextlib.ExitStack() as stack:  # puts the earlier handlers back
-        for number in numbers:
+    with contextlib.ExitStack() as stack:  # puts the earlier handlers back, in reverse order
+        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT)):
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores one
                 stack.callback(signal.signal, number, signal.signal(number, note))
         yield signals
