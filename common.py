@@ -313,9 +313,8 @@ class AdversarialModel(keras.Model):
         On several devices, each device draws the numbers for all and takes its own share.
         """
         replica = tf.distribute.get_replica_context()
-        total = replica.num_replicas_in_sync * count
-        numbers = keras.random.normal((total, latent), seed=self.random)
-        return numbers[replica.replica_id_in_sync_group * count :][:count]
+        shape = (replica.num_replicas_in_sync, count, latent)
+        return keras.random.normal(shape, seed=self.random)[replica.replica_id_in_sync_group]
 
     def state(self):
         """Returns all variables. tf.train.Checkpoint(model) would leave out the random state."""
