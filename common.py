@@ -1418,10 +1418,9 @@ def explain(error):
         return "the disk is full. Make room and run the same command again, without --fresh"
     if isinstance(error, NO_MEMORY):
         return "out of memory. Use a smaller --batch-size, --size or --filters, or free memory"
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
     if isinstance(error, (OSError, UserError)):
-        return text
+        name = getattr(error, "filename", None)
+        return f"{name}: {error.strerror}" if name else text
     first_line = re.sub(r"\{\{.*?\}\} ?", "", error.message).strip().partition("\n")[0]
     if isinstance(error, LOST) and "TF_CONFIG" in os.environ:
         cure = "Start all processes with the same command to continue"
@@ -1490,8 +1489,7 @@ def image_size(text):
     """Argparse type of --size: (height, width), multiples of 256, since the U-Net halves both."""
     sides = [int(side) if side.isdecimal() else 0 for side in text.split("x")]
     if len(sides) > 2 or any(side not in range(256, 4097, 256) for side in sides):
-        form = "HEIGHTxWIDTH, e.g. 512x256, or one number: multiples of 256, at most 4096"
-        raise argparse.ArgumentTypeError(f"{text!r} is not {form}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, multiples of 256 to 4096")
     return sides[0], sides[-1]
 
 
