@@ -41,9 +41,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # 1: no notes, but warnings 
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # do not take the whole GPU at once
 INSTALL = "python -m pip install -r requirements.txt"
 NOTES = re.compile(
-    r"\s*$|\s+\[\[\{\{node|WARNING: All log messages before|INFO: Created|.*cuInit.*\(303\)|"
-    r"(\S+ \S+: )?([IE](\d{4})? .*jpeg_mem|I(\d{4})? |W(\d{4})? "
-    r".*(op_kernel|rendezvous|slice_reader|tf_tfl|_placer))"
+    r"\s*$|\s+\[\[\{\{node|WARNING: All log messages before|INFO: Created|I0000 |"
+    r"E0000 .*(cuInit.*\(303\)|jpeg_mem)|W0000 .*(op_kernel|rendezvous|slice_reader|tf_tfl|_placer)"
 )
 
 
