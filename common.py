@@ -130,14 +130,12 @@ class DecodeBlock(layers.Layer):
         options = {"use_bias": False, "kernel_initializer": paper_init()}
         self.conv = Conv2DTranspose(filters, 4, 2, "same", **options)
         self.norm = normalization(norm)
-        self.dropout = layers.Dropout(dropout) if dropout else None
+        self.dropout = layers.Dropout(dropout)
         self.activation = layers.ReLU()
 
     def call(self, x, training):
         x = self.norm(self.conv(x), training=training)
-        if self.dropout:
-            x = self.dropout(x, training=training)
-        return self.activation(x)
+        return self.activation(self.dropout(x, training=training))
 
 
 class EncoderDecoder(keras.Model):
@@ -1039,7 +1037,7 @@ def to_module(generator, size, phased=False):
     for block in generator.encoder + generator.decoder:
         block.conv.fast, block.conv.phased = False, phased and block.conv.kernel_size == (4, 4)
     for block in generator.decoder:
-        if isinstance(block.dropout, layers.Dropout):  # TFLite has no such random numbers
+        if getattr(block.dropout, "rate", 0.0):  # TFLite has no such random numbers
             draw = block.dropout
             mask = functools.cache(lambda shape, draw=draw: draw(tf.ones(shape), training=True))
             block.dropout = lambda x, training, mask=mask: x * mask(tuple(x.shape))
