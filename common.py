@@ -1373,8 +1373,6 @@ def in_threads(function, items):
 
 
 # === 12. Command line =======================================================
-LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
-LOST += (tf.errors.DeadlineExceededError, tf.errors.InternalError)  # another process has gone
 FILE_ERRORS = (tf.errors.NotFoundError, tf.errors.PermissionDeniedError)
 
 
@@ -1419,7 +1417,7 @@ def explain(error):
         name = getattr(error, "filename", None)
         return f"{name}: {error.strerror}" if name else text
     first_line = re.sub(r"\{\{.*?\}\} ?", "", error.message).strip().partition("\n")[0]
-    if isinstance(error, LOST) and "TF_CONFIG" in os.environ:
+    if "TF_CONFIG" in os.environ and not isinstance(error, FILE_ERRORS):
         cure = "Start all processes with the same command to continue"
         return f"TF_CONFIG: another process has ended, or cannot be reached. {cure} ({first_line})"
     return first_line if isinstance(error, FILE_ERRORS) else None
