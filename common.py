@@ -183,19 +183,14 @@ class UNet(EncoderDecoder):
     Isola et al. 2017, section 3.2.1 and appendix 6.1.
     """
 
-    def __init__(self, filters=FILTERS, norm="batch", **kwargs):
-        super().__init__(filters, norm, **kwargs)
-        # Layers instead of tf.concat, so that stage 4's table can name them.
-        self.joins = [layers.Concatenate(name=f"skip_{n}") for n in range(7, 0, -1)]
-
     def call(self, x, training):
         skips = []
         for block in self.encoder:
             x = block(x, training=training)
             skips.append(x)
-        # The deepest map is the decoder's input; the others join it on the way up.
-        for block, join, skip in zip(self.decoder, self.joins, reversed(skips[:-1])):
-            x = join([block(x, training=training), skip])  # twice the block's channels
+        # The deepest map is the decoder's input. The others join it, which doubles the channels.
+        for block, skip, n in zip(self.decoder, reversed(skips[:-1]), range(7, 0, -1)):
+            x = layers.concatenate([block(x, training=training), skip], name=f"skip_{n}")
         return self.to_picture(x)
 
 

@@ -43,14 +43,11 @@ class UNet(EncoderDecoder):
     2x2 ... 128x128), and self.to_picture.
     """
 
-    def __init__(self, filters=FILTERS, norm="batch", **kwargs):
-        super().__init__(filters, norm, **kwargs)
-        self.joins = [layers.Concatenate(name=f"skip_{n}") for n in range(7, 0, -1)]
-
     def call(self, x, training):
         # Down: call each encoder block, and keep what it returns.
         # Up: call each decoder block, then join its map with the encoder's of the same size
-        # (decode_1 returns 2x2, as encode_7 does). Last: self.to_picture.
+        # (decode_1 returns 2x2, as encode_7 does) by layers.concatenate([..., ...]).
+        # Last: self.to_picture.
         raise NotImplementedError("go down the encoder and up the decoder in UNet.call")
 
 

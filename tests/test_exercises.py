@@ -114,7 +114,11 @@ MISTAKES = {  # exercise: a piece of the solution, what a learner writes instead
         ),
     ],
     4: [
-        ("= join([", "= (lambda x: x[0])([", "decode_2 has 512 input channels; with its skip"),
+        (
+            "= layers.concatenate([",
+            "= (lambda x, name: x[0])([",
+            "decode_2 has 512 input channels; with its skip",
+        ),
         ("reversed(skips[:-1])", "skips[:-1]", "the skips come in reverse order"),
         ("        if self.norm:\n", "        if True:\n", "NoneType"),
         ('"use_bias": False', '"use_bias": True', "use_bias=False"),
