@@ -339,8 +339,8 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, score=dict, row_e
     """Trains until `args.epochs` epochs are done, from the run's last checkpoint if there is one.
 
     Writes losses.csv (each row holds the losses of that one step), losses.png, samples/, saved/
-    (the checkpoints), the weights and, if there are scores, metrics.csv. Ctrl-C, SIGTERM and SIGHUP
-    end it after the current step, with a checkpoint and exit status 130, 143 or 129.
+    (the checkpoints), the weights and, if there are scores, metrics.csv. Ctrl-C and SIGTERM end it
+    after the current step, with a checkpoint and exit status 130 or 143.
 
     Args:
         model: an AdversarialModel with its optimisers. run: the run's folder.
@@ -1430,7 +1430,7 @@ def printable(text):
 
 @contextlib.contextmanager
 def deferring_signals():
-    """Collects Ctrl-C, SIGTERM and SIGHUP in a list instead of stopping; a second one stops."""
+    """Collects Ctrl-C and SIGTERM in a list instead of stopping; a second one stops."""
     signals = []
 
     def note(number, frame):
@@ -1440,15 +1440,12 @@ def deferring_signals():
         signal.signal(getattr(signal, "SIGPIPE", signal.SIGTERM), signal.SIG_IGN)
         if Path("/dev/fd/1").is_fifo():  # Ctrl-C ends `| tee log`, too
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        for stream, words in (1, b""), (2, b"\nStopping after this step ...\n"):
-            try:
-                os.write(stream, words)
-            except OSError:  # the terminal is gone, and the next line on it would fail
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nStopping after this step ...\n")
 
-    with contextlib.ExitStack() as stack:  # puts the earlier handlers back, in reverse order
-        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT)):
-            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores one
+    with contextlib.ExitStack() as stack:  # puts the earlier handlers back
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN:  # a shell's `&` may ignore Ctrl-C
                 stack.callback(signal.signal, number, signal.signal(number, note))
         yield signals
 

@@ -175,7 +175,7 @@ def test_checkpoints_within_an_epoch(minutes, steps, loop, monkeypatch):
     assert made == steps
 
 
-@pytest.mark.parametrize("number, status", [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
+@pytest.mark.parametrize("number, status", [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_ends_the_run_after_its_step(number, status, loop, monkeypatch, capsys):
     """Broken if a signal in an epoch loses the step, or gives no message or a wrong exit status."""
     append = common.Table.append
@@ -202,35 +202,32 @@ def test_a_signal_during_validation_ends_the_run_after_the_epoch(loop):
 
 
 def test_signals_are_collected_only_while_training(capfd):
-    """Broken if a second Ctrl-C or `nohup` has no effect, or handlers stay after the training."""
-    before, ignored = signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    """Broken if a second Ctrl-C or an ignored signal is not, or handlers stay after training."""
+    before, ignored = signal.getsignal(signal.SIGINT), signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with common.deferring_signals() as signals:
-            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGINT)
             assert signals == [signal.SIGINT]
             assert "Stopping after this step" in capfd.readouterr().err
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
-        assert signal.getsignal(signal.SIGTERM) == before
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGINT) == before
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, ignored)
+        signal.signal(signal.SIGTERM, ignored)
 
 
-def test_a_terminal_that_goes_away(monkeypatch):
-    """Broken if, after SIGHUP, the next line that is printed fails and the steps are lost."""
+def test_a_pipe_that_goes_away(monkeypatch):
+    """Broken if, after Ctrl-C, the next line that is printed fails and the steps are lost."""
     calls = []
     monkeypatch.setattr(os, "write", lambda *_: os.listdir("gone"))  # raises an OSError
     monkeypatch.setattr(os, "dup2", lambda file, stream: calls.append(stream))
-    with common.deferring_signals():
-        signal.raise_signal(signal.SIGHUP)
-    assert calls == [1, 2], "stdout and stderr are still the terminal"
     monkeypatch.setattr(common.Path, "is_fifo", lambda path: True)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as `run_main` sets it
     with common.deferring_signals():
         signal.raise_signal(signal.SIGINT)
-    assert calls == [1, 2, 1, 1, 2], "stdout is still a pipe, to a `tee` that Ctrl-C has ended"
+    assert calls == [1], "stdout is still a pipe, to a `tee` that Ctrl-C has ended"
     assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN, "a word to `tee` would be the last"
 
 
