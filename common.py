@@ -27,13 +27,8 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
+if not hasattr(os, "lockf"):  # Windows
     import msvcrt
-
-    fcntl = None
-
 os.environ["KERAS_BACKEND"] = "tensorflow"
 if "IPython" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)  # `!python` in a notebook inherits one that may be missing
@@ -979,9 +974,9 @@ def lock(folder):
     """Keeps other processes out of a folder until this one ends, however it ends."""
     file = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT, 0o644)  # open until the process ends
     try:
-        if fcntl:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
+        if hasattr(os, "lockf"):
+            os.lockf(file, os.F_TLOCK, 0)
+        else:  # Windows
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
     except (BlockingIOError, PermissionError) as error:  # PermissionError: Windows
         os.close(file)

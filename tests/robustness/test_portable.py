@@ -61,7 +61,7 @@ def test_a_processor_is_tuned(listed, hidden, told, monkeypatch, capsys):
 def test_lock_of_windows(tmp_path, monkeypatch):
     """Broken if Windows lets two processes train in one folder, or refuses with a traceback."""
     calls = []
-    monkeypatch.setattr(common, "fcntl", None)
+    monkeypatch.delattr(os, "lockf")
     windows = SimpleNamespace(LK_NBLCK=2, locking=lambda *call: calls.append(call[1:]))
     monkeypatch.setattr(common, "msvcrt", windows, raising=False)
     os.close(common.lock(tmp_path))

@@ -254,7 +254,7 @@ def test_no_locks_on_this_file_system(tmp_path, monkeypatch, capsys):
     def lockf(*args):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(common.fcntl, "lockf", lockf)
+    monkeypatch.setattr(os, "lockf", lockf)
     os.close(common.lock(tmp_path))
     (line,) = capsys.readouterr().err.splitlines()
     words = "no locks on this file system (No locks available); start one process only"
