@@ -637,8 +637,6 @@ class Conv2D(layers.Conv2D):
     longer than the arithmetic. In all, it takes a tenth of a Pix2Pix step.
     """
 
-    fast = True  # an export sets it to False, for Keras' own form
-
     def convolution_op(self, x, kernel):
         if self.groups > 1 or not few_pixels(self, x, 4 * self.filters):
             return super().convolution_op(x, kernel)
@@ -651,13 +649,9 @@ class Conv2D(layers.Conv2D):
 class Conv2DTranspose(layers.Conv2DTranspose):
     """Keras' transposed convolution, with the fast form of `Conv2D`."""
 
-    fast, phased = True, False  # an export sets them
-
     def call(self, x):
-        plain = self.activation is keras.activations.linear and not self.use_bias
-        if self.phased and plain:
-            return convolve_in_phases(x, self.kernel)
         batch, height, width, channels = x.shape
+        plain = self.activation is keras.activations.linear and not self.use_bias
         if not (few_pixels(self, x, channels) and plain):
             return super().call(x)
         kernel = tf.reshape(self.kernel, (-1, channels))  # (16 filters, channels)
@@ -673,8 +667,8 @@ class Conv2DTranspose(layers.Conv2DTranspose):
 def few_pixels(layer, x, limit):
     """Returns whether the fast form applies: a CPU, the paper's settings, few enough pixels."""
     usual = (layer.kernel_size, layer.strides, layer.padding) == ((4, 4), (2, 2), "same")
-    known = usual and layer.fast and None not in x.shape and math.prod(x.shape[:-1]) <= limit
-    return known and not tf.config.get_visible_devices("GPU")
+    small = usual and None not in x.shape and math.prod(x.shape[:-1]) <= limit
+    return small and not tf.config.get_visible_devices("GPU")
 
 
 def convolve_in_phases(x, kernel):
@@ -1024,9 +1018,11 @@ def to_module(generator, size, phased=False):
 
     `call` maps a condition, (1, *size, 3) in [-1, 1], to {"picture": tensor of the same shape}.
     """
-    for block in generator.encoder + generator.decoder:
-        block.conv.fast, block.conv.phased = False, phased and block.conv.kernel_size == (4, 4)
+    for block in generator.encoder:  # Keras' own form: TFLite lacks `extract_patches`
+        block.conv.convolution_op = functools.partial(layers.Conv2D.convolution_op, block.conv)
     for block in generator.decoder:
+        if phased and block.conv.kernel_size == (4, 4):
+            block.conv.call = functools.partial(convolve_in_phases, kernel=block.conv.kernel)
         if getattr(block.dropout, "rate", 0.0):  # TFLite has no such random numbers
             draw = block.dropout
             mask = functools.cache(lambda shape, draw=draw: draw(tf.ones(shape), training=True))
