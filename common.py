@@ -602,14 +602,12 @@ def validation_pairs(paths, direction, **form):
 
 
 class CompiledAdam(keras.optimizers.Adam):
-    """Keras' Adam with its update compiled: one pass over the weights instead of a dozen."""
+    """Keras' Adam, its update compiled by XLA: one pass over the weights instead of a dozen."""
 
     def apply(self, grads, trainable_variables=None):
-        if tf.distribute.has_strategy():  # Keras adds the devices' gradients up; we want the mean
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if tf.distribute.has_strategy() or tf.config.get_visible_devices("GPU"):  # may lack XLA
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync  # Keras sums gradients
             return super().apply([grad / replicas for grad in grads], trainable_variables)
-        if tf.config.get_visible_devices("GPU"):  # XLA needs libdevice, which many lack
-            return super().apply(grads, trainable_variables)
         update = tf.function(lambda g: super(CompiledAdam, self).apply(g), jit_compile=True)
         return update(grads)  # no variables: `build` stored them, and tf.function would copy them
 
