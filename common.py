@@ -709,14 +709,7 @@ class Table(tf.train.experimental.PythonState):
         return self.path.read_bytes() if self.path.exists() else b""
 
     def deserialize(self, text):
-        self.text = text  # `write` writes it, once the whole checkpoint has been read
-
-    def write(self):
-        """Writes the file as the checkpoint has it, or removes one that the checkpoint lacks."""
-        if self.text:
-            self.path.write_bytes(self.text)
-        else:
-            self.path.unlink(missing_ok=True)
+        self.text = text  # `restore` writes it, once the whole checkpoint has been read
 
 
 class Checkpoints:
@@ -757,7 +750,9 @@ class Checkpoints:
                 warn(f"{folder} is damaged or of other networks; trying the one before")
                 continue
             for table in self.tables if is_chief() else ():
-                table.write()
+                table.path.write_bytes(table.text)
+                if not table.text:  # the checkpoint is from before the first row
+                    table.path.unlink()
             return int(folder.name[5:])
         if self.folders() or self.tables[0].path.exists():
             raise UserError(f"{self.folder}: no intact checkpoint. Add --fresh to start over")
