@@ -25,6 +25,7 @@ is a white sheet:
 """
 
 import os
+import re
 from pathlib import Path
 
 import common
@@ -40,7 +41,8 @@ FILES = {"saved_model", "generator.tflite"}
 
 def refuse_taken(folder, force):
     """Raises UserError if the folder exists; with `force`, if it holds anything but an export."""
-    common.refuse_name(folder.resolve())
+    if re.search(r"[\[*?\ud800-\udfff]", str(folder.resolve())):  # a pattern, or no UTF-8
+        raise common.UserError(f"--out {folder}: TensorFlow needs a UTF-8 path without [, * and ?")
     if not os.path.lexists(folder):
         return
     if not force:

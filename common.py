@@ -890,12 +890,6 @@ TRAINERS = {"gan": "01_gan_mnist.py", "cgan": "02_cgan_mnist.py", "pix2pix": "05
 FREE_FLAGS = {"--out", "--fresh", "--devices", "--epochs"}  # these may change when a run continues
 
 
-def refuse_name(out):
-    """Raises UserError for a path that TensorFlow reads as a pattern, or cannot encode."""
-    if {*str(out)} & {*"[*?"} or str(out).encode(errors="replace").decode() != str(out):
-        raise UserError(f"--out {out}: TensorFlow needs a path in UTF-8 without [, * and ?")
-
-
 def start_run(args, stage, data, files):
     """Creates the run's folder `args.out`, or reopens it, locks it, and writes options.json.
 
@@ -910,7 +904,8 @@ def start_run(args, stage, data, files):
     data |= fingerprint(files) | {"code": hashlib.sha256(b"".join(code)).hexdigest()[:16]}
     flags = {f"--{name.replace('_', '-')}": value for name, value in vars(args).items()}
     flags = json.loads(json.dumps(flags, default=str))  # as options.json will have them
-    refuse_name(run)
+    if re.search(r"[\[*?\ud800-\udfff]", str(run)):  # a pattern, or no UTF-8
+        raise UserError(f"--out {run}: TensorFlow needs a path in UTF-8 without [, * and ?")
     if not options_file.exists() and (run.is_file() or any(run.glob("[!.]*"))):
         raise UserError(f"--out {run}: exists but is not the folder of a run; give another")
     if args.fresh and options_file.exists():
