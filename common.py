@@ -655,10 +655,10 @@ class Conv2DTranspose(layers.Conv2DTranspose):
         kernel = tf.reshape(self.kernel, (-1, channels))  # (16 filters, channels)
         x = tf.matmul(tf.reshape(x, (-1, channels)), kernel, transpose_b=True)
         # Each pixel gave a 4x4 patch of the result. They are 2 pixels apart: add what overlaps.
-        x = tf.reshape(x, (batch, height, width, 4, 4 * self.filters))
-        x = tf.reshape(tf.transpose(x, (0, 1, 3, 2, 4)), (-1, width, 4 * self.filters))
-        x = part_neighbours(x)  # (B H 4, W + 1, 2 filters)
-        x = part_neighbours(tf.reshape(x, (batch, height, -1)))  # (B, H + 1, 2 rows)
+        x = tf.transpose(tf.reshape(x, (batch, height, width, 4, -1)), (0, 1, 3, 2, 4))
+        for shape in (-1, width, 4 * self.filters), (batch, height, -1):  # columns, then rows
+            left, right = tf.split(tf.reshape(x, shape), 2, axis=-1)
+            x = tf.pad(left, [[0, 0], [0, 1], [0, 0]]) + tf.pad(right, [[0, 0], [1, 0], [0, 0]])
         return tf.reshape(x, (batch, 2 * height + 2, 2 * width + 2, self.filters))[:, 1:-1, 1:-1]
 
 
@@ -677,12 +677,6 @@ def convolve_in_phases(x, kernel):
         padding = [[0, 0], [1 - row, row], [1 - column, column], [0, 0]]
         phases.append(tf.nn.conv2d(x, part, 1, padding))
     return tf.nn.depth_to_space(tf.concat(phases, axis=-1), 2)
-
-
-def part_neighbours(x):
-    """Adds each position's right half to the next one's left: (N, L, 2 C) -> (N, L + 1, C)."""
-    left, right = tf.split(x, 2, axis=-1)
-    return tf.pad(left, [[0, 0], [0, 1], [0, 0]]) + tf.pad(right, [[0, 0], [1, 0], [0, 0]])
 
 
 # === 8. Checkpoints and tables ==============================================
