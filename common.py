@@ -911,9 +911,8 @@ def start_run(args, stage, data, files):
     lock(run)
     if options_file.exists():
         refuse_changes(run, stage, flags, data)
-    versions = {module.__name__: module.__version__ for module in (tf, keras, matplotlib)}
-    versions["python"] = sys.version.split()[0]
-    options = {"stage": stage, "flags": flags, "data": data, "versions": versions}
+    options = {"stage": stage, "flags": flags, "data": data, "python": sys.version}
+    options["versions"] = {m.__name__: m.__version__ for m in (tf, keras, matplotlib)}
     with replacing(options_file) as path:
         path.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
     (run / "samples").mkdir(exist_ok=True)
