@@ -954,7 +954,6 @@ def lock(folder):
         else:  # Windows
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
     except (BlockingIOError, PermissionError) as error:  # PermissionError: Windows
-        os.close(file)
         cure = "wait for it, or give another --out"
         raise UserError(f"{folder}: another process is working in it; {cure}") from error
     except OSError as error:
