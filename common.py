@@ -881,7 +881,7 @@ def tune_processor():
 
 # === 10. The run's folder, and exports ======================================
 TRAINERS = {"gan": "01_gan_mnist.py", "cgan": "02_cgan_mnist.py", "pix2pix": "05_pix2pix_train.py"}
-FREE_FLAGS = {"--out", "--fresh", "--devices", "--epochs"}  # these may change when a run continues
+FREE = {"--out", "--fresh", "--devices", "--epochs", "bytes", "code"}  # these may change in a run
 
 
 def start_run(args, stage, data, files):
@@ -897,7 +897,9 @@ def start_run(args, stage, data, files):
     code = [file.read_bytes() for file in (Path(__file__), Path(sys.argv[0])) if file.is_file()]
     data |= fingerprint(files) | {"code": hashlib.sha256(b"".join(code)).hexdigest()[:16]}
     flags = {f"--{name.replace('_', '-')}": value for name, value in vars(args).items()}
-    flags = json.loads(json.dumps(flags, default=str))  # as options.json will have them
+    options = {"stage": stage, "flags": flags, "data": data, "python": sys.version}
+    options["versions"] = {m.__name__: m.__version__ for m in (tf, keras, matplotlib)}
+    text = json.dumps(options, indent=2, default=str) + "\n"
     if re.search(r"[\[*?\ud800-\udfff]", str(run)):  # a pattern, or no UTF-8
         raise UserError(f"--out {run}: TensorFlow needs a path in UTF-8 without [, * and ?")
     if not options_file.exists() and (run.is_file() or any(run.glob("[!.]*"))):
@@ -910,11 +912,9 @@ def start_run(args, stage, data, files):
     run.mkdir(parents=True, exist_ok=True)
     lock(run)
     if options_file.exists():
-        refuse_changes(run, stage, flags, data)
-    options = {"stage": stage, "flags": flags, "data": data, "python": sys.version}
-    options["versions"] = {m.__name__: m.__version__ for m in (tf, keras, matplotlib)}
+        refuse_changes(run, json.loads(text))
     with replacing(options_file) as path:
-        path.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     (run / "samples").mkdir(exist_ok=True)
     return run
 
@@ -926,22 +926,20 @@ def fingerprint(files):
     return {"files": digest[:16], "bytes": sum(os.stat(file).st_size for file in files)}
 
 
-def refuse_changes(run, stage, flags, data):
+def refuse_changes(run, options):
     """Raises UserError naming each flag, or fact about the data, that has changed in a run."""
-    options, now = read_options(run, stage), flags | data
-    was, free = options["flags"] | options["data"], FREE_FLAGS | {"bytes", "code"}
-    if was.get("files") == now["files"] and was.get("bytes") == now["bytes"]:
-        free |= {"--dataset"}  # the same data in another place
-    changed = [name for name in was | now if name not in free and was.get(name) != now.get(name)]
-    if changed:
-        changes = ", ".join(f"{name} {was.get(name)} -> {now.get(name)}" for name in changed)
+    earlier = read_options(run, options["stage"])
+    was, now = (both["flags"] | both["data"] for both in (earlier, options))
+    diff = {n: f"{n} {was.get(n)} -> {now.get(n)}" for n in was | now if was.get(n) != now.get(n)}
+    free = FREE if diff.keys() & {"files", "bytes"} else FREE | {"--dataset"}  # it has only moved
+    if changes := ", ".join(text for name, text in diff.items() if name not in free):
         cure = "Use the earlier ones, give another --out, or add --fresh to start over"
-        if "files" in changed:
+        if "files" in diff:
             cure += f"; --start-from {run} with another --out keeps weights that may have seen val/"
         raise UserError(f"{run} holds a run with other settings ({changes}). {cure}")
-    if was.get("code") != now["code"]:
+    if "code" in diff:
         warn("the code has changed. If networks, losses or learning rates have, add --fresh")
-    if was.get("bytes") != now["bytes"]:
+    if "bytes" in diff:
         warn(f"the data changed from {was.get('bytes')} to {now['bytes']} bytes; the run goes on")
 
 
