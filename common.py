@@ -347,7 +347,7 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, score=dict, row_e
     Returns metrics.csv's rows as dicts. Raises UserError if a loss is NaN or no checkpoint can be
     read. If a batch cannot be made, saves a checkpoint and raises TensorFlow's error.
     """
-    losses_table, metrics_table = tables = [Table(run / "losses.csv"), Table(run / "metrics.csv")]
+    losses_table, metrics_table = tables = run / "losses.csv", run / "metrics.csv"
     checkpoints = Checkpoints(run / "saved", model.state(), tables)
     step, last_step = checkpoints.restore(), args.epochs * steps_per_epoch
     if 0 < step < last_step:
@@ -377,7 +377,7 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, score=dict, row_e
                 step += 1
                 refuse_not_finite(losses, step)
                 if (step - start) % row_every == 0 or step == end:
-                    losses_table.append({"epoch": epoch, "step": step} | losses)
+                    append_row(losses_table, {"epoch": epoch, "step": step} | losses)
                 bar.update(step - start, losses.items(), finalize=False)
                 minutes = (time.monotonic() - checkpoints.saved_at) / 60
                 if step < end and (signals or minutes > CHECKPOINT_MINUTES):
@@ -388,7 +388,7 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, score=dict, row_e
                 scored = score()
                 refuse_not_finite(scored, step)  # the last step's weights may be NaN
                 if scored:
-                    metrics_table.append({"epoch": epoch} | scored)
+                    append_row(metrics_table, {"epoch": epoch} | scored)
                 bar.update(steps_per_epoch, scored.items(), finalize=True)
                 draw(run / "samples" / f"epoch_{epoch:04d}.png")
                 write_results(run, model, *tables)
@@ -396,13 +396,13 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, score=dict, row_e
             leave_if_asked(signals, step)
 
     leave_unless_chief()
-    return metrics_table.rows()
+    return read_rows(metrics_table)
 
 
 def write_results(run, model, losses_table, metrics_table):
     """Draws the curves and writes the weights; best.weights.h5 keeps those of the best epoch."""
-    metrics = metrics_table.rows()
-    draw_curves(run / "losses.png", losses_table.rows(), metrics)
+    metrics = read_rows(metrics_table)
+    draw_curves(run / "losses.png", read_rows(losses_table), metrics)
     save_weights(model.generator, run / "generator.weights.h5")
     save_weights(model.discriminator, run / "discriminator.weights.h5")
     if metrics and metrics[-1]["val_l1"] <= min(row["val_l1"] for row in metrics):
@@ -680,38 +680,28 @@ def convolve_in_phases(x, kernel):
 
 
 # === 8. Checkpoints and tables ==============================================
-class Table(tf.train.experimental.PythonState):
-    """A CSV file of numbers. Each checkpoint holds its text."""
+def append_row(table, row):
+    """Appends a dict of numbers to a CSV file; a new file starts with their names."""
+    values = [f"{v:.6f}" if isinstance(v, float) else str(v) for v in row.values()]
+    if is_chief():
+        with table.open("a", encoding="utf-8", newline="\n") as file:
+            lines = [values] if file.tell() else [row, values]
+            file.writelines(",".join(line) + "\n" for line in lines)
 
-    def __init__(self, path):
-        self.path = path
 
-    def append(self, row):
-        """Appends a dict of numbers as a row; a new file starts with their names."""
-        values = [f"{v:.6f}" if isinstance(v, float) else str(v) for v in row.values()]
-        if is_chief():
-            with self.path.open("a", encoding="utf-8", newline="\n") as file:
-                lines = [values] if file.tell() else [row, values]
-                file.writelines(",".join(line) + "\n" for line in lines)
-
-    def rows(self):
-        """Returns the rows as dicts of numbers."""
-        names, *rows = [line.split(",") for line in self.serialize().decode().splitlines()] or [[]]
-        return [dict(zip(names, map(float, row), strict=True)) for row in rows]
-
-    def serialize(self):
-        return self.path.read_bytes() if self.path.exists() else b""
-
-    def deserialize(self, text):
-        self.text = text  # `restore` writes it, once the whole checkpoint has been read
+def read_rows(table):
+    """Returns the rows of a CSV file as dicts of numbers; none if there is no file."""
+    lines = table.read_text(encoding="utf-8").splitlines() if table.exists() else []
+    names, *rows = [line.split(",") for line in lines] or [[]]
+    return [dict(zip(names, map(float, row), strict=True)) for row in rows]
 
 
 class Checkpoints:
-    """The last two states of a run, `saved/step_00000200` ...; TensorFlow keeps checksums."""
+    """The last two states of a run, `saved/step_00000200` ..., each with copies of the tables."""
 
     def __init__(self, folder, variables, tables):
         self.folder, self.tables = folder, tables
-        self.checkpoint = tf.train.Checkpoint(variables=variables, tables=tables)
+        self.checkpoint = tf.train.Checkpoint(variables=variables)
         self.saved_at = time.monotonic()
 
     def folders(self):
@@ -724,7 +714,9 @@ class Checkpoints:
             return
         folder, unfinished = self.folder / f"step_{step:08d}", self.folder / "unfinished"
         with filtering_logs(), replacing(folder, unfinished) as temporary:
-            self.checkpoint.write(str(temporary / "state"))
+            self.checkpoint.write(str(temporary / "state"))  # with checksums
+            for table in filter(Path.exists, self.tables):
+                shutil.copyfile(table, temporary / table.name)
         for old in self.folders()[:-2]:
             shutil.rmtree(old, ignore_errors=True)
         self.saved_at = time.monotonic()
@@ -744,11 +736,11 @@ class Checkpoints:
                 warn(f"{folder} is damaged or of other networks; trying the one before")
                 continue
             for table in self.tables if is_chief() else ():
-                table.path.write_bytes(table.text)
-                if not table.text:  # the checkpoint is from before the first row
-                    table.path.unlink()
+                table.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # from before the first row
+                    shutil.copyfile(folder / table.name, table)
             return int(folder.name[5:])
-        if self.folders() or self.tables[0].path.exists():
+        if self.folders() or self.tables[0].exists():
             raise UserError(f"{self.folder}: no intact checkpoint. Add --fresh to start over")
         self.save(0)  # from here on, a run without a checkpoint is damaged
         return 0

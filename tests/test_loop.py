@@ -178,13 +178,13 @@ def test_checkpoints_within_an_epoch(minutes, steps, loop, monkeypatch):
 @pytest.mark.parametrize("number, status", [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_ends_the_run_after_its_step(number, status, loop, monkeypatch, capsys):
     """Broken if a signal in an epoch loses the step, or gives no message or a wrong exit status."""
-    append = common.Table.append
+    append = common.append_row
 
     def append_and_signal(table, row):
         append(table, row)
         signal.raise_signal(getattr(signal, number))
 
-    monkeypatch.setattr(common.Table, "append", append_and_signal)
+    monkeypatch.setattr(common, "append_row", append_and_signal)
     with pytest.raises(SystemExit) as end:
         loop(2)
     assert end.value.code == status and loop.saved()[-1] == "step_00000010"

@@ -60,8 +60,8 @@ def test_train_in_a_notebook(few_pairs, tmp_path, monkeypatch, capfd):
         *figures, "generator.weights.h5", "discriminator.weights.h5", "best.weights.h5",
         "options.json", "losses.csv", "metrics.csv", ".lock", "samples", "saved", "validation",
         *(f"saved/step_0000000{step}" for step in (2, 4)),
-        *(f"saved/step_0000000{n}/state.{part}" for n in (2, 4)
-          for part in ("index", "data-00000-of-00001")),
+        *(f"saved/step_0000000{n}/{part}" for n in (2, 4)
+          for part in ("losses.csv", "metrics.csv", "state.index", "state.data-00000-of-00001")),
         *(f"validation/{kind}" for kind in kinds),
         *(f"validation/{kind}/{name}.png" for kind in kinds for name in pictures),
     }  # fmt: skip
@@ -69,7 +69,7 @@ def test_train_in_a_notebook(few_pairs, tmp_path, monkeypatch, capfd):
     flags, data = map(json.loads((run / "options.json").read_text()).get, ("flags", "data"))
     assert flags["--loss"] == "l1+cgan" and flags["--direction"] == "AtoB"
     assert (data["train"], data["val"], data["condition"]) == (4, 2, {"kind": "sketch"})
-    losses, scores = (common.Table(run / f"{n}.csv").rows() for n in ("losses", "metrics"))
+    losses, scores = (common.read_rows(run / f"{n}.csv") for n in ("losses", "metrics"))
     names = ["epoch", "step", "d_fake", "d_real", "g_adversarial", "g_l1"]
     assert [list(row) for row in losses] == [names] * 2 and losses[1]["step"] == 4
     assert all(0 < row["g_l1"] < 2 for row in losses)
@@ -88,7 +88,7 @@ def test_digits(script, call_main, stage2, tmp_path, request):
     done = call_main(script, "--steps-per-epoch", 4, "--epochs", 2, "--out", "run")
     assert done.returncode == 0 and not done.stderr, done.stderr
     run = tmp_path / "run"
-    losses = common.Table(run / "losses.csv").rows()
+    losses = common.read_rows(run / "losses.csv")
     assert [(row["epoch"], row["step"]) for row in losses] == [(1, 4), (2, 8)]
     assert all(0 < row[name] < 3 for row in losses for name in ("d_real", "g_adversarial"))
     assert ("d_wrong" in losses[0]) == cgan
@@ -127,7 +127,7 @@ def test_a_copy_under_another_name(run_script, few_pairs, tmp_path):
     for command in (train, ["09_results.py", "runs/x"]):
         done = run_script(*command, **env)
         assert done.returncode == 0 and not done.stderr, done.stderr
-    assert common.Table(tmp_path / "runs" / "x" / "losses.csv").rows()[0]["step"] == 3
+    assert common.read_rows(tmp_path / "runs" / "x" / "losses.csv")[0]["step"] == 3
     page = tmp_path / "runs" / "09_results" / "index.html"
     assert "<td>--filters<td>4" in page.read_text(encoding="utf-8")
     assert_drawn(page.parent / "compare.png")

@@ -63,12 +63,12 @@ def smooth_gan(tmp_path_factory):
 
 def assert_same_run(run, wanted):
     """Compares losses, weights and Adam's moments, which reveal the size of gradients."""
-    rows, same = (common.Table(folder / "losses.csv").rows() for folder in (run, wanted))
+    rows, same = (common.read_rows(folder / "losses.csv") for folder in (run, wanted))
     assert rows == [pytest.approx(row, rel=1e-4) for row in same]
     states = [str(folder / "saved" / "step_00000012" / "state") for folder in (run, wanted)]
     for name, _ in tf.train.list_variables(states[1]):
         value, other = (tf.train.load_variable(state, name) for state in states)
-        if not isinstance(value, bytes):  # the tables' texts
+        if not isinstance(value, bytes):  # TensorFlow's own notes
             value, other = tf.cast(value, tf.float64), tf.cast(other, tf.float64)
             size = float(tf.reduce_max(abs(other)))
             assert float(tf.reduce_max(abs(value - other))) <= 1e-3 * size, name

@@ -18,14 +18,13 @@ class Run:
 
     def __init__(self, folder):
         self.weight = tf.Variable(tf.zeros(50))
-        self.tables = [common.Table(folder / name) for name in ("losses.csv", "metrics.csv")]
-        self.losses, self.metrics = (table.path for table in self.tables)
+        self.tables = self.losses, self.metrics = folder / "losses.csv", folder / "metrics.csv"
         self.checkpoints = common.Checkpoints(folder / "saved", [self.weight], self.tables)
 
     def save(self, step, value):
         self.weight.assign(tf.fill(self.weight.shape, value))
-        self.tables[0].append({"epoch": 1, "step": step, "d_real": 0.25})
-        self.tables[1].append({"epoch": step // 10, "val_l1": 0.125})
+        common.append_row(self.losses, {"epoch": 1, "step": step, "d_real": 0.25})
+        common.append_row(self.metrics, {"epoch": step // 10, "val_l1": 0.125})
         self.checkpoints.save(step)
 
     def restore(self):
@@ -113,7 +112,7 @@ SPOILT = {
 
 @pytest.mark.parametrize("how", SPOILT)
 def test_tables_go_back_with_their_checkpoint(how, run, tmp_path):
-    """Broken if a damaged or missing table is not restored from the text in the checkpoint."""
+    """Broken if a damaged or missing table is not restored from its copy in the checkpoint."""
     text = run.losses.read_text()
     assert text == "epoch,step,d_real\n1,10,0.250000\n1,20,0.250000\n"
     run.losses.write_text(SPOILT[how](text))
@@ -121,7 +120,7 @@ def test_tables_go_back_with_their_checkpoint(how, run, tmp_path):
     again = Run(tmp_path)
     assert again.restore() == (20, 2.0)
     assert run.losses.read_text() == text
-    assert again.tables[1].rows() == [{"epoch": n, "val_l1": 0.125} for n in (1, 2)]
+    assert common.read_rows(run.metrics) == [{"epoch": n, "val_l1": 0.125} for n in (1, 2)]
     shutil.rmtree(again.checkpoints.folder / "step_00000020")  # to one with fewer rows
     assert again.restore() == (10, 1.0) and run.losses.read_text() == text[:-14]
 
@@ -130,7 +129,7 @@ def test_rows_before_the_first_checkpoint_go(tmp_path):
     """Broken if a run killed before its first checkpoint keeps rows that it will write again."""
     run = Run(tmp_path)
     run.restore()
-    run.tables[0].append({"epoch": 1, "step": 10})
+    common.append_row(run.losses, {"epoch": 1, "step": 10})
     assert Run(tmp_path).restore() == (0, 0.0) and not run.losses.exists()
 
 
@@ -201,11 +200,11 @@ def test_files_are_flushed_before_they_get_their_names(run, tmp_path, monkeypatc
 
     monkeypatch.setattr(os, "fsync", note)
     run.checkpoints.save(30)
-    parts = ["state.data-00000-of-00001", "state.index"]
+    parts = ["losses.csv", "metrics.csv", "state.data-00000-of-00001", "state.index"]
     assert sorted(flushed) == [str(tmp_path / "saved" / "unfinished" / part) for part in parts]
     with common.replacing(tmp_path / "table.csv") as temporary:
         temporary.write_text("new")
-    assert flushed[2:] == [str(tmp_path / ".new.table.csv")]
+    assert flushed[4:] == [str(tmp_path / ".new.table.csv")]
 
 
 GAN = ["01_gan_mnist.py", "--steps-per-epoch", 1]
