@@ -148,16 +148,16 @@ def read_labels(path, conditions, size, left_out):
             numbers = common.listed([f"{number}" for number in sorted(unknown)])
             raise common.UnreadableError(path, f"has classes that the run does not know: {numbers}")
     if not is_colours and classes:
-        picture = common.paint(codes, classes, [colour for colour, _ in conditions["colours"]])
+        codes, _ = common.nearest(codes, classes, known)  # a class number is nearest to itself
     else:
         codes = codes if is_colours else codes * 0x010101
         near, apart = common.nearest(codes, known)
         share = float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32)))
         # Colours become the nearest known ones only if dataset.json lists the exact ones.
-        picture = common.paint(tf.gather(known, near) if conditions.get("exact") else codes)
+        codes = near if conditions.get("exact") else codes
     if share > 0.01:
         left_out.remark(path, "over 1% of its pixels match no colour of the run's label maps")
-    return picture
+    return common.paint(codes)
 
 
 def plan_results(sources, out, force, left_out):

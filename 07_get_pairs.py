@@ -428,11 +428,10 @@ class Legend:
         """Returns what `common.read_label_map` does, with the palette's nearest colours."""
         codes, is_colours, share = common.read_label_map(path, size, self.known)
         if self.known and is_colours:
-            near, apart = common.nearest(codes, [*self.known.values()])
+            codes, apart = common.nearest(codes, [*self.known.values()])
             share = float(tf.reduce_mean(tf.cast(apart > 0, tf.float32)))
             if float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32))) > 0.1:
                 self.left_out.remark(path, "a tenth of its pixels match no colour of the palette")
-            codes = tf.gather([*self.known.values()], near)
         return codes, share, is_colours
 
     def find_classes(self, path):
@@ -450,7 +449,8 @@ class Legend:
         """Reads a label map in the classes' colours, (height, width, 3) uint8."""
         codes, _, is_colours = self.read(path, size)
         codes = codes * 0x010101 if self.is_colours and not is_colours else codes
-        return common.paint(codes, [*self.classes], [colour for colour, _ in self.classes.values()])
+        colours = [int(colour[1:], 16) for colour, _ in self.classes.values()]
+        return common.paint(common.nearest(codes, [*self.classes], colours)[0])
 
     def write(self, written, folder, about):
         """Writes labels.csv of the label maps used, describes them in `about`, prints the table."""

@@ -1271,12 +1271,12 @@ def read_label_map(path, size=None, palette=None):
             if gray and not counts.keys() <= palette.keys():  # its grays, as without a palette
                 labels = to_rgb(labels)
             elif counts and not (gray and all(own[n] == n * 0x010101 for n in counts)):
-                places, apart = nearest(tf.constant([own[n] for n in counts]), [*palette.values()])
+                numbers, apart = nearest([own[n] for n in counts], [*palette.values()], [*palette])
                 near = (apart < (1 if gray else 9)) & [own.index(own[n]) == n for n in counts]
                 known = sum(count for count, is_near in zip(counts.values(), near) if is_near)
                 same = sum(count for n, count in counts.items() if palette.get(n) == own[n])
                 if known > max(same, pixels / 2):
-                    meant = dict(zip(counts, tf.gather([*palette], places)))
+                    meant = dict(zip(counts, numbers))
                     table, share = [int(meant.get(n, n)) for n in range(256)], 1.0 - known / pixels
         elif labels.mode != "L" and labels.mode[0] not in "IF":
             labels = to_rgb(labels)
@@ -1292,22 +1292,18 @@ def read_label_map(path, size=None, palette=None):
     return tf.reduce_sum(codes * tf.constant([65536, 256, 1]), axis=-1), True, 0.0
 
 
-def paint(codes, classes=None, colours=None):
-    """Returns (height, width, 3) uint8 of int32 0xrrggbb, or of class numbers and "#rrggbb"."""
-    if classes is not None:
-        values = tf.constant([int(colour[1:], 16) for colour in colours])
-        table = tf.lookup.KeyValueTensorInitializer(tf.constant(classes), values)
-        codes = tf.lookup.StaticHashTable(table, 0).lookup(codes)
+def paint(codes):
+    """Returns (height, width, 3) uint8 of int32 0xrrggbb."""
     return tf.cast(tf.stack([codes // 65536, codes // 256 % 256, codes % 256], axis=-1), tf.uint8)
 
 
-def nearest(codes, colours):
-    """Returns the index of the colour nearest to each 0xrrggbb code, and its squared distance."""
+def nearest(codes, colours, values=None):
+    """Returns the colour nearest to each 0xrrggbb code, or its value, and its squared distance."""
     found, places = tf.unique(tf.reshape(codes, [-1]))
     ours, theirs = (tf.cast(paint(part), tf.int32) for part in (found, tf.constant(colours)))
     apart = [tf.reduce_sum((ours - colour) ** 2, axis=-1) for colour in theirs]
-    near = tf.argmin(apart), tf.reduce_min(apart, axis=0)
-    return [tf.reshape(tf.gather(values, places), codes.shape) for values in near]
+    near = tf.gather(values or colours, tf.argmin(apart)), tf.reduce_min(apart, axis=0)
+    return [tf.reshape(tf.gather(found, places), tf.shape(codes)) for found in near]
 
 
 def in_threads(function, items):

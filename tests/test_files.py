@@ -255,8 +255,11 @@ def test_label_maps_with_fractions_are_refused(tmp_path):
 def test_the_nearest_colour():
     """Broken if rounding gives a palette's colour a distance above 0, or another one's place."""
     colours = [0, 0xDC143C, 0x8E, 0x4682B4, 0x6B8E23]
-    places, apart = common.nearest(tf.constant([*range(1, 1 << 24, 997), *colours]), colours)
-    assert [int(n) for n in places[-5:]] == [*range(5)] and not any(apart[-5:]) and apart[0] == 1
+    codes = tf.constant([*range(1, 1 << 24, 997), *colours])
+    near, apart = common.nearest(codes, colours)
+    assert [int(n) for n in near[-5:]] == colours and not any(apart[-5:]) and apart[0] == 1
+    numbers, _ = common.nearest(codes, colours, [*range(5)])
+    assert [int(n) for n in numbers[-5:]] == [*range(5)]
 
 
 def test_threads():
