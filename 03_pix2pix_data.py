@@ -24,7 +24,7 @@ Writes pairs.png (files and their halves), augmentation.png (a pair with each --
 histograms.png (values and ink of the training pairs) in runs/03_pix2pix_data. It takes 10 s.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -186,7 +186,7 @@ def main(argv=None):
     args = common.parser_of(__doc__, flags, out="runs/03_pix2pix_data").parse_args(argv)
 
     direction, about = common.describe_conditions(args.dataset, args.direction)
-    left_out, out, labels = common.LeftOut(), args.out, about.get("kind") == "labels"
+    left_out, out, labels = defaultdict(set), args.out, about.get("kind") == "labels"
     form, looks, bad = {"size": args.size, "labels": labels}, {}, {}
     for split, paths in common.find_pairs(args.dataset, left_out).items():
         found = common.in_threads(lambda path: look(path, direction, **form), paths)
@@ -200,7 +200,8 @@ def main(argv=None):
     print(f"{common.printable(args.dataset)}, {direction}: condition = {halves} half")
     print("Conditions: labels, resized without mixing colours\n" if labels else "")
     print_table(looks, bad, labels, "kind" in about)
-    left_out.tell(f"{sum(map(len, [*looks.values(), *bad.values()]))} pictures in the splits")
+    count = sum(map(len, [*looks.values(), *bad.values()]))
+    common.tell(left_out, f"{count} pictures in the splits")
     warn_of_copies(looks)
     warn_of_strangers(common.spread(looks["train"], 20))
     train = [pair.path for pair in looks["train"]]

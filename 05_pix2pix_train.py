@@ -19,7 +19,7 @@ stopped. Ten epochs of the 215 pairs take 15 to 25 minutes on 2 cores.
 
 import contextlib
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import common
@@ -148,7 +148,7 @@ def check_headers(dataset, paths):
 
     It reads headers only. The size, "WIDTHxHEIGHT", is that of most halves.
     """
-    problems, odd, sizes = [], common.LeftOut(), Counter()
+    problems, odd, sizes = [], defaultdict(set), Counter()
     narrow = 0.0 if "origin" in common.describe_dataset(dataset) else 1.4  # stage 7 made pairs
     for path, header in zip(paths, common.in_threads(common.read_header, paths)):
         failed = isinstance(header, common.UnreadableError)
@@ -159,7 +159,7 @@ def check_headers(dataset, paths):
         if problem:
             problems.append(f"{path} ({problem})")
         if remark or width < narrow * height:
-            odd.remark(path, remark or "probably not pairs, but split in half anyway")
+            odd[remark or "probably not pairs, but split in half anyway"].add(path)
     if problems:
         raise common.UserError(f"--dataset {dataset}: {common.listed(problems)}; {common.CURE}")
     for remark, found in odd.items():
@@ -183,12 +183,12 @@ def main(argv=None):
 
     # Bookkeeping: which pairs, which networks to start from, which folder.
     args.direction, condition = common.describe_conditions(args.dataset, args.direction)
-    left_out = common.LeftOut()
+    left_out = defaultdict(set)
     pairs = common.find_pairs(args.dataset, left_out)
     train, val = pairs["train"], pairs["val"]
     steps = common.epoch_steps(args, len(train))
     halves = check_headers(args.dataset, train + val)
-    left_out.tell(f"{len(train)} pairs to train on, {len(val)} to validate with")
+    common.tell(left_out, f"{len(train)} pairs to train on, {len(val)} to validate with")
     with common.filtering_logs(), naming_damaged(train + val):
         kind = condition["kind"] = condition.get("kind") or guess_kind(train, args.direction)
     side = "left" if args.direction == "AtoB" else "right"

@@ -25,7 +25,7 @@ import os
 import sys
 import webbrowser
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import common
@@ -122,7 +122,7 @@ def read_condition(path, conditions, args, left_out):
         remark = "8 bits, but the run's pictures had more: read as 0 to 255"
     elif deep and bool(tf.reduce_any((values < span[0]) | (values > span[1]))):
         remark = f"beyond the run's range, {span[0]:g} to {span[1]:g}: becomes black or white"
-    left_out.remark(path, remark)
+    left_out[remark].add(path)
     picture = tf.cast(common.read_picture(path, kept, span), tf.float32) / 255.0
     picture = 1.0 - picture if args.invert else picture
     tones = tf.sort(tf.reshape(tf.reduce_min(picture, -1), [-1]))
@@ -130,9 +130,9 @@ def read_condition(path, conditions, args, left_out):
     if args.clean:
         picture = clean_photograph(picture, to, conditions["line_width"])
     elif conditions["kind"] == "sketch" and (middle < 0.5 or light < 0.9):
-        left_out.remark(path, "not dark lines on white: --clean (photo) or --invert (light lines)?")
+        left_out["not dark lines on white: --clean (photo) or --invert (light lines)?"].add(path)
     if float(tf.reduce_max(picture)) < 16 / 255 or float(tf.reduce_min(picture)) == 1.0:
-        left_out.remark(path, "blank: are these class numbers, or white on a transparent sheet?")
+        left_out["blank: are these class numbers, or white on a transparent sheet?"].add(path)
     return resize(picture, to)[tf.newaxis] * 2.0 - 1.0, size
 
 
@@ -156,7 +156,7 @@ def read_labels(path, conditions, size, left_out):
         # Colours become the nearest known ones only if dataset.json lists the exact ones.
         codes = near if conditions.get("exact") else codes
     if share > 0.01:
-        left_out.remark(path, "over 1% of its pixels match no colour of the run's label maps")
+        left_out["over 1% of its pixels match no colour of the run's label maps"].add(path)
     return common.paint(codes)
 
 
@@ -174,7 +174,7 @@ def plan_results(sources, out, force, left_out):
             except common.UnreadableError as error:
                 if path == source:
                     raise common.UserError(f"--colour {error}") from error
-                left_out.add(path, error.problem)
+                left_out[f"left out, {error.problem}"].add(path)
                 continue
             place = Path(path.name) if path == source else path.relative_to(source)
             result = (out / place).with_suffix(".png")
@@ -187,7 +187,7 @@ def plan_results(sources, out, force, left_out):
 
 def colour_files(args):
     """Colours the files and folders of --colour and writes the results to --out."""
-    left_out, done = common.LeftOut(), 0
+    left_out, done = defaultdict(set), 0
     plan = plan_results(args.colour, args.out, args.force, left_out)
     generator, flags = common.load_generator(args.run[0], args.best)
     conditions, _ = describe(args.run[0])
@@ -197,10 +197,10 @@ def colour_files(args):
         try:
             sheet, size = read_condition(path, conditions, args, left_out)
         except common.UnreadableError as error:
-            left_out.add(path, error.problem)
+            left_out[f"left out, {error.problem}"].add(path)
             continue
         if pairs & {*path.resolve().parents}:
-            left_out.remark(path, "a pair of the run's data, coloured as one: cut out one half")
+            left_out["a pair of the run's data, coloured as one: cut out one half"].add(path)
         image = common.to_image(colour(forward, sheet))
         scales = image.width / size[0], image.height / size[1]
         scale = min(max(scales), 16 * min(scales))  # enlarges one side, to the file's proportions
@@ -210,7 +210,7 @@ def colour_files(args):
             image.save(temporary, "PNG")
         done += 1
         print(common.printable(f"{result}  {size[0]}x{size[1]}"), flush=True)
-    left_out.tell(f"{done} pictures coloured")
+    common.tell(left_out, f"{done} pictures coloured")
     if not done:
         raise common.UserError("--colour: no picture that can be used")
 

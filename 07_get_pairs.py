@@ -35,6 +35,7 @@ import tarfile
 import unicodedata
 import urllib.request
 import zlib
+from collections import defaultdict
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
@@ -158,7 +159,7 @@ def find_pictures(flag, pattern, left_out):
     matches = {path: fit.fullmatch(place.as_posix()) for path, place in places.items()}
     fitting, found = [path for path, match in matches.items() if match], {}
     for path, (size, remark, extent) in sift(scan, fitting, left_out).items():
-        left_out.remark(path, remark)
+        left_out[remark].add(path)
         stars = "/".join(filter(None, matches[path].groups()))  # may say a split: trainannot/x
         split, (key, name) = split_of((places[path].parent / stars).parts[:-1]), to_names(stars)
         name = f"_{name}" if name.startswith(".") or not name else name  # else it would be hidden
@@ -177,7 +178,7 @@ def sift(function, items, left_out):
     results = dict(zip(items, common.in_threads(function, [*items])))
     for item in [item for item in items if isinstance(results[item], UnreadableError)]:
         error = results.pop(item)
-        left_out.add(error.path, error.problem)
+        left_out[f"left out, {error.problem}"].add(error.path)
     return results
 
 
@@ -217,8 +218,7 @@ def scan(path):
 
 def find_range(pictures, pattern):
     """Returns the (low, high) that become 0 and 255 in all pictures of a side, or None."""
-    extents = [picture.extent for picture in pictures if picture.extent]
-    if not extents:
+    if not (extents := [picture.extent for picture in pictures if picture.extent]):
         return None
     low, high = min(low for low, _ in extents), max(high for _, high in extents)
     where = f"in the {len(extents)} of {len(pictures)} files that have more than 8 bits"
@@ -235,7 +235,7 @@ def match_sides(patterns, left, right, left_out):
         raise UserError(f"--pair: no names are equal: {explain_names(patterns, left, right)}")
     for side, other, pattern in ((left, right, patterns[1]), (right, left, patterns[0])):
         for key in side.keys() - other.keys():
-            left_out.add(side[key].path, f"without a partner in {pattern}")
+            left_out[f"left out, without a partner in {pattern}"].add(side[key].path)
     return [{key: side[key] for key in keys} for side in (left, right)]
 
 
@@ -277,7 +277,7 @@ def make_pairs(args, folder, about, left_out):
             found = tf.unique(tf.reshape(gray, [-1])).y if few else range(256)
             files.append({int(level) for level in found})
             note = f"blank {names[n]}, of gray level {found[0]} (255: white or transparent)"
-            left_out.remark(sides[n][key].path, note if len(found) == 1 else "")
+            left_out[note if len(found) == 1 else ""].add(sides[n][key].path)
         return halves
 
     def halves_of(key):
@@ -287,7 +287,7 @@ def make_pairs(args, folder, about, left_out):
         if len(sides) == 1:
             width, height = sides[0][key].size
             if width < 1.4 * height:
-                left_out.remark(sides[0][key].path, "probably not a pair, but split in half anyway")
+                left_out["probably not a pair, but split in half anyway"].add(sides[0][key].path)
             kept = common.kept_size((width // 2, height), args.size)
             whole = kept[1] == height or about.get("condition") == "labels"  # a blend is no class
             picture = read(0, key, None if whole else (2 * kept[0], kept[1]))
@@ -346,7 +346,7 @@ def given_splits(pictures, args, left_out):
     if (args.val_share, args.seed) != (None, None):
         raise UserError("--val-share, --seed: the pictures are in train and val already")
     for key in [key for key in splits if not splits[key]]:
-        left_out.add(pictures[key].path, "not in train, val or test, as others are")
+        left_out["left out, not in train, val or test, as others are"].add(pictures[key].path)
     return {key: split for key, split in splits.items() if split}
 
 
@@ -431,7 +431,7 @@ class Legend:
             codes, apart = common.nearest(codes, [*self.known.values()])
             share = float(tf.reduce_mean(tf.cast(apart > 0, tf.float32)))
             if float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32))) > 0.1:
-                self.left_out.remark(path, "a tenth of its pixels match no colour of the palette")
+                self.left_out["a tenth of its pixels match no colour of the palette"].add(path)
         return codes, share, is_colours
 
     def find_classes(self, path):
@@ -495,7 +495,7 @@ def make_dataset(args, out):
         args.labels = read_palette(HERE / "data" / "cityscapes.csv")
         ends = "gtFine/*/*/*_gtFine_color.png", "leftImg8bit/*/*/*_leftImg8bit.png"
         args.pair = [args.import_cityscapes / end for end in ends]
-    left_out, made = common.LeftOut(), 0
+    left_out, made = defaultdict(set), 0
     ready = len(args.pair or ()) == 1 and args.pair[0].is_dir() and args.pair[0]
     home = ready.parent if ready and SPLIT.fullmatch(ready.name) else ready  # a dataset, perhaps
     about = common.describe_dataset(home) if ready else {"direction": "AtoB"}
@@ -504,7 +504,7 @@ def make_dataset(args, out):
         try:
             made = make_pairs(args, folder, about, left_out)
         finally:
-            left_out.tell(f"{made} pairs made")
+            common.tell(left_out, f"{made} pairs made")
 
 
 def parse_flags(argv):

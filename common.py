@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -1105,22 +1106,13 @@ def listed(items):
     return ", ".join(items[:10]) + (f" and {len(items) - 10} more" if items[10:] else "")
 
 
-class LeftOut(dict):
-    """Reasons why files are left out, and remarks on files that are used: {text: paths}."""
-
-    def remark(self, path, text):
-        if text:
-            self.setdefault(text, set()).add(str(path))
-
-    def add(self, path, reason):
-        self.remark(path, f"left out, {reason}")
-
-    def tell(self, done):
-        """Prints a line for each reason and remark, then `done` and how many files are left out."""
-        for text, paths in self.items():
-            warn(f"{text} ({len(paths)}): {listed(sorted(paths))}")
-        count = sum(len(paths) for text, paths in self.items() if text.startswith("left out"))
-        print(f"{done}, {count} files left out{' (named above)' if count else ''}.")
+def tell(notes, done):
+    """Prints {note: files} line by line, then `done` and how many files are "left out, why"."""
+    for note, paths in notes.items():
+        if note:  # "" says nothing
+            warn(f"{note} ({len(paths)}): {listed(sorted(map(str, paths)))}")
+    count = sum(len(paths) for note, paths in notes.items() if note.startswith("left out"))
+    print(f"{done}, {count} files left out{' (named above)' if count else ''}.")
 
 
 def walk(folder, left_out, parents=()):
@@ -1129,7 +1121,7 @@ def walk(folder, left_out, parents=()):
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             if not path.name.startswith(".new."):  # a result being written
-                left_out.add(path, "hidden")
+                left_out["left out, hidden"].add(path)
         elif not path.is_dir():
             yield path
         elif path.resolve() not in parents:  # else it is a link to a folder above
@@ -1141,20 +1133,20 @@ def find_pairs(dataset, left_out=None):
 
     A split is a folder whose name begins with train, val or test (training, Valid, test2 ...).
     Returns {"train": paths, "val": paths}, sorted, and "test" where there are both val and test;
-    without a val, "val" has the pairs of test. `left_out`, a LeftOut, gets the files not used.
+    without a val, "val" has the pairs of test. `left_out`, as for `tell`, gets the unused files.
     """
     folder, pairs = dataset_folder(dataset), {}
-    left_out = LeftOut() if left_out is None else left_out
+    left_out = defaultdict(set) if left_out is None else left_out
     for path in walk(folder, left_out):
         top, *deeper = path.relative_to(folder).parts
         split = SPLIT.match(top) if len(deeper) == 1 else None
         if path.suffix.lower() not in ENDINGS:
             if deeper:  # dataset.json and the like lie beside the splits
-                left_out.add(path, "not called .jpg or .png")
+                left_out["left out, not called .jpg or .png"].add(path)
         elif split and not split[2]:  # trainA has one side only
             pairs.setdefault(split[1].lower(), []).append(str(path))
         else:
-            left_out.add(path, "not directly in train/, val/ or test/")
+            left_out["left out, not directly in train/, val/ or test/"].add(path)
     if "val" not in pairs and "test" in pairs:
         pairs["val"] = pairs.pop("test")
     for split, names in {"train": "train", "val": "val or test"}.items():

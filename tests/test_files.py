@@ -3,6 +3,7 @@
 import json
 import struct
 import time
+from collections import defaultdict
 
 import common
 
@@ -41,22 +42,22 @@ def test_every_file_that_is_not_used_is_counted(tmp_path):
     for name in names:
         save(pair(), tmp_path / name, format="PNG")
     (tmp_path / "train" / "loop").symlink_to(tmp_path)  # the search must not follow it
-    left_out = common.LeftOut()
+    left_out = defaultdict(set)
     found = common.find_pairs(tmp_path, left_out)
     assert {split: len(paths) for split, paths in found.items()} == {"train": 1, "val": 1}
-    reasons = {path: text for text, paths in left_out.items() for path in paths}
+    reasons = {str(path): text for text, paths in left_out.items() for path in paths}
     wanted = {str(tmp_path / name): f"left out, {text}" for name, text in names.items() if text}
     assert reasons == wanted
 
 
 def test_what_is_left_out_is_told(capsys):
     """Broken if a long list of files fills the screen, or a count or a remark is lost."""
-    left_out = common.LeftOut()
+    left_out = defaultdict(set)
     for n in range(30):
-        left_out.add(f"{n:02}.bmp", "not called .jpg or .png")
-    left_out.remark("x.tif", "only the first page is used")
-    left_out.remark("sound.png", "")
-    left_out.tell("5 pairs made")
+        left_out["left out, not called .jpg or .png"].add(f"{n:02}.bmp")
+    left_out["only the first page is used"].add("x.tif")
+    left_out[""].add("sound.png")
+    common.tell(left_out, "5 pairs made")
     out, err = capsys.readouterr()
     assert out == "5 pairs made, 30 files left out (named above).\n"
     assert "left out, not called .jpg or .png (30): 00.bmp, 01.bmp" in err
