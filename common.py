@@ -1237,8 +1237,7 @@ def to_rgb(image, span=None):
         low, high = span or ((0, 65535) if ";16" in image.mode else image.getextrema())
         scale = 255.0 / ((high - low) or 1.0)
         image = image.convert("F").point(lambda value: value * scale + (0.5 - low * scale))
-        return image.convert("L").convert("RGB")
-    if image.has_transparency_data and not image.info["drop"]:
+    elif image.has_transparency_data and not image.info["drop"]:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
@@ -1273,10 +1272,9 @@ def read_label_map(path, size=None, palette=None):
         elif labels.mode != "L" and labels.mode[0] not in "IF":
             labels = to_rgb(labels)
         labels = labels.resize(size or labels.size, Image.Resampling.NEAREST)
-        kind = "float32" if labels.mode == "F" else "int32"
-        pixels = tf.constant(keras.utils.img_to_array(labels, dtype=kind))
+        pixels = tf.constant(keras.utils.img_to_array(labels, dtype="float32"))
     codes = tf.cast(tf.round(pixels), tf.int32)
-    if not float(tf.reduce_max(tf.abs(pixels - tf.cast(codes, pixels.dtype)))) <= 0.01:
+    if not float(tf.reduce_max(tf.abs(pixels - tf.cast(codes, tf.float32)))) <= 0.01:
         raise UnreadableError(path, "class numbers with fractions: save whole numbers")
     codes = codes if table is None else tf.gather(table, codes)
     if bool(tf.reduce_all(codes == codes[..., :1])):  # numbers in three equal channels, too
