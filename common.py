@@ -1257,18 +1257,16 @@ def read_label_map(path, size=None, palette=None):
         if labels.mode == "P" and palette:
             own, pixels = labels.getpalette("RGB"), math.prod(labels.size)
             own = [int.from_bytes(own[k : k + 3], "big") for k in range(0, len(own), 3)]
-            counts = {n: count for count, n in labels.getcolors() if n < len(own)}
+            counts = {n: count for count, n in labels.getcolors()}
             gray = all(colour % 0x010101 == 0 for colour in own)
+            numbers, apart = nearest(own, [*palette.values()], [*palette])
+            near = [n for n in counts if apart[n] < (1 if gray else 9) and own.index(own[n]) == n]
+            same = sum(counts[n] for n in counts if palette.get(n) == own[n])
+            known = sum(counts[n] for n in near)
             if gray and not counts.keys() <= palette.keys():  # its grays, as without a palette
                 labels = to_rgb(labels)
-            elif counts and not (gray and all(own[n] == n * 0x010101 for n in counts)):
-                numbers, apart = nearest([own[n] for n in counts], [*palette.values()], [*palette])
-                near = (apart < (1 if gray else 9)) & [own.index(own[n]) == n for n in counts]
-                known = sum(count for count, is_near in zip(counts.values(), near) if is_near)
-                same = sum(count for n, count in counts.items() if palette.get(n) == own[n])
-                if known > max(same, pixels / 2):
-                    meant = dict(zip(counts, numbers))
-                    table, share = [int(meant.get(n, n)) for n in range(256)], 1.0 - known / pixels
+            elif known > max(same, pixels / 2) and own != [n * 0x010101 for n in range(len(own))]:
+                table, share = numbers, 1.0 - known / pixels
         elif labels.mode != "L" and labels.mode[0] not in "IF":
             labels = to_rgb(labels)
         labels = labels.resize(size or labels.size, Image.Resampling.NEAREST)
