@@ -189,7 +189,7 @@ def main(argv=None):
     left_out, out, labels = defaultdict(set), args.out, about.get("kind") == "labels"
     form, looks, bad = {"size": args.size, "labels": labels}, {}, {}
     for split, paths in common.find_pairs(args.dataset, left_out).items():
-        found = common.in_threads(lambda path: look(path, direction, **form), paths)
+        found = [*common.in_threads(lambda path: look(path, direction, **form), paths)]
         looks[split] = [one for one in found if isinstance(one, Look)]
         bad[split] = [f"{p} ({one})" for p, one in zip(paths, found) if isinstance(one, str)]
         if not looks[split]:

@@ -1168,7 +1168,7 @@ def refuse_unusable(paths):
             return read_header(path)[2] or decode_pair(path)[2:]  # TensorFlow's, as in training
 
     with filtering_logs():
-        found = in_threads(problem, paths)
+        found = [*in_threads(problem, paths)]
     if bad := [f"{p} ({getattr(why, 'problem', why)})" for p, why in zip(paths, found) if why]:
         raise UserError(f"cannot be used: {listed(bad)}; {CURE}")
 
@@ -1295,7 +1295,7 @@ def nearest(codes, colours, values=None):
 
 
 def in_threads(function, items):
-    """Returns [function(item) or its UnreadableError, ...] in order; shows a bar on a terminal."""
+    """Yields function(item), or its UnreadableError, in order; shows a bar on a terminal."""
 
     def attempt(item):
         try:
@@ -1305,11 +1305,9 @@ def in_threads(function, items):
 
     bar = keras.utils.Progbar(len(items), unit_name="file", verbose=int(sys.stdout.isatty()))
     with ThreadPoolExecutor() as pool, contextlib.closing(pool.map(attempt, items)) as found:
-        results = []
         for result in found:  # at Ctrl-C, closing `found` cancels the rest
-            results.append(result)
-            bar.update(len(results))
-    return results
+            bar.add(1)
+            yield result
 
 
 # === 12. Command line =======================================================

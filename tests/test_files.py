@@ -274,8 +274,7 @@ def test_threads():
             raise common.UnreadableError("a.png", "damaged")
         return 10 // n
 
-    found = common.in_threads(work, [1, 2, 5])
-    assert [*map(str, found)] == ["10", "a.png: damaged", "2"]
+    assert [*map(str, common.in_threads(work, [1, 2, 5]))] == ["10", "a.png: damaged", "2"]
     with pytest.raises(ZeroDivisionError):
-        common.in_threads(work, [0] * 1000)
+        next(common.in_threads(work, [0] * 1000))
     assert len(done) < 200
