@@ -1064,11 +1064,9 @@ def describe_dataset(dataset):
     "ranges" ({"left" or "right": [value that became 0, value that became 255]}).
     """
     file = dataset_folder(dataset) / "dataset.json"
-    known = PAPER.get(file.parent.resolve().name, {})
     with contextlib.suppress(ValueError, TypeError, AttributeError):
         own = json.loads(file.read_text("utf-8-sig")) if file.exists() else {}
-        same = own.get("condition") in {None, known.get("condition")}  # else another dataset
-        about = {"direction": "AtoB"} | (known if same else {}) | own
+        about = {"direction": "AtoB"} | PAPER.get(file.parent.resolve().name, {}) | own
         sound = [about["direction"] in {"AtoB", "BtoA"}]
         sound += [about.get("condition", "sketch") in {"sketch", "labels", "picture"}]
         sound += [re.fullmatch("#[0-9a-f]{6}", colour) for colour, _ in about.get("colours", [])]
