@@ -1137,14 +1137,11 @@ def find_pairs(dataset, left_out=None):
     left_out = defaultdict(set) if left_out is None else left_out
     for path in walk(folder, left_out):
         top, *deeper = path.relative_to(folder).parts
-        split = SPLIT.match(top) if len(deeper) == 1 else None
-        if path.suffix.lower() not in ENDINGS:
-            if deeper:  # dataset.json and the like lie beside the splits
-                left_out["left out, not called .jpg or .png"].add(path)
-        elif split and not split[2]:  # trainA has one side only
+        split, is_picture = SPLIT.match(top), path.suffix.lower() in ENDINGS
+        if is_picture and len(deeper) == 1 and split and not split[2]:  # trainA has one side only
             pairs.setdefault(split[1].lower(), []).append(str(path))
-        else:
-            left_out["left out, not directly in train/, val/ or test/"].add(path)
+        elif is_picture or deeper:  # dataset.json and the like lie beside the splits
+            left_out["left out, not .jpg or .png, directly in train/, val/ or test/"].add(path)
     if "val" not in pairs and "test" in pairs:
         pairs["val"] = pairs.pop("test")
     for split, names in {"train": "train", "val": "val or test"}.items():

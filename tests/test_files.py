@@ -35,9 +35,9 @@ def test_splits_are_known_by_their_beginning(split, kind, tmp_path, capsys):
 def test_every_file_that_is_not_used_is_counted(tmp_path):
     """Broken if a file that is not used is not reported with its reason."""
     names = dict.fromkeys(["train/a.png", "val/b.jpe", "labels.csv", "dataset.json"], "")
-    names |= dict.fromkeys(["train/c.bmp", "train/notes.txt"], "not called .jpg or .png")
-    deep = ["train/deep/d.png", "trainB/e.png", "valley/f.png", "g.png"]
-    names |= dict.fromkeys(deep, "not directly in train/, val/ or test/")
+    other = ["train/c.bmp", "train/notes.txt"]
+    other += ["train/deep/d.png", "trainB/e.png", "valley/f.png", "g.png"]
+    names |= dict.fromkeys(other, "not .jpg or .png, directly in train/, val/ or test/")
     names["train/.DS_Store"] = "hidden"
     for name in names:
         save(pair(), tmp_path / name, format="PNG")
