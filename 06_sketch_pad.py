@@ -140,24 +140,21 @@ def read_labels(path, conditions, size, left_out):
     """Reads a label map in the run's colours, (height, width, 3) uint8."""
     classes = conditions.get("classes", [])
     known = [int(colour[1:], 16) for colour, _ in conditions["colours"]] or [0xFFFFFF]
-    codes, is_colours, share = common.read_label_map(path, size, dict(zip(classes, known)))
+    codes, is_colours = common.read_label_map(path, size)
     if not is_colours and (classes or conditions.get("exact")):
         found = {int(code) for code in tf.unique(tf.reshape(codes, [-1])).y}
         unknown = found - {*(classes or [code % 256 for code in known if code % 0x010101 == 0])}
         if unknown and (classes or max(found) < 64):  # a gray picture's shades reach further
             numbers = common.listed([f"{number}" for number in sorted(unknown)])
             raise common.UnreadableError(path, f"has classes that the run does not know: {numbers}")
-    if not is_colours and classes:
-        codes, _ = common.nearest(codes, classes, known)  # a class number is nearest to itself
-    else:
-        codes = codes if is_colours else codes * 0x010101
-        near, apart = common.nearest(codes, known)
-        share = float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32)))
-        # Colours become the nearest known ones only if dataset.json lists the exact ones.
-        codes = near if conditions.get("exact") else codes
-    if share > 0.01:
+    if not is_colours and classes:  # a class number is nearest to itself
+        return common.paint(common.nearest(codes, classes, known)[0])
+    codes = codes if is_colours else codes * 0x010101
+    near, apart = common.nearest(codes, known)
+    if float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32))) > 0.01:
         left_out["over 1% of its pixels match no colour of the run's label maps"].add(path)
-    return common.paint(codes)
+    # Colours become the nearest known ones only if dataset.json lists the exact ones.
+    return common.paint(near if conditions.get("exact") else codes)
 
 
 def plan_results(sources, out, force, left_out):

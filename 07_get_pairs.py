@@ -425,14 +425,14 @@ class Legend:
             taken.add(self.classes[n][0])
 
     def read(self, path, size=None):
-        """Returns what `common.read_label_map` does, with the palette's nearest colours."""
-        codes, is_colours, share = common.read_label_map(path, size, self.known)
-        if self.known and is_colours:
-            codes, apart = common.nearest(codes, [*self.known.values()])
-            share = float(tf.reduce_mean(tf.cast(apart > 0, tf.float32)))
-            if float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32))) > 0.1:
-                self.left_out["a tenth of its pixels match no colour of the palette"].add(path)
-        return codes, share, is_colours
+        """Returns a map's codes, now the palette's; the share of changed ones; if it is colours."""
+        codes, is_colours = common.read_label_map(path, size)
+        if not (self.known and is_colours):
+            return codes, 0.0, is_colours
+        codes, apart = common.nearest(codes, [*self.known.values()])
+        if float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32))) > 0.01:
+            self.left_out["over 1% of its pixels match no colour of the palette"].add(path)
+        return codes, float(tf.reduce_mean(tf.cast(apart > 0, tf.float32))), True
 
     def find_classes(self, path):
         """Returns a map's classes, the share of pixels changed, and whether they are colours."""

@@ -1238,41 +1238,24 @@ def to_rgb(image, span=None):
     return image.convert("RGB")
 
 
-def read_label_map(path, size=None, palette=None):
+def read_label_map(path, size=None):
     """Reads a label map: class numbers (gray), or colours (RGB, or a palette of its own).
 
-    `size` is the (width, height) to resize to, by nearest neighbour. `palette` is {class number:
-    0xrrggbb}. With it, a file with its own palette gives class numbers: its indices or, if most
-    pixels have colours of `palette` at other indices, the numbers of the nearest colours.
-    Returns (height, width) int32 class numbers, or colours as 0xrrggbb; whether they are colours;
-    and the share of pixels whose colour `palette` does not have, so that they got the nearest.
+    `size` is the (width, height) to resize to, by nearest neighbour. Returns (height, width) int32
+    class numbers, or colours as 0xrrggbb, and whether they are colours.
     """
     with opening(path) as image:
-        labels, table, share = ImageOps.exif_transpose(image), None, 0.0
-        if labels.mode == "P" and palette:
-            own, pixels = labels.getpalette("RGB"), math.prod(labels.size)
-            own = [int.from_bytes(own[k : k + 3], "big") for k in range(0, len(own), 3)]
-            counts = {n: count for count, n in labels.getcolors()}
-            gray = all(colour % 0x010101 == 0 for colour in own)
-            numbers, apart = nearest(own, [*palette.values()], [*palette])
-            near = [n for n in counts if apart[n] < (1 if gray else 9) and own.index(own[n]) == n]
-            same = sum(counts[n] for n in counts if palette.get(n) == own[n])
-            known = sum(counts[n] for n in near)
-            if gray and not counts.keys() <= palette.keys():  # its grays, as without a palette
-                labels = to_rgb(labels)
-            elif known > max(same, pixels / 2) and own != [n * 0x010101 for n in range(len(own))]:
-                table, share = numbers, 1.0 - known / pixels
-        elif labels.mode != "L" and labels.mode[0] not in "IF":
+        labels = ImageOps.exif_transpose(image)
+        if labels.mode != "L" and labels.mode[0] not in "IF":
             labels = to_rgb(labels)
         labels = labels.resize(size or labels.size, Image.Resampling.NEAREST)
         pixels = tf.constant(keras.utils.img_to_array(labels, dtype="float32"))
     codes = tf.cast(tf.round(pixels), tf.int32)
     if not float(tf.reduce_max(tf.abs(pixels - tf.cast(codes, tf.float32)))) <= 0.01:
         raise UnreadableError(path, "class numbers with fractions: save whole numbers")
-    codes = codes if table is None else tf.gather(table, codes)
     if bool(tf.reduce_all(codes == codes[..., :1])):  # numbers in three equal channels, too
-        return codes[..., 0], False, share
-    return tf.reduce_sum(codes * tf.constant([65536, 256, 1]), axis=-1), True, 0.0
+        return codes[..., 0], False
+    return tf.reduce_sum(codes * tf.constant([65536, 256, 1]), axis=-1), True
 
 
 def paint(codes):
