@@ -172,8 +172,6 @@ def main(argv=None):
     if args.split != "val" and args.split not in Path(paths[0]).parent.name.lower():
         raise common.UserError(f"--split {args.split}: {dataset} has no such split")
     files = [Path(path).name for path in paths]
-    if len({*files}) < len(files):
-        raise common.UserError(f"--split {args.split}: two files have one name: rename one")
     common.refuse_unusable(paths)
     form = {"size": tuple(flags["--size"]), "labels": condition["kind"] == "labels"}
     args.out.mkdir(parents=True, exist_ok=True)

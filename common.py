@@ -1144,14 +1144,12 @@ def find_pairs(dataset, left_out=None):
             left_out["left out, not .jpg or .png, directly in train/, val/ or test/"].add(path)
     if "val" not in pairs and "test" in pairs:
         pairs["val"] = pairs.pop("test")
-    for split, names in {"train": "train", "val": "val or test"}.items():
-        if split not in pairs:
+    for split, names in {"train": "train", "val": "val or test", "test": ""}.items():
+        if names and split not in pairs:
             problem = f"no folder {names} in {folder} has .jpg or .png files directly in it"
             raise UserError(f"--dataset {dataset}: {problem}; {CURE}")
-        if len(folders := {Path(path).parent.name for path in pairs[split]}) > 1:
-            warn(f"--dataset {dataset}: {listed(sorted(folders))} are used as one, {split}")
-        if split == "val" and len({Path(p).name for p in pairs["val"]}) < len(pairs["val"]):
-            raise UserError(f"--dataset {dataset}: two files of {split} have one name: rename one")
+        if len(folders := {Path(path).parent.name for path in pairs.get(split, [])}) > 1:
+            raise UserError(f"--dataset {dataset}: {listed(sorted(folders))} are {split}: keep one")
     return {split: sorted(pairs[split]) for split in ("train", "val", "test") if split in pairs}
 
 
