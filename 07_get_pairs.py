@@ -431,7 +431,7 @@ class Legend:
             return codes, 0.0, is_colours
         codes, apart = common.nearest(codes, [*self.known.values()])
         if float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32))) > 0.01:
-            self.left_out["over 1% of its pixels match no colour of the palette"].add(path)
+            self.left_out["over 1% fits no colour of the palette: save numbers as gray"].add(path)
         return codes, float(tf.reduce_mean(tf.cast(apart > 0, tf.float32))), True
 
     def find_classes(self, path):
