@@ -430,8 +430,8 @@ class Legend:
         if not (self.known and is_colours):
             return codes, 0.0, is_colours
         codes, apart = common.nearest(codes, [*self.known.values()])
-        if float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32))) > 0.01:
-            self.left_out["over 1% fits no colour of the palette: save numbers as gray"].add(path)
+        if float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32))) > 0.1:
+            self.left_out["a tenth fits no colour of the palette; save numbers as gray"].add(path)
         return codes, float(tf.reduce_mean(tf.cast(apart > 0, tf.float32))), True
 
     def find_classes(self, path):
