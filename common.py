@@ -639,10 +639,8 @@ class Conv2D(layers.Conv2D):
     def convolution_op(self, x, kernel):
         if self.groups > 1 or not few_pixels(self, x, 4 * self.filters):
             return super().convolution_op(x, kernel)
-        batch, height, width, channels = x.shape
         patches = tf.image.extract_patches(x, [1, 4, 4, 1], [1, 2, 2, 1], [1, 1, 1, 1], "SAME")
-        y = tf.reshape(patches, (-1, 16 * channels)) @ tf.reshape(kernel, (-1, self.filters))
-        return tf.reshape(y, (batch, (height + 1) // 2, (width + 1) // 2, self.filters))
+        return tf.tensordot(patches, tf.reshape(kernel, (-1, self.filters)), axes=1)
 
 
 class Conv2DTranspose(layers.Conv2DTranspose):
