@@ -12,7 +12,7 @@ stopped. It takes about a minute on 2 cores.
 """
 
 import common
-from common import AdversarialModel, discriminator_losses, generator_loss, minimise
+from common import AdversarialModel, adversarial_loss, minimise
 
 import keras
 import tensorflow as tf
@@ -87,7 +87,8 @@ class GAN(AdversarialModel):
         with tf.GradientTape() as tape:
             real_logits = self.discriminator(real, training=True)  # (B, 1)
             fake_logits = self.discriminator(fake, training=True)
-            losses["d_real"], losses["d_fake"] = discriminator_losses(real_logits, fake_logits)
+            losses["d_real"] = adversarial_loss(real_logits, real=True)
+            losses["d_fake"] = adversarial_loss(fake_logits, real=False)
             d_loss = losses["d_real"] + losses["d_fake"]
         minimise(d_loss, tape, self.discriminator, self.discriminator_optimizer)
 
@@ -95,7 +96,7 @@ class GAN(AdversarialModel):
         noise = self.noise(tf.shape(real)[0], LATENT)
         with tf.GradientTape() as tape:
             fake_logits = self.discriminator(self.generator(noise, training=True), training=True)
-            losses["g_adversarial"] = generator_loss(fake_logits)
+            losses["g_adversarial"] = adversarial_loss(fake_logits, real=True)
         minimise(losses["g_adversarial"], tape, self.generator, self.generator_optimizer)
         return losses
 

@@ -30,7 +30,7 @@ column), losses.csv, losses.png, samples/, the weights. It takes 2 to 4 minutes 
 import argparse
 
 import common
-from common import AdversarialModel, discriminator_losses, generator_loss, minimise
+from common import AdversarialModel, adversarial_loss, minimise
 
 import keras
 import tensorflow as tf
@@ -119,14 +119,15 @@ class ConditionalGAN(AdversarialModel):
             fake = self.generator(noise, label, training=True)
             real_logits = self.discriminator(real, label, training=True)  # (B, 1)
             fake_logits = self.discriminator(fake, label, training=True)
-            losses["d_real"], losses["d_fake"] = discriminator_losses(real_logits, fake_logits)
-            losses["g_adversarial"] = generator_loss(fake_logits)
+            losses["d_real"] = adversarial_loss(real_logits, real=True)
+            losses["d_fake"] = adversarial_loss(fake_logits, real=False)
+            losses["g_adversarial"] = adversarial_loss(fake_logits, real=True)
             d_loss = losses["d_real"] + losses["d_fake"]
             if self.wrong_labels:
                 # Rolling the one-hot label by 1 to 9 places gives any label but the right one.
                 turn = keras.random.randint((), 1, LABELS, seed=self.random)
                 wrong_logits = self.discriminator(real, tf.roll(label, turn, axis=1), training=True)
-                losses["d_wrong"] = common.adversarial_loss(wrong_logits, real=False)
+                losses["d_wrong"] = adversarial_loss(wrong_logits, real=False)
                 d_loss += losses["d_wrong"]
 
         # Generator: minimise -log D(G(z|y)|y).

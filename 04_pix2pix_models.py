@@ -161,7 +161,8 @@ def real_or_fake_loss(discriminator, sketch, real, fake):
     """The PatchGAN's loss: the real picture against a generator's, for the same sketch."""
     real_logits = discriminator(sketch, real, training=True)
     fake_logits = discriminator(sketch, fake, training=True)
-    return sum(common.discriminator_losses(real_logits, fake_logits))
+    real_loss = common.adversarial_loss(real_logits, real=True)
+    return real_loss + common.adversarial_loss(fake_logits, real=False)
 
 
 def fit(network, loss_of, examples, steps, learning_rate):

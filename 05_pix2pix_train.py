@@ -23,7 +23,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import common
-from common import AdversarialModel, PatchGAN, discriminator_losses, generator_loss, minimise
+from common import AdversarialModel, PatchGAN, adversarial_loss, minimise
 
 import tensorflow as tf
 
@@ -74,8 +74,9 @@ class Pix2Pix(AdversarialModel):
             if "cgan" in self.terms:
                 real_logits = self.discriminator(condition, real, training=True)  # (B, 30, 30, 1)
                 fake_logits = self.discriminator(condition, fake, training=True)
-                losses["g_adversarial"] = generator_loss(fake_logits)
-                losses["d_real"], losses["d_fake"] = discriminator_losses(real_logits, fake_logits)
+                losses["g_adversarial"] = adversarial_loss(fake_logits, real=True)
+                losses["d_real"] = adversarial_loss(real_logits, real=True)
+                losses["d_fake"] = adversarial_loss(fake_logits, real=False)
                 g_loss += losses["g_adversarial"]
                 d_loss = losses["d_real"] + losses["d_fake"]
 

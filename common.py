@@ -244,23 +244,14 @@ def generate(generator, condition, seed=0):
 
 
 def adversarial_loss(logits, real):
-    """Returns the mean cross-entropy of logits of any shape against the answer real or fake."""
+    """Returns the mean cross-entropy of logits of any shape against the answer real or fake.
+
+    A discriminator wants the true answers. A generator wants the answer real for its fakes, so its
+    loss is -log D(G(z)): the gradient of the minimax game's log(1 - D(G(z))) vanishes while the
+    discriminator wins (Goodfellow et al. 2014, section 3).
+    """
     answers = tf.ones_like(logits) if real else tf.zeros_like(logits)
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(answers, logits))
-
-
-def generator_loss(fake_logits):
-    """Returns -log D(G(z)), a generator's loss: it wants its pictures to be taken for real.
-
-    The gradient of the minimax game's log(1 - D(G(z))) vanishes while the discriminator wins
-    (Goodfellow et al. 2014, section 3).
-    """
-    return adversarial_loss(fake_logits, real=True)
-
-
-def discriminator_losses(real_logits, fake_logits):
-    """Returns a discriminator's two losses: it should call real pictures real and fakes fake."""
-    return adversarial_loss(real_logits, real=True), adversarial_loss(fake_logits, real=False)
 
 
 @tf.function

@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 import common  # noqa: E402
-from common import PatchGAN, UNet, discriminator_losses, generator_loss  # noqa: E402
+from common import PatchGAN, UNet, adversarial_loss  # noqa: E402
 
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
@@ -55,8 +55,10 @@ def plain_step():
             fake = generator(sketch, training=True)
             real_logits = discriminator(sketch, real, training=True)
             fake_logits = discriminator(sketch, fake, training=True)
-            g_loss = generator_loss(fake_logits) + 100.0 * tf.reduce_mean(tf.abs(real - fake))
-            d_loss = sum(discriminator_losses(real_logits, fake_logits))
+            g_loss = adversarial_loss(fake_logits, real=True)
+            g_loss += 100.0 * tf.reduce_mean(tf.abs(real - fake))
+            d_loss = adversarial_loss(real_logits, real=True)
+            d_loss += adversarial_loss(fake_logits, real=False)
         g_variables, d_variables = generator.trainable_variables, discriminator.trainable_variables
         g_optimizer.apply_gradients(zip(g_tape.gradient(g_loss, g_variables), g_variables))
         d_optimizer.apply_gradients(zip(d_tape.gradient(d_loss, d_variables), d_variables))

@@ -10,8 +10,7 @@ course page is docs/course/1-gan.md.
 
 from common import (
     AdversarialModel,
-    discriminator_losses,
-    generator_loss,
+    adversarial_loss,
     minimise,
 )
 
@@ -75,8 +74,8 @@ class GAN(AdversarialModel):
         # Discriminator: minimise -log D(x) - log(1 - D(G(z))).
         fake = self.generator(self.noise(tf.shape(real)[0], LATENT), training=True)
         with tf.GradientTape() as tape:
-            # The discriminator judges `real` and `fake`; `discriminator_losses` turns both
-            # logits into losses["d_real"] and losses["d_fake"].
+            # The discriminator judges `real` and `fake`. `adversarial_loss(logits, real=...)` turns
+            # each answer into a loss: losses["d_real"] and losses["d_fake"].
             raise NotImplementedError("compute the discriminator's losses in GAN.train_step")
             d_loss = losses["d_real"] + losses["d_fake"]
         minimise(d_loss, tape, self.discriminator, self.discriminator_optimizer)
@@ -84,7 +83,7 @@ class GAN(AdversarialModel):
         # Generator: minimise -log D(G(z)).
         noise = self.noise(tf.shape(real)[0], LATENT)
         with tf.GradientTape() as tape:
-            # Judge new fakes made from `noise`; `generator_loss` gives losses["g_adversarial"].
+            # Judge new fakes made from `noise`; `adversarial_loss` gives losses["g_adversarial"].
             raise NotImplementedError("compute the generator's loss in GAN.train_step")
         minimise(losses["g_adversarial"], tape, self.generator, self.generator_optimizer)
         return losses

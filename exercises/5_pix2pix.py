@@ -9,7 +9,7 @@ course page is docs/course/5-pix2pix.md.
 """
 
 import common
-from common import AdversarialModel, PatchGAN, discriminator_losses, generator_loss, minimise
+from common import AdversarialModel, PatchGAN, adversarial_loss, minimise
 
 import tensorflow as tf
 
@@ -44,7 +44,7 @@ class Pix2Pix(AdversarialModel):
         # 1. Under two tapes, g_tape and d_tape: the generator draws a fake from the condition.
         # 2. losses["g_l1"] is the mean absolute difference of real and fake.
         # 3. The discriminator judges (condition, real) and (condition, fake): two maps of logits.
-        # 4. generator_loss and discriminator_losses turn them into the other three losses.
+        # 4. adversarial_loss(logits, real=True or False) turns them into the other three losses.
         # 5. g_loss is the adversarial loss and lambda_l1 times L1, d_loss the sum of its two.
         # 6. minimise(loss, tape, network, optimizer), once for each network.
         # Every network is called with training=True.

@@ -78,7 +78,7 @@ MISTAKES = {  # exercise: a piece of the solution, what a learner writes instead
     1: [
         ('layers.Dense(1, dtype="float32")', 'layers.Dense(1, activation="sigmoid")', "sigmoid"),
         ("        x = self.flatten(x)\n", "", "Is Flatten first?"),
-        ("_loss(fake_logits)", "_loss(-fake_logits)", "-log D(G(z)): fakes called real"),
+        ("fake_logits, real=True", "fake_logits, real=False", "-log D(G(z)): fakes called real"),
         ('losses["d_real"] + losses["d_fake"]', 'losses["d_real"] - losses["d_fake"]', "d_loss is"),
         ("layers.Dense(128, activation", "layers.Dense(64, activation", "566,273"),
         ('activation="relu"', 'activation="sigmoid"', "need activation='relu'"),
@@ -131,7 +131,7 @@ MISTAKES = {  # exercise: a piece of the solution, what a learner writes instead
     5: [
         ("self.lambda_l1 * losses", "losses", "lambda_l1 = 100 times g_l1"),
         ("(condition, fake, training", "(fake, condition, training", "comes first"),
-        ("generator_loss(fake_logits)", "generator_loss(real_logits)", "the fake called real"),
+        ("(fake_logits, real=True", "(real_logits, real=True", "the fake called real"),
         ("d_tape, self.discriminator,", "d_tape, self.generator,", "update each network once"),
     ],
 }
