@@ -111,7 +111,8 @@ def main(argv=None):
 
     # The game: two networks, an optimiser for each, and batches of real digits.
     model = GAN()
-    model.set_optimizers(common.adam(LEARNING_RATE, BETA_1), common.adam(LEARNING_RATE, BETA_1))
+    model.generator_optimizer = common.adam(model.generator, LEARNING_RATE, BETA_1)
+    model.discriminator_optimizer = common.adam(model.discriminator, LEARNING_RATE, BETA_1)
 
     def batches(**span):
         kind = {"batch_size": args.batch_size, "seed": args.seed}

@@ -178,7 +178,8 @@ def main(argv=None):
     # The game: two networks, an optimiser for each, and batches of real digits with their labels.
     model = ConditionalGAN(args.wrong_labels)
     rates = args.learning_rate, args.beta_1
-    model.set_optimizers(common.adam(*rates), common.adam(*rates))
+    model.generator_optimizer = common.adam(model.generator, *rates)
+    model.discriminator_optimizer = common.adam(model.discriminator, *rates)
 
     def batches(**span):
         kind = {"batch_size": args.batch_size, "seed": args.seed}

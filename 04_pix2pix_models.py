@@ -167,8 +167,7 @@ def real_or_fake_loss(discriminator, sketch, real, fake):
 
 def fit(network, loss_of, examples, steps, learning_rate):
     """Trains a network on `loss_of(network, *example)`, one example per step, in turn."""
-    optimizer = common.adam(learning_rate, 0.5)
-    optimizer.build(network.trainable_variables)
+    optimizer = common.adam(network, learning_rate, 0.5)
 
     @tf.function
     def train_step(*example):

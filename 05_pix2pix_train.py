@@ -203,7 +203,8 @@ def main(argv=None):
     if args.start_from and (args.fresh or not [*args.out.glob("saved/step_*")]):  # else it resumes
         load_networks(model, args.start_from, args)
     run = common.start_run(args, "pix2pix", data, train + val)
-    model.set_optimizers(common.adam(LEARNING_RATE, BETA_1), common.adam(LEARNING_RATE, BETA_1))
+    model.generator_optimizer = common.adam(model.generator, LEARNING_RATE, BETA_1)
+    model.discriminator_optimizer = common.adam(model.discriminator, LEARNING_RATE, BETA_1)
 
     def batches(**span):
         how = {"batch_size": args.batch_size, "seed": args.seed, "augment": args.augment}

@@ -277,14 +277,8 @@ class AdversarialModel(keras.Model):
         self.generator, self.discriminator: networks whose weights exist.
         self.random: a SeedGenerator, if it calls `noise`.
         train_step(batch): updates both networks and returns the losses by name, scalars.
+    Set generator_optimizer and discriminator_optimizer (see `adam`) before the training.
     """
-
-    def set_optimizers(self, generator_optimizer, discriminator_optimizer):
-        """Takes the two optimisers and creates their variables."""
-        self.generator_optimizer = generator_optimizer
-        self.discriminator_optimizer = discriminator_optimizer
-        generator_optimizer.build(self.generator.trainable_variables)
-        discriminator_optimizer.build(self.discriminator.trainable_variables)
 
     def noise(self, count, latent):
         """Returns (count, latent) numbers from N(0, 1), drawn by `self.random`.
@@ -310,11 +304,12 @@ def minimise(loss, tape, network, optimizer):
     optimizer.apply(tape.gradient(loss, variables, output_gradients=scale), variables)
 
 
-def adam(learning_rate, beta_1):
-    """Returns Adam, with loss scaling where the arithmetic is float16 (see `minimise`)."""
+def adam(network, learning_rate, beta_1):
+    """Returns Adam for a network, with loss scaling if the arithmetic is float16 (`minimise`)."""
     optimizer = CompiledAdam(learning_rate, beta_1=beta_1)
     if keras.config.dtype_policy().name == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(network.trainable_variables)
     return optimizer
 
 

@@ -35,7 +35,8 @@ def measure_step(side, batch):
     common, stage5 = (importlib.import_module(name) for name in ("common", "05_pix2pix_train"))
     common.tune_processor()
     model = stage5.Pix2Pix()
-    model.set_optimizers(common.adam(2e-4, 0.5), common.adam(2e-4, 0.5))
+    model.generator_optimizer = common.adam(model.generator, 2e-4, 0.5)
+    model.discriminator_optimizer = common.adam(model.discriminator, 2e-4, 0.5)
     flags = {"batch_size": batch, "seed": 0, "direction": "AtoB", "augment": "jitter"}
     paths, flags["size"] = common.find_pairs("emoji")["train"], (side, side)
     batches = common.training_pairs(paths, **flags, first_step=0, last_step=10**6)

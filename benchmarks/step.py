@@ -87,7 +87,8 @@ def serve(pipe, batch, precision, form):
     else:
         common.tune_processor()
         model = importlib.import_module("05_pix2pix_train").Pix2Pix()
-        model.set_optimizers(common.adam(2e-4, 0.5), common.adam(2e-4, 0.5))
+        model.generator_optimizer = common.adam(model.generator, 2e-4, 0.5)
+        model.discriminator_optimizer = common.adam(model.discriminator, 2e-4, 0.5)
         step = common.make_train_function(model, batches)
 
     while pipe.recv():

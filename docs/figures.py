@@ -244,7 +244,8 @@ def read_pair(dataset):
 
 def play(model, batches, steps, learning_rate):
     """Trains a model by its own `train_step`."""
-    model.set_optimizers(*[common.adam(learning_rate, 0.5) for _ in range(2)])
+    model.generator_optimizer = common.adam(model.generator, learning_rate, 0.5)
+    model.discriminator_optimizer = common.adam(model.discriminator, learning_rate, 0.5)
     take_step = common.make_train_function(model, batches)
     for _ in range(steps):
         take_step()

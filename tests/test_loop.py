@@ -28,7 +28,8 @@ class Toy(common.AdversarialModel):
         self.generator, self.discriminator = networks
         self.weight = layers[0].kernel
         self.weight.assign([[0.0]])
-        self.set_optimizers(keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.0))
+        self.generator_optimizer = keras.optimizers.SGD(0.0)
+        self.discriminator_optimizer = keras.optimizers.SGD(0.0)
 
     def steps(self, weights=None):
         if weights:

@@ -44,7 +44,8 @@ def test_losses(answer, stage1, monkeypatch):
         answer, "minimise", lambda loss, tape, network, by: moved.append((float(loss), network))
     )
     model = answer.GAN()
-    model.set_optimizers(keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.0))
+    model.generator_optimizer = keras.optimizers.SGD(0.0)
+    model.discriminator_optimizer = keras.optimizers.SGD(0.0)
     real = tf.ones((3, 28, 28, 1))
     is_real = lambda x: tf.reduce_all(x == 1.0, axis=(1, 2, 3))[:, tf.newaxis]  # noqa: E731
     model.discriminator.call = lambda x: tf.where(is_real(x), 1.0, -2.0)
@@ -69,7 +70,8 @@ def test_golden(answer, stage1, monkeypatch):
     keras.utils.set_random_seed(0)
     model = answer.GAN()
     rates = stage1.LEARNING_RATE, stage1.BETA_1
-    model.set_optimizers(common.adam(*rates), common.adam(*rates))
+    model.generator_optimizer = common.adam(model.generator, *rates)
+    model.discriminator_optimizer = common.adam(model.discriminator, *rates)
     how = {"batch_size": 128, "seed": 0, "first_step": 0, "last_step": 3}
     batches = common.training_digits(*common.load_mnist(), **how)
     cause = ": does the generator's half make new fakes from `noise`, inside its tape?"

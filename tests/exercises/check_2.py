@@ -77,7 +77,8 @@ def test_golden(answer, stage2, monkeypatch):
     monkeypatch.setattr(stage2, "Maxout", answer.Maxout)
     keras.utils.set_random_seed(0)
     model = stage2.ConditionalGAN()
-    model.set_optimizers(common.adam(5e-4, 0.5), common.adam(5e-4, 0.5))
+    model.generator_optimizer = common.adam(model.generator, 5e-4, 0.5)
+    model.discriminator_optimizer = common.adam(model.discriminator, 5e-4, 0.5)
     how = {"batch_size": 128, "seed": 0, "first_step": 0, "last_step": 3}
     batches = common.training_digits(*common.load_mnist(), **how)
     cause = ". If everything else is right, your code only draws other random numbers: that is fine"

@@ -21,7 +21,8 @@ def test_losses(answer, monkeypatch):
     for module in (answer, common):
         monkeypatch.setattr(module, "minimise", move)
     model = answer.Pix2Pix(filters=1)
-    model.set_optimizers(keras.optimizers.SGD(0.0), keras.optimizers.SGD(0.0))
+    model.generator_optimizer = keras.optimizers.SGD(0.0)
+    model.discriminator_optimizer = keras.optimizers.SGD(0.0)
     condition, real, fake = (tf.fill(SHAPE, value) for value in (0.0, 1.0, -0.5))
 
     def draw(x, training=None):
@@ -77,7 +78,8 @@ def test_golden(answer, stage5):
     keras.utils.set_random_seed(0)
     model = answer.Pix2Pix()
     rates = stage5.LEARNING_RATE, stage5.BETA_1
-    model.set_optimizers(common.adam(*rates), common.adam(*rates))
+    model.generator_optimizer = common.adam(model.generator, *rates)
+    model.discriminator_optimizer = common.adam(model.discriminator, *rates)
     how = {"batch_size": 1, "seed": 0, "direction": "AtoB", "augment": "jitter"}
     paths = common.find_pairs(stage5.parse_flags([]).dataset)["train"]
     batches = common.training_pairs(paths, first_step=0, last_step=3, **how)

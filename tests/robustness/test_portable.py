@@ -33,7 +33,7 @@ def test_gpu_is_left_alone(gpu, monkeypatch):
     monkeypatch.setattr(tf, "function", refuse)  # what compiles Adam's update
     common.tune_processor()
     variable = keras.Variable([1.0])
-    optimizer = common.adam(0.1, 0.5)
+    optimizer = common.CompiledAdam(0.1, beta_1=0.5)
     optimizer.build([variable])
     optimizer.apply([tf.constant([2.0])], [variable])
     assert float(variable.value[0]) == pytest.approx(0.9), "Adam's first step is the learning rate"
