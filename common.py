@@ -238,17 +238,13 @@ def generate(generator, condition, seed=0):
 
 
 # === 2. Losses, and the scores of a picture =================================
-# Each loss is the mean of -log(the probability given to the wanted answer), from logits. If a
-# discriminator cannot tell real from fake, it answers 1/2 everywhere, and each loss is log 2 =
-# 0.693. (In stage 2, where two of three kinds of picture are fake, it answers 1/3.)
-
-
 def adversarial_loss(logits, real):
     """Returns the mean cross-entropy of logits of any shape against the answer real or fake.
 
-    A discriminator wants the true answers. A generator wants the answer real for its fakes, so its
-    loss is -log D(G(z)): the gradient of the minimax game's log(1 - D(G(z))) vanishes while the
-    discriminator wins (Goodfellow et al. 2014, section 3).
+    It is the mean of -log(the probability given to that answer). A discriminator wants the true
+    answers. If it cannot tell, it says 1/2 everywhere, and each loss is log 2 = 0.693. A generator
+    wants real for its fakes, so its loss is -log D(G(z)): the gradient of the minimax game's
+    log(1 - D(G(z))) vanishes while the discriminator wins (Goodfellow et al. 2014, section 3).
     """
     answers = tf.ones_like(logits) if real else tf.zeros_like(logits)
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(answers, logits))
