@@ -404,10 +404,8 @@ def make_train_function(model, batches):
         losses = strategy.run(model.train_step, [batch])
         return {name: strategy.reduce("MEAN", losses[name], axis=None) for name in sorted(losses)}
 
-    def take_step():  # next(data) fails on a damaged picture before the step draws any noise
-        return {name: float(loss) for name, loss in one_step(next(data)).items()}
-
-    return take_step
+    # On a damaged picture, next(data) fails before the step draws any noise.
+    return lambda: {name: float(loss) for name, loss in one_step(next(data)).items()}
 
 
 def mean_scores(rows, prefix):
