@@ -202,7 +202,6 @@ class PatchGAN(keras.Model):
 
     def __init__(self, filters=FILTERS, norm="batch", **kwargs):
         super().__init__(**kwargs)
-        self.join = layers.Concatenate()  # (B, 256, 256, 6)
         self.blocks = [
             EncodeBlock(filters, norm=None, name="encode_1"),  # (B, 128, 128, 64)
             EncodeBlock(2 * filters, norm=norm, name="encode_2"),  # (B, 64, 64, 128)
@@ -216,7 +215,7 @@ class PatchGAN(keras.Model):
         self.to_logits = layers.Conv2D(1, 4, **options)  # (B, 30, 30, 1)
 
     def call(self, condition, picture, training):
-        x = self.join([condition, picture])
+        x = layers.concatenate([condition, picture])  # (B, 256, 256, 6)
         for block in self.blocks:
             x = block(x, training=training)
         x = self.last_block(self.pad(x), training=training)

@@ -537,7 +537,7 @@ def block_shapes():
             yield x.shape[1], x.shape[3] * common.FILTERS
 
     halves = list(run(generator.encoder + generator.decoder, picture))
-    judges = list(run([*judge.blocks, judge.last_block], judge.join([picture, picture])))
+    judges = list(run([*judge.blocks, judge.last_block], tf.concat([picture, picture], axis=-1)))
     return halves[:8], halves[8:], [*judges, (judge(picture, picture, training=False).shape[1], 1)]
 
 

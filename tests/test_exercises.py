@@ -122,7 +122,7 @@ MISTAKES = {  # exercise: a piece of the solution, what a learner writes instead
         ("reversed(skips[:-1])", "skips[:-1]", "the skips come in reverse order"),
         ("        if self.norm:\n", "        if True:\n", "NoneType"),
         ('"use_bias": False', '"use_bias": True', "use_bias=False"),
-        ("self.join([condition, picture])", "picture", "sees 3 channels"),
+        ("layers.concatenate([condition, picture])", "picture", "sees 3 channels"),
         ('"strides": 1, ', "", "strides=1"),
         ("filters, 4, strides, padding", 'filters, 4, 2, "same"', "pass `strides`"),
         ("=training)\n        x = self.last", "=False)\n        x = self.last", "` everywhere"),
