@@ -1265,6 +1265,7 @@ def in_threads(function, items):
 
 # === 12. Command line =======================================================
 FILE_ERRORS = (tf.errors.NotFoundError, tf.errors.PermissionDeniedError)
+TRAINER = "--out --epochs --fresh --batch-size --steps-per-epoch --seed --precision --devices"
 
 
 class UserError(Exception):
@@ -1374,9 +1375,6 @@ def image_size(text):
     if len(sides) > 2 or any(side not in range(256, 4097, 256) for side in sides):
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, multiples of 256 to 4096")
     return sides[0], sides[-1]
-
-
-TRAINER = "--out --epochs --fresh --batch-size --steps-per-epoch --seed --precision --devices"
 
 
 def parser_of(docstring, flags="", **defaults):
