@@ -682,10 +682,6 @@ class Checkpoints:
         self.checkpoint = tf.train.Checkpoint(variables=variables)
         self.saved_at = time.monotonic()
 
-    def folders(self):
-        """Returns the checkpoints' folders, the oldest first."""
-        return sorted(self.folder.glob("step_" + 8 * "[0-9]"))
-
     def save(self, step):
         """Writes a temporary folder and renames it once complete; removes all but the last two."""
         if not is_chief():
@@ -695,16 +691,14 @@ class Checkpoints:
             self.checkpoint.write(str(temporary / "state"))  # with checksums
             for table in filter(Path.exists, self.tables):
                 shutil.copyfile(table, temporary / table.name)
-        for old in self.folders()[:-2]:
+        for old in sorted(self.folder.glob("step_????????"))[:-2]:
             shutil.rmtree(old, ignore_errors=True)
         self.saved_at = time.monotonic()
 
     def restore(self):
-        """Reads the newest intact checkpoint, or writes a new run's first one; returns its step.
-
-        Raises UserError if the run has been started but has no intact checkpoint.
-        """
-        for folder in reversed(self.folders()):
+        """Reads the newest intact checkpoint, or writes a new run's first one; returns its step."""
+        folders = sorted(self.folder.glob("step_????????"), reverse=True)
+        for folder in folders:
             try:
                 with filtering_logs():
                     self.checkpoint.read(str(folder / "state")).assert_consumed()
@@ -718,7 +712,7 @@ class Checkpoints:
                 with contextlib.suppress(FileNotFoundError):  # from before the first row
                     shutil.copyfile(folder / table.name, table)
             return int(folder.name[5:])
-        if self.folders() or self.tables[0].exists():
+        if folders or self.tables[0].exists():
             raise UserError(f"{self.folder}: no intact checkpoint. Add --fresh to start over")
         self.save(0)  # from here on, a run without a checkpoint is damaged
         return 0

@@ -27,6 +27,9 @@ class Run:
         common.append_row(self.metrics, {"epoch": step // 10, "val_l1": 0.125})
         self.checkpoints.save(step)
 
+    def saved(self):
+        return sorted(path.name for path in self.checkpoints.folder.glob("step_????????"))
+
     def restore(self):
         return self.checkpoints.restore(), float(tf.reduce_mean(self.weight))
 
@@ -38,9 +41,7 @@ def run(tmp_path):
     run.save(10, 1.0)
     run.save(20, 2.0)
     (run.checkpoints.folder / "step_00000020.bak2").mkdir()  # the user's own copy
-    assert [f.name for f in run.checkpoints.folders()] == ["step_00000010", "step_00000020"], (
-        "the last two are kept"
-    )
+    assert run.saved() == ["step_00000010", "step_00000020"], "the last two are kept"
     return run
 
 
@@ -71,7 +72,7 @@ def test_damaged_checkpoint(part, run, tmp_path, capsys):
 def test_no_whole_checkpoint(run, tmp_path):
     """Broken if a run whose checkpoints are all damaged or gone restarts, or loses its table."""
     kept = run.losses.read_text()
-    for name in [f.name for f in run.checkpoints.folders()]:
+    for name in run.saved():
         data = run.checkpoints.folder / name / "state.data-00000-of-00001"
         content = bytearray(data.read_bytes())
         content[content.index(b"\0\0\x80\x3f" if name.endswith("10") else b"\0\0\0\x40")] ^= 1
@@ -97,8 +98,7 @@ def test_a_checkpoint_of_other_networks(run, tmp_path, capsys):
         other = common.Checkpoints(run.checkpoints.folder, variables, run.tables)
         with pytest.raises(common.UserError, match="no intact checkpoint"):
             other.restore()
-    kept = [folder.name for folder in run.checkpoints.folders()]
-    assert kept == ["step_00000010", "step_00000020"], "sound checkpoints are gone"
+    assert run.saved() == ["step_00000010", "step_00000020"], "sound checkpoints are gone"
 
 
 SPOILT = {
@@ -150,7 +150,7 @@ def test_no_room_is_no_damage(error, words, run, monkeypatch):
     monkeypatch.setattr(run.checkpoints.checkpoint, "read", read)
     with pytest.raises(type(error)):
         run.restore()
-    assert [f.name for f in run.checkpoints.folders()] == ["step_00000010", "step_00000020"]
+    assert run.saved() == ["step_00000010", "step_00000020"]
     assert words in common.explain(error)
 
 
