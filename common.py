@@ -927,8 +927,7 @@ def read_options(run, stage="pix2pix"):
     """Returns a run's options.json; raises UserError if missing, damaged or of another stage."""
     file = run / "options.json"
     if not file.exists():
-        command = f"python {TRAINERS[stage]} --epochs 10 --out {run}"
-        raise UserError(f"{run}: no trained run here. Train one: {command}")
+        raise UserError(f"{run}: no trained run here. Train: python {TRAINERS[stage]} --out {run}")
     try:
         options = json.loads(file.read_text(encoding="utf-8-sig"))
         found, flags, data = options["stage"], options["flags"], options["data"]
