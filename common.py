@@ -876,7 +876,7 @@ def start_run(args, stage, data, files):
     run.mkdir(parents=True, exist_ok=True)
     lock(run)
     if options_file.exists():
-        refuse_changes(run, json.loads(text))
+        refuse_changes(run, read_options(run, stage), json.loads(text))
     with replacing(options_file) as path:
         path.write_text(text, encoding="utf-8")
     (run / "samples").mkdir(exist_ok=True)
@@ -890,9 +890,8 @@ def fingerprint(files):
     return {"files": digest[:16], "bytes": sum(os.stat(file).st_size for file in files)}
 
 
-def refuse_changes(run, options):
+def refuse_changes(run, earlier, options):
     """Raises UserError naming each flag, or fact about the data, that has changed in a run."""
-    earlier = read_options(run, options["stage"])
     was, now = (both["flags"] | both["data"] for both in (earlier, options))
     diff = {n: f"{n} {was.get(n)} -> {now.get(n)}" for n in was | now if was.get(n) != now.get(n)}
     free = FREE if diff.keys() & {"files", "bytes"} else FREE | {"--dataset"}  # it has only moved
