@@ -1343,10 +1343,8 @@ def leave_if_asked(signals, step):
     """Exits if a signal has arrived; the caller has just saved. Workers end with their chief."""
     if signals and is_chief():
         print(f"Stopped at step {step}, saved. Run the same command to continue.", file=sys.stderr)
-        if "TF_CONFIG" in os.environ:
-            sys.stdout.flush()
-            os._exit(128 + signals[0])  # TensorFlow would wait for the workers, a minute or more
-        sys.exit(128 + signals[0])
+        leave = os._exit if "TF_CONFIG" in os.environ else sys.exit  # TensorFlow awaits the workers
+        leave(128 + signals[0])
 
 
 def number(low, high, kind=float):
