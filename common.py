@@ -1241,18 +1241,15 @@ def nearest(codes, colours, values=None):
 
 def in_threads(function, items):
     """Yields function(item), or its UnreadableError, in order; shows a bar on a terminal."""
-
-    def attempt(item):
-        try:
-            return function(item)
-        except UnreadableError as error:
-            return error
-
     bar = keras.utils.Progbar(len(items), unit_name="file", verbose=int(sys.stdout.isatty()))
-    with ThreadPoolExecutor() as pool, contextlib.closing(pool.map(attempt, items)) as found:
-        for result in found:  # at Ctrl-C, closing `found` cancels the rest
+    pool = ThreadPoolExecutor()
+    try:
+        for future in [pool.submit(function, item) for item in items]:
+            error = future.exception()
             bar.add(1)
-            yield result
+            yield error if isinstance(error, UnreadableError) else future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # at Ctrl-C, too
 
 
 # === 12. Command line =======================================================
