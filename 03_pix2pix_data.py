@@ -185,8 +185,9 @@ def main(argv=None):
     flags = "--out --seed --dataset --direction --size"
     args = common.parser_of(__doc__, flags, out="runs/03_pix2pix_data").parse_args(argv)
 
-    direction, about = common.describe_conditions(args.dataset, args.direction)
-    left_out, out, labels = defaultdict(set), args.out, about.get("kind") == "labels"
+    about = common.describe_dataset(args.dataset, args.direction)
+    direction, labels = about["direction"], about.get("condition") == "labels"
+    left_out, out = defaultdict(set), args.out
     form, looks, bad = {"size": args.size, "labels": labels}, {}, {}
     for split, paths in common.find_pairs(args.dataset, left_out).items():
         found = [*common.in_threads(lambda path: look(path, direction, **form), paths)]
@@ -199,7 +200,7 @@ def main(argv=None):
     halves = "left half, target = right" if direction == "AtoB" else "right half, target = left"
     print(f"{common.printable(args.dataset)}, {direction}: condition = {halves} half")
     print("Conditions: labels, resized without mixing colours\n" if labels else "")
-    print_table(looks, bad, labels, "kind" in about)
+    print_table(looks, bad, labels, "condition" in about)
     count = sum(map(len, [*looks.values(), *bad.values()]))
     common.tell(left_out, f"{count} pictures in the splits")
     warn_of_copies(looks)

@@ -128,6 +128,14 @@ def parse_flags(argv):
     return args
 
 
+def describe_conditions(about):
+    """Returns what options.json keeps of dataset.json: the known facts about the conditions."""
+    side = "left" if about["direction"] == "AtoB" else "right"
+    facts = {"kind": about.get("condition"), "range": about.get("ranges", {}).get(side)}
+    facts |= {name: about.get(name) for name in ("colours", "classes", "exchanged")}
+    return {name: fact for name, fact in facts.items() if fact is not None}
+
+
 def guess_kind(paths, direction):
     """Returns "sketch" if most conditions are nearly colourless and mostly white, or "picture"."""
     sample, papers = common.spread(paths, 20), Counter()
@@ -183,7 +191,8 @@ def main(argv=None):
     common.set_devices(args)
 
     # Bookkeeping: which pairs, which networks to start from, which folder.
-    args.direction, condition = common.describe_conditions(args.dataset, args.direction)
+    about = common.describe_dataset(args.dataset, args.direction)
+    args.direction, condition = about["direction"], describe_conditions(about)
     left_out = defaultdict(set)
     pairs = common.find_pairs(args.dataset, left_out)
     train, val = pairs["train"], pairs["val"]

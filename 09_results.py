@@ -77,13 +77,15 @@ def check_fit(runs, options, dataset, fingerprint):
         flags, condition = other["flags"], other["data"]["condition"]
         same = {name: other["data"][name] for name in fingerprint} == fingerprint
         turn = flags["--direction"] if same else "exchanged" if "exchanged" in condition else None
-        direction, known = common.describe_conditions(dataset, turn)
-        colours = known.get("colours", ())
+        about = common.describe_dataset(dataset, turn)
+        direction, colours = about["direction"], about.get("colours", ())
+        side = "left" if direction == "AtoB" else "right"
+        known = {"kind": about.get("condition"), "range": about.get("ranges", {}).get(side)}
         new = dict(colours).keys() - dict(condition.get("colours", colours)).keys()
         own = {"--size": flags["--size"], "--direction": direction, "palette": new}
         wanted = wanted or known | own | {"palette": set()}  # of label maps: no new colour
-        for name in ("--size", "--direction", "kind", "range", "palette"):
-            if name in wanted and (condition | own).get(name) != wanted[name]:
+        for name, value in wanted.items():
+            if value is not None and (condition | own).get(name) != value:
                 raise common.UserError(f"{run}: not comparable on {dataset}: its {name} differs")
         if not same:
             common.warn(f"{run}: made with other pairs, maybe trained on these; shown {direction}")

@@ -1025,12 +1025,14 @@ def dataset_folder(dataset):
     raise UserError(f"--dataset {dataset}: no such folder; give a path, or emoji (included)")
 
 
-def describe_dataset(dataset):
+def describe_dataset(dataset, direction=None):
     """Reads dataset.json; fills in what it leaves out if the folder is named like the paper's.
 
+    `direction` is "AtoB", "BtoA", None (the dataset's own) or "exchanged" (the other one).
     Returns a dict of "direction" and, where known, "condition" ("sketch", "labels" or "picture"),
     "origin", "colours" (of label maps: [["#rrggbb", name], ...]), "classes" (their numbers) and
-    "ranges" ({"left" or "right": [value that became 0, value that became 255]}).
+    "ranges" ({"left" or "right": [value that became 0, value that became 255]}). In the other
+    direction, the file describes the target: "exchanged" is True, and only "ranges" is kept.
     """
     file = dataset_folder(dataset) / "dataset.json"
     with contextlib.suppress(ValueError, TypeError, AttributeError):
@@ -1042,24 +1044,11 @@ def describe_dataset(dataset):
         sound += [low - high < 0 for low, high in about.get("ranges", {}).values()]
         sound += [len(about.get("classes", [])) in {0, len(about.get("colours", []))}]
         if all(sound) and about.keys() <= FACTS:
+            other = "BtoA" if about["direction"] == "AtoB" else "AtoB"
+            if direction in {"exchanged", other}:
+                return {"direction": other, "exchanged": True, "ranges": about.get("ranges", {})}
             return about
     raise UserError(f"{file}: cannot be used: fix or remove it (keys: {', '.join(sorted(FACTS))})")
-
-
-def describe_conditions(dataset, direction=None):
-    """Returns the direction, and what dataset.json says of the half that is then the condition.
-
-    `direction` is "AtoB", "BtoA", None (the dataset's own) or "exchanged" (the other one). The dict
-    has "kind", "colours", "classes" and "range", if known, and "exchanged" if it is the other one.
-    """
-    about = describe_dataset(dataset)
-    other = "BtoA" if about["direction"] == "AtoB" else "AtoB"
-    if direction in {"exchanged", other}:  # dataset.json describes the other half
-        about = {"direction": other, "exchanged": True, "ranges": about.get("ranges", {})}
-    side = "left" if about["direction"] == "AtoB" else "right"
-    facts = {"kind": about.get("condition"), "range": about.get("ranges", {}).get(side)}
-    facts |= {name: about.get(name) for name in ("colours", "classes", "exchanged")}
-    return about["direction"], {name: fact for name, fact in facts.items() if fact is not None}
 
 
 def spread(paths, count):

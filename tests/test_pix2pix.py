@@ -94,10 +94,14 @@ def test_kinds_of_conditions(stage5, few_pairs, tmp_path, capsys):
     about |= {"direction": "BtoA", "ranges": {"left": [0, 9], "right": [0, 5]}}
     (tmp_path / "dataset.json").write_text(json.dumps(about))
     known = {"kind": "labels", "classes": [3], "colours": [["#010203", "car"]], "range": [0, 5]}
-    assert common.describe_conditions(tmp_path) == ("BtoA", known)
-    assert common.describe_conditions(tmp_path, "BtoA") == ("BtoA", known)
     other = {"range": [0, 9], "exchanged": True}
-    assert common.describe_conditions(tmp_path, "AtoB") == ("AtoB", other)
+    for asked, direction, facts in (
+        (None, "BtoA", known),
+        ("BtoA", "BtoA", known),
+        ("AtoB", "AtoB", other),
+    ):
+        about = common.describe_dataset(tmp_path, asked)
+        assert (about["direction"], stage5.describe_conditions(about)) == (direction, facts)
 
 
 @pytest.fixture
