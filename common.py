@@ -1035,16 +1035,15 @@ def describe_dataset(dataset, direction=None):
     direction, the file describes the target: "exchanged" is True, and only "ranges" is kept.
     """
     file = dataset_folder(dataset) / "dataset.json"
-    with contextlib.suppress(ValueError, TypeError, AttributeError):
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
         own = json.loads(file.read_text("utf-8-sig")) if file.exists() else {}
         about = {"direction": "AtoB"} | PAPER.get(file.parent.resolve().name, {}) | own
-        sound = [about["direction"] in {"AtoB", "BtoA"}]
-        sound += [about.get("condition", "sketch") in {"sketch", "labels", "picture"}]
+        other = {"AtoB": "BtoA", "BtoA": "AtoB"}[about["direction"]]
+        sound = [about.get("condition", "sketch") in {"sketch", "labels", "picture"}]
         sound += [re.fullmatch("#[0-9a-f]{6}", colour) for colour, _ in about.get("colours", [])]
         sound += [low - high < 0 for low, high in about.get("ranges", {}).values()]
         sound += [len(about.get("classes", [])) in {0, len(about.get("colours", []))}]
         if all(sound) and about.keys() <= FACTS:
-            other = "BtoA" if about["direction"] == "AtoB" else "AtoB"
             if direction in {"exchanged", other}:
                 return {"direction": other, "exchanged": True, "ranges": about.get("ranges", {})}
             return about
