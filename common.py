@@ -1162,9 +1162,8 @@ def read_header(path):
 
 
 def kept_size(size, training_size=IMAGE_SIZE):
-    """Returns (width, height), divided by the largest integer that leaves enough for training."""
-    height, width = training_size
-    factor = min(size[0] / width, size[1] / height) / (2 * 286 / 256)  # twice the jitter's size
+    """Returns (width, height), divided by the largest integer that leaves twice jitter's size."""
+    factor = min(size[0] / training_size[1], size[1] / training_size[0]) / (2 * 286 / 256)
     return size[0] // max(1, int(factor)), size[1] // max(1, int(factor))
 
 
