@@ -1193,10 +1193,9 @@ def to_rgb(image, span=None):
 
 
 def read_label_map(path, size=None):
-    """Reads a label map: class numbers (gray), or colours (RGB, or a palette of its own).
+    """Returns a label map, and whether it has colours, as 0xrrggbb, or (if gray) class numbers.
 
-    `size` is the (width, height) to resize to, by nearest neighbour. Returns (height, width) int32
-    class numbers, or colours as 0xrrggbb, and whether they are colours.
+    The map is (height, width) int32, resized to `size`, (width, height), by nearest neighbour.
     """
     with opening(path) as image:
         labels = ImageOps.exif_transpose(image)
