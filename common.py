@@ -1028,11 +1028,10 @@ def dataset_folder(dataset):
 def describe_dataset(dataset, direction=None):
     """Reads dataset.json; fills in what it leaves out if the folder is named like the paper's.
 
-    `direction` is "AtoB", "BtoA", None (the dataset's own) or "exchanged" (the other one).
     Returns a dict of "direction" and, where known, "condition" ("sketch", "labels" or "picture"),
     "origin", "colours" (of label maps: [["#rrggbb", name], ...]), "classes" (their numbers) and
     "ranges" ({"left" or "right": [value that became 0, value that became 255]}). In the other
-    direction, the file describes the target: "exchanged" is True, and only "ranges" is kept.
+    `direction`, by its name or "exchanged", it has only "direction", "exchanged" and "ranges".
     """
     file = dataset_folder(dataset) / "dataset.json"
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
