@@ -1197,9 +1197,8 @@ def read_label_map(path, size=None):
     The map is (height, width) int32, resized to `size`, (width, height), by nearest neighbour.
     """
     with opening(path) as image:
-        labels = ImageOps.exif_transpose(image)
-        if labels.mode != "L" and labels.mode[0] not in "IF":
-            labels = to_rgb(labels)
+        upright = ImageOps.exif_transpose(image)
+        labels = upright if upright.mode == "L" or upright.mode[0] in "IF" else to_rgb(upright)
         labels = labels.resize(size or labels.size, Image.Resampling.NEAREST)
         pixels = tf.constant(keras.utils.img_to_array(labels, dtype="float32"))
     codes = tf.cast(tf.round(pixels), tf.int32)
