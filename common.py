@@ -1089,24 +1089,23 @@ def find_pairs(dataset, left_out=None):
     Returns {"train": paths, "val": paths}, sorted, and "test" where there are both val and test;
     without a val, "val" has the pairs of test. `left_out`, as for `tell`, gets the unused files.
     """
-    folder, pairs = dataset_folder(dataset), {}
+    folder, folders = dataset_folder(dataset), defaultdict(list)
     left_out = defaultdict(set) if left_out is None else left_out
     for path in walk(folder, left_out):
         top, *deeper = path.relative_to(folder).parts
         split, is_picture = SPLIT.match(top), path.suffix.lower() in ENDINGS
         if is_picture and len(deeper) == 1 and split and not split[2]:  # trainA has one side only
-            pairs.setdefault(split[1].lower(), []).append(str(path))
+            folders[top].append(str(path))
         elif is_picture or deeper:  # dataset.json and the like lie beside the splits
             left_out["left out, not .jpg or .png, directly in train/, val/ or test/"].add(path)
+    pairs = {SPLIT.match(top)[1].lower(): sorted(paths) for top, paths in folders.items()}
+    if len(pairs) < len(folders):
+        raise UserError(f"--dataset {dataset}: {listed([*folders])}: keep one train, val and test")
     if "val" not in pairs and "test" in pairs:
         pairs["val"] = pairs.pop("test")
-    for split, names in {"train": "train", "val": "val or test", "test": ""}.items():
-        if names and split not in pairs:
-            problem = f"no folder {names} in {folder} has .jpg or .png files directly in it"
-            raise UserError(f"--dataset {dataset}: {problem}; {CURE}")
-        if len(folders := {Path(path).parent.name for path in pairs.get(split, [])}) > 1:
-            raise UserError(f"--dataset {dataset}: {listed(sorted(folders))} are {split}: keep one")
-    return {split: sorted(pairs[split]) for split in ("train", "val", "test") if split in pairs}
+    if lacking := " and ".join(split for split in ("train", "val") if split not in pairs):
+        raise UserError(f"--dataset {dataset}: no .jpg or .png directly in {lacking}/; {CURE}")
+    return {split: pairs[split] for split in ("train", "val", "test") if split in pairs}
 
 
 def refuse_unusable(paths):

@@ -26,7 +26,7 @@ def test_splits_are_known_by_their_beginning(split, kind, tmp_path):
         found = common.find_pairs(tmp_path)
         assert [*found] == ["train", "val", "test"] and found["val"] == [str(path)]
         save(pair(), tmp_path / "test" / "e.png")
-    with pytest.raises(common.UserError, match=f", .* are {kind}: keep one"):
+    with pytest.raises(common.UserError, match=f"{split}.*: keep one train"):
         common.find_pairs(tmp_path)
 
 

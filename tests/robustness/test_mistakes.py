@@ -112,10 +112,10 @@ def test_two_devices_share_evenly(run_script):
 
 
 FOLDERS = {
-    "empty": (lambda mine: [shutil.rmtree(path) for path in mine.iterdir()], "train"),
-    "no val and no test": (lambda mine: shutil.rmtree(mine / "val"), "val or test"),
+    "empty": (lambda mine: [shutil.rmtree(path) for path in mine.iterdir()], "train and val"),
+    "no val and no test": (lambda mine: shutil.rmtree(mine / "val"), "val"),
     "two sides": (lambda mine: (mine / "train").rename(mine / "trainA"), "train"),
-    "too deep": (lambda mine: (mine / "val").rename(mine / "train" / "val"), "val or test"),
+    "too deep": (lambda mine: (mine / "val").rename(mine / "train" / "val"), "val"),
 }
 
 
@@ -124,7 +124,7 @@ def test_folders(mistake, mine, refused):
     """Broken if the error about a dataset's layout does not say what is missing and what helps."""
     make, words = FOLDERS[mistake]
     make(mine)
-    words = f"--dataset mine: no folder {words} in mine has .jpg or .png"
+    words = f"--dataset mine: no .jpg or .png directly in {words}/"
     *_, line = refused(TRAIN, "--dataset", "mine", words=words, notes=("Warning: left out",))
     assert "python 07_get_pairs.py --pair" in line
 
