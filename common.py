@@ -696,7 +696,10 @@ class Checkpoints:
         self.saved_at = time.monotonic()
 
     def restore(self):
-        """Reads the newest intact checkpoint, or writes a new run's first one; returns its step."""
+        """Reads the newest intact checkpoint, or writes a new run's first one; returns its step.
+
+        Raises UserError if the run has been started but has no intact checkpoint.
+        """
         folders = sorted(self.folder.glob("step_????????"), reverse=True)
         for folder in folders:
             try:
