@@ -63,14 +63,9 @@ class Loop:
             numbers = tf.data.Dataset.range(first_step + 1, last_step + 1)
             return numbers.map(lambda n: tf.cast(n, tf.float32)).batch(1)
 
-        options = {
-            "steps_per_epoch": STEPS,
-            "draw": draw,
-            "batches": batches,
-            "score": score,
-        } | options
+        usual = {"steps_per_epoch": STEPS, "draw": draw, "batches": batches, "score": score}
         args = argparse.Namespace(epochs=epochs)
-        return model, common.train(model, self.run, args=args, **options)
+        return model, common.train(model, self.run, args=args, **usual | options)
 
     def rows(self):
         header, *lines = (self.run / "losses.csv").read_text().splitlines()

@@ -223,8 +223,7 @@ def test_training_reaches_batchnorm_and_dropout():
 
 def test_dropout_is_in_the_first_three_decoder_blocks():
     """Broken if dropout is not in the first three decoder blocks only, or does not drop a half."""
-    decoder = common.EncoderDecoder(1).decoder
-    rates = [block.dropout.rate for block in decoder]
+    rates = [block.dropout.rate for block in common.EncoderDecoder(1).decoder]
     assert rates == [0.5, 0.5, 0.5, 0, 0, 0, 0]
     y = common.DecodeBlock(64, dropout=0.5)(normal((1, 16, 16, 8)), training=True)
     zeros = float(tf.reduce_mean(tf.cast(y == 0, tf.float32)))

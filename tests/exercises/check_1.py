@@ -44,8 +44,7 @@ def test_losses(answer, stage1, monkeypatch):
         answer, "minimise", lambda loss, tape, network, by: moved.append((float(loss), network))
     )
     model = answer.GAN()
-    model.generator_optimizer = keras.optimizers.SGD(0.0)
-    model.discriminator_optimizer = keras.optimizers.SGD(0.0)
+    model.generator_optimizer = model.discriminator_optimizer = keras.optimizers.SGD(0.0)
     real = tf.ones((3, 28, 28, 1))
     is_real = lambda x: tf.reduce_all(x == 1.0, axis=(1, 2, 3))[:, tf.newaxis]  # noqa: E731
     model.discriminator.call = lambda x: tf.where(is_real(x), 1.0, -2.0)
