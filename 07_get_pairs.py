@@ -392,8 +392,7 @@ class Legend:
         self.known, self.left_out = {n: int(c[1:], 16) for n, (c, _) in palette.items()}, left_out
         found = sift(lambda key: self.find_classes(maps[key].path), maps, left_out)
         self.present = {key: classes for key, (classes, _, _) in found.items()}
-        coloured = {key for key, (_, _, is_colours) in found.items() if is_colours}
-        self.is_colours = bool(coloured)
+        coloured = self.coloured = {key for key, (_, _, coloured) in found.items() if coloured}
         known = {*self.known.values()}.union(*map(self.present.get, coloured))
         for key in found.keys() - coloured if coloured else ():  # all-gray maps are in colours, too
             self.present[key] = {number * 0x010101 for number in self.present[key]}
@@ -425,21 +424,22 @@ class Legend:
             taken.add(self.classes[n][0])
 
     def read(self, path, size=None):
-        """Returns a map's codes, now the palette's; the share of changed ones; if it is colours."""
+        """Returns a map's codes, now the palette's; by how much they changed; if it is colours."""
         codes, is_colours = common.read_label_map(path, size)
         if not (self.known and is_colours):
-            return codes, 0.0, is_colours
-        codes, apart = common.nearest(codes, [*self.known.values()])
-        if float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32))) > 0.1:
-            self.left_out["a tenth fits no colour of the palette; save numbers as gray"].add(path)
-        return codes, float(tf.reduce_mean(tf.cast(apart > 0, tf.float32))), True
+            return codes, tf.zeros_like(codes), is_colours
+        return *common.nearest(codes, [*self.known.values()]), True
 
     def find_classes(self, path):
         """Returns a map's classes, the share of pixels changed, and whether they are colours."""
-        codes, share, is_colours = self.read(path)
+        codes, apart, is_colours = self.read(path)
         found = {int(code) for code in tf.unique(tf.reshape(codes, [-1])).y}
+        far, share = (float(tf.reduce_mean(tf.cast(apart > n, tf.float32))) for n in (48**2, 0))
         with common.opening(path) as image:
             jpeg = image.format in {"JPEG", "MPO"}  # JPEG invents numbers
+            if far > 0.1 and image.mode == "P":
+                raise UnreadableError(path, "not in the CSV's colours: save its indices as gray")
+        self.left_out["a tenth matches no colour of the palette" if far > 0.1 else ""].add(path)
         if len(found) > (most := 2 if jpeg and not is_colours else MOST_CLASSES):
             cure = "export it as PNG" if most == 2 else "save PNG, or give --labels a palette (CSV)"
             raise UnreadableError(path, f"over {most} classes: a JPEG ({cure}), or a photograph")
@@ -448,18 +448,18 @@ class Legend:
     def paint(self, path, size):
         """Reads a label map in the classes' colours, (height, width, 3) uint8."""
         codes, _, is_colours = self.read(path, size)
-        codes = codes * 0x010101 if self.is_colours and not is_colours else codes
+        codes = codes * 0x010101 if self.coloured and not is_colours else codes
         colours = [int(colour[1:], 16) for colour, _ in self.classes.values()]
         return common.paint(common.nearest(codes, [*self.classes], colours)[0])
 
     def write(self, written, folder, about):
         """Writes labels.csv of the label maps used, describes them in `about`, prints the table."""
         about |= {"condition": "labels", "colours": [[*pair] for pair in self.classes.values()]}
-        about |= {} if self.is_colours else {"classes": [*self.classes]}
+        about |= {} if self.coloured else {"classes": [*self.classes]}
         rows = [["class", "colour", "name", "pictures"]]
         for n, (code, (colour, name)) in enumerate(self.classes.items()):
             count = sum(code in self.present[key] for key in written)
-            rows.append([n if self.is_colours else code, colour, name, count])
+            rows.append([n if self.coloured else code, colour, name, count])
         with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows(rows)
         for number, colour, name, count in rows:

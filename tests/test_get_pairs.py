@@ -315,11 +315,12 @@ def test_a_palette_mends_jpeg_and_soft_edges(get, call_main, refuses, tmp_path):
         assert colours_of(left) <= {0, 0xDC143C, 0x8E, 0x4682B4}
     (tmp_path / "p.csv").write_text("\n".join(rows[:1] + rows[2:]))  # no colour for the background
     said = call_main(GET, "--pair", "l", "r", "--labels", "p.csv", "--out", "other").stderr
-    assert "a tenth fits no colour of the palette; save numbers as gray (4)" in said
+    assert "a tenth matches no colour of the palette (4)" in said
 
 
 ODD_MAPS = {  # what makes the maps, the palette, and the message
     "photographs": (photo, "p.csv", "Warning: 100.0% of the label maps' pixels had other colours"),
+    "indices": (lambda n: photo(n).quantize(4), "p.csv", "left out, not in the CSV's colours"),
     "numbers in one channel": (FEW["3 gray levels, from 0 to 2"], "", "--labels: one class, or"),
     "soft edges": (lambda n: label_map(classes=range(24)), "", "24 classes a map: if shades"),
     "a trimap": (lambda n: label_map(classes=(0, 128, 255)), "", "some colours are nearly equal"),
