@@ -56,11 +56,12 @@ class PatchGAN(keras.Model):
 
     def __init__(self, filters=FILTERS, norm="batch", **kwargs):
         super().__init__(**kwargs)
-        # Concatenate: (B, 256, 256, 6). Three EncodeBlocks of filters, 2 and 4 times filters,
-        # the first with norm=None: (B, 32, 32, 256). ZeroPadding2D, then an EncodeBlock of
-        # 8 times filters with strides=1, padding="valid": (B, 31, 31, 512). ZeroPadding2D,
-        # then Conv2D(1, 4), with bias and paper_init(): (B, 30, 30, 1).
+        # Three EncodeBlocks of filters, 2 and 4 times filters, the first with norm=None:
+        # (B, 32, 32, 256). ZeroPadding2D, then an EncodeBlock of 8 times filters with strides=1,
+        # padding="valid": (B, 31, 31, 512). ZeroPadding2D, then Conv2D(1, 4), with bias and
+        # paper_init(): (B, 30, 30, 1).
         raise NotImplementedError("make the layers in PatchGAN.__init__")
 
     def call(self, condition, picture, training):
+        # First: layers.concatenate([condition, picture]), (B, 256, 256, 6).
         raise NotImplementedError("join both pictures and judge them in PatchGAN.call")
