@@ -424,7 +424,7 @@ class Legend:
             taken.add(self.classes[n][0])
 
     def read(self, path, size=None):
-        """Returns a map's codes, now the palette's; by how much they changed; if it is colours."""
+        """Returns a map's codes, their distance from the palette, and whether they are colours."""
         codes, is_colours = common.read_label_map(path, size)
         if not (self.known and is_colours):
             return codes, tf.zeros_like(codes), is_colours
@@ -439,7 +439,7 @@ class Legend:
             jpeg = image.format in {"JPEG", "MPO"}  # JPEG invents numbers
             if far > 0.1 and image.mode == "P":
                 raise UnreadableError(path, "not in the CSV's colours: save its indices as gray")
-        self.left_out["a tenth matches no colour of the palette" if far > 0.1 else ""].add(path)
+        self.left_out["a tenth of it matches no colour of the CSV" if far > 0.1 else ""].add(path)
         if len(found) > (most := 2 if jpeg and not is_colours else MOST_CLASSES):
             cure = "export it as PNG" if most == 2 else "save PNG, or give --labels a palette (CSV)"
             raise UnreadableError(path, f"over {most} classes: a JPEG ({cure}), or a photograph")

@@ -184,7 +184,7 @@ class UNet(EncoderDecoder):
         for block in self.encoder:
             x = block(x, training=training)
             skips.append(x)
-        # The deepest map is the decoder's input. The others join it, which doubles the channels.
+        # The deepest map enters the decoder. The others join its maps and double their channels.
         for block, skip, n in zip(self.decoder, reversed(skips[:-1]), range(7, 0, -1)):
             x = layers.concatenate([block(x, training=training), skip], name=f"skip_{n}")
         return self.to_picture(x)
@@ -241,9 +241,10 @@ def adversarial_loss(logits, real):
     """Returns the mean cross-entropy of logits of any shape against the answer real or fake.
 
     It is the mean of -log(the probability given to that answer). A discriminator wants the true
-    answers. If it cannot tell, it says 1/2 everywhere, and each loss is log 2 = 0.693. A generator
-    wants real for its fakes, so its loss is -log D(G(z)): the gradient of the minimax game's
-    log(1 - D(G(z))) vanishes while the discriminator wins (Goodfellow et al. 2014, section 3).
+    answers. If half of what it sees is real and it cannot tell which half, it says 1/2 everywhere,
+    and each loss is log 2 = 0.693. A generator wants real for its fakes, so its loss is
+    -log D(G(z)): the gradient of the minimax game's log(1 - D(G(z))) vanishes while the
+    discriminator wins (Goodfellow et al. 2014, section 3).
     """
     answers = tf.ones_like(logits) if real else tf.zeros_like(logits)
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(answers, logits))
@@ -272,7 +273,7 @@ class AdversarialModel(keras.Model):
         self.generator, self.discriminator: networks whose weights exist.
         self.random: a SeedGenerator, if it calls `noise`.
         train_step(batch): updates both networks and returns the losses by name, scalars.
-    Set generator_optimizer and discriminator_optimizer (see `adam`) before the training.
+    Set generator_optimizer and discriminator_optimizer (see `adam`) before training.
     """
 
     def noise(self, count, latent):
@@ -300,7 +301,7 @@ def minimise(loss, tape, network, optimizer):
 
 
 def adam(network, learning_rate, beta_1):
-    """Returns Adam for a network, with loss scaling if the arithmetic is float16 (`minimise`)."""
+    """Returns Adam for a network, with loss scaling in float16 (see `minimise`)."""
     optimizer = CompiledAdam(learning_rate, beta_1=beta_1)
     if keras.config.dtype_policy().name == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -323,7 +324,7 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, score=dict, row_e
         model: an AdversarialModel with its optimisers. run: the run's folder.
         batches: called with first_step and last_step, returns the dataset of those steps.
         draw: path -> None, draws the sample picture of the current state.
-        score: called after each epoch, returns its scores by name, for a row of metrics.csv.
+        score: called after each epoch, returns a row for metrics.csv: val_l1, condition_l1, ...
         row_every: steps between two rows of losses.csv, counted from the epoch's start.
 
     Returns metrics.csv's rows as dicts. Raises UserError if a loss is NaN or no checkpoint can be
@@ -1033,8 +1034,8 @@ def describe_dataset(dataset, direction=None):
 
     Returns a dict of "direction" and, where known, "condition" ("sketch", "labels" or "picture"),
     "origin", "colours" (of label maps: [["#rrggbb", name], ...]), "classes" (their numbers) and
-    "ranges" ({"left" or "right": [value that became 0, value that became 255]}). In the other
-    `direction`, by its name or "exchanged", it has only "direction", "exchanged" and "ranges".
+    "ranges" ({"left" or "right": [value that became 0, value that became 255]}). If `direction` is
+    the other one, or "exchanged", it has only "direction", "exchanged" (True) and "ranges".
     """
     file = dataset_folder(dataset) / "dataset.json"
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
@@ -1064,7 +1065,7 @@ def listed(items):
 
 
 def tell(notes, done):
-    """Prints {note: files} line by line, then `done` and how many files are "left out, why"."""
+    """Prints a line for each note of {note: files}, then `done` and how many are left out."""
     for note, paths in notes.items():
         if note:  # "" says nothing
             warn(f"{note} ({len(paths)}): {listed(sorted(map(str, paths)))}")
@@ -1100,14 +1101,14 @@ def find_pairs(dataset, left_out=None):
         if is_picture and len(deeper) == 1 and split and not split[2]:  # trainA has one side only
             folders[top].append(str(path))
         elif is_picture or deeper:  # dataset.json and the like lie beside the splits
-            left_out["left out, not .jpg or .png, directly in train/, val/ or test/"].add(path)
+            left_out["left out, not a .jpg or .png directly in train/, val/ or test/"].add(path)
     pairs = {SPLIT.match(top)[1].lower(): sorted(paths) for top, paths in folders.items()}
     if len(pairs) < len(folders):
-        raise UserError(f"--dataset {dataset}: {listed([*folders])}: keep one train, val and test")
+        raise UserError(f"--dataset {dataset}: {listed([*folders])}: keep one folder per split")
     if "val" not in pairs and "test" in pairs:
         pairs["val"] = pairs.pop("test")
-    if lacking := " and ".join(split for split in ("train", "val") if split not in pairs):
-        raise UserError(f"--dataset {dataset}: no .jpg or .png directly in {lacking}/; {CURE}")
+    if lacking := " and ".join(f"{s}/" for s in ("train", "val") if s not in pairs):
+        raise UserError(f"--dataset {dataset}: no .jpg or .png directly in {lacking}; {CURE}")
     return {split: pairs[split] for split in ("train", "val", "test") if split in pairs}
 
 
@@ -1163,7 +1164,7 @@ def read_header(path):
 
 
 def kept_size(size, training_size=IMAGE_SIZE):
-    """Returns (width, height), divided by the largest integer that leaves twice jitter's size."""
+    """Divides (width, height) by the largest integer that leaves at least twice jitter's size."""
     factor = min(size[0] / training_size[1], size[1] / training_size[0]) / (2 * 286 / 256)
     return size[0] // max(1, int(factor)), size[1] // max(1, int(factor))
 
@@ -1194,7 +1195,7 @@ def to_rgb(image, span=None):
 
 
 def read_label_map(path, size=None):
-    """Returns a label map, and whether it has colours, as 0xrrggbb, or (if gray) class numbers.
+    """Returns a label map, and whether it holds colours (0xrrggbb) or, if gray, class numbers.
 
     The map is (height, width) int32, resized to `size`, (width, height), by nearest neighbour.
     """
@@ -1326,7 +1327,7 @@ def leave_if_asked(signals, step):
     """Exits if a signal has arrived; the caller has just saved. Workers end with their chief."""
     if signals and is_chief():
         print(f"Stopped at step {step}, saved. Run the same command to continue.", file=sys.stderr)
-        leave = os._exit if "TF_CONFIG" in os.environ else sys.exit  # TensorFlow awaits the workers
+        leave = os._exit if "TF_CONFIG" in os.environ else sys.exit  # exit would wait for workers
         leave(128 + signals[0])
 
 
@@ -1334,7 +1335,7 @@ def number(low, high, kind=float):
     """Returns an argparse type: a number, of int or float kind, from `low` to `high`."""
 
     def parse(text):
-        if low <= (value := kind(text)) <= high:  # argparse words a ValueError itself
+        if low <= (value := kind(text)) <= high:  # argparse reports a ValueError
             return value
         raise argparse.ArgumentTypeError(f"{text!r} is not from {low:.10g} to {high:.10g}")
 
@@ -1346,7 +1347,7 @@ def image_size(text):
     """Argparse type of --size: (height, width), multiples of 256, since the U-Net halves both."""
     sides = [int(side) if side.isdecimal() else 0 for side in text.split("x")]
     if len(sides) > 2 or any(side not in range(256, 4097, 256) for side in sides):
-        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, multiples of 256 to 4096")
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, each 256, 512 ... 4096")
     return sides[0], sides[-1]
 
 

@@ -74,8 +74,8 @@ class GAN(AdversarialModel):
         # Discriminator: minimise -log D(x) - log(1 - D(G(z))).
         fake = self.generator(self.noise(tf.shape(real)[0], LATENT), training=True)
         with tf.GradientTape() as tape:
-            # The discriminator judges `real` and `fake`. `adversarial_loss(logits, real=...)` turns
-            # each answer into a loss: losses["d_real"] and losses["d_fake"].
+            # The discriminator judges `real` and `fake`. Turn its logits into losses["d_real"]
+            # and losses["d_fake"] with `adversarial_loss(logits, real=True or False)`.
             raise NotImplementedError("compute the discriminator's losses in GAN.train_step")
             d_loss = losses["d_real"] + losses["d_fake"]
         minimise(d_loss, tape, self.discriminator, self.discriminator_optimizer)

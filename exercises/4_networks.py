@@ -45,8 +45,8 @@ class UNet(EncoderDecoder):
 
     def call(self, x, training):
         # Down: call each encoder block, and keep what it returns.
-        # Up: call each decoder block, then join its map with the encoder's of the same size
-        # (decode_1 returns 2x2, as encode_7 does) by layers.concatenate([..., ...]).
+        # Up: call each decoder block, then join its map and the encoder's map of the same size
+        # (decode_1 returns 2x2, as encode_7 does) with layers.concatenate([..., ...]).
         # Last: self.to_picture.
         raise NotImplementedError("go down the encoder and up the decoder in UNet.call")
 

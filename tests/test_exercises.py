@@ -114,11 +114,7 @@ MISTAKES = {  # exercise: a piece of the solution, what a learner writes instead
         ),
     ],
     4: [
-        (
-            "= layers.concatenate([",
-            "= (lambda x, name: x[0])([",
-            "decode_2 has 512 input channels; with its skip",
-        ),
+        ("training), skip]", "training)]", "decode_2 has 512 input channels; with its skip"),
         ("reversed(skips[:-1])", "skips[:-1]", "the skips come in reverse order"),
         ("        if self.norm:\n", "        if True:\n", "NoneType"),
         ('"use_bias": False', '"use_bias": True', "use_bias=False"),
@@ -133,6 +129,7 @@ MISTAKES = {  # exercise: a piece of the solution, what a learner writes instead
         ("(condition, fake, training", "(fake, condition, training", "comes first"),
         ("(fake_logits, real=True", "(real_logits, real=True", "the fake called real"),
         ("d_tape, self.discriminator,", "d_tape, self.generator,", "update each network once"),
+        ("generator, self.generator_o", "generator, self.discriminator_o", "network's optimiser"),
     ],
 }
 

@@ -26,7 +26,7 @@ def test_splits_are_known_by_their_beginning(split, kind, tmp_path):
         found = common.find_pairs(tmp_path)
         assert [*found] == ["train", "val", "test"] and found["val"] == [str(path)]
         save(pair(), tmp_path / "test" / "e.png")
-    with pytest.raises(common.UserError, match=f"{split}.*: keep one train"):
+    with pytest.raises(common.UserError, match=f"{split}.*: keep one folder"):
         common.find_pairs(tmp_path)
 
 
@@ -35,7 +35,7 @@ def test_every_file_that_is_not_used_is_counted(tmp_path):
     names = dict.fromkeys(["train/a.png", "val/b.jpe", "labels.csv", "dataset.json"], "")
     other = ["train/c.bmp", "train/notes.txt"]
     other += ["train/deep/d.png", "trainB/e.png", "valley/f.png", "g.png"]
-    names |= dict.fromkeys(other, "not .jpg or .png, directly in train/, val/ or test/")
+    names |= dict.fromkeys(other, "not a .jpg or .png directly in train/, val/ or test/")
     names["train/.DS_Store"] = "hidden"
     for name in names:
         save(pair(), tmp_path / name, format="PNG")

@@ -315,7 +315,7 @@ def test_a_palette_mends_jpeg_and_soft_edges(get, call_main, refuses, tmp_path):
         assert colours_of(left) <= {0, 0xDC143C, 0x8E, 0x4682B4}
     (tmp_path / "p.csv").write_text("\n".join(rows[:1] + rows[2:]))  # no colour for the background
     said = call_main(GET, "--pair", "l", "r", "--labels", "p.csv", "--out", "other").stderr
-    assert "a tenth matches no colour of the palette (4)" in said
+    assert "a tenth of it matches no colour of the CSV (4)" in said
 
 
 ODD_MAPS = {  # what makes the maps, the palette, and the message

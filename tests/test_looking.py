@@ -74,7 +74,7 @@ def test_unreadable_and_unused_files_are_named(mine, call_main, tmp_path):
     *_, last = done.stderr.splitlines()
     problems = ["cut.png (damaged", "text.png (not a picture", "clear.png (transparent)"]
     assert all(word in last for word in [*problems, "07_get_pairs.py"])
-    words = "left out, not .jpg or .png, directly in train/, val/ or test/ (1): "
+    words = "left out, not a .jpg or .png directly in train/, val/ or test/ (1): "
     assert words in done.stderr and "1 files left out" in done.stdout
     rows = [line.split()[:3] for line in done.stdout.splitlines()]
     assert ["train", "6", "2"] in rows and ["val", "2", "1"] in rows

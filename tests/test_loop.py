@@ -198,7 +198,7 @@ def test_a_signal_during_validation_ends_the_run_after_the_epoch(loop):
 
 
 def test_signals_are_collected_only_while_training(capfd):
-    """Broken if a second Ctrl-C or an ignored signal is not, or handlers stay after training."""
+    """Broken if a second Ctrl-C does nothing, an ignored signal counts, or handlers stay."""
     before, ignored = signal.getsignal(signal.SIGINT), signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with common.deferring_signals() as signals:

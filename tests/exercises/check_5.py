@@ -21,7 +21,8 @@ def test_losses(answer, monkeypatch):
     for module in (answer, common):
         monkeypatch.setattr(module, "minimise", move)
     model = answer.Pix2Pix(filters=1)
-    model.generator_optimizer = model.discriminator_optimizer = keras.optimizers.SGD(0.0)
+    model.generator_optimizer = keras.optimizers.SGD(0.0)
+    model.discriminator_optimizer = keras.optimizers.SGD(0.0)
     condition, real, fake = (tf.fill(SHAPE, value) for value in (0.0, 1.0, -0.5))
 
     def draw(x, training=None):

@@ -112,7 +112,7 @@ def test_two_devices_share_evenly(run_script):
 
 
 FOLDERS = {
-    "empty": (lambda mine: [shutil.rmtree(path) for path in mine.iterdir()], "train and val"),
+    "empty": (lambda mine: [shutil.rmtree(path) for path in mine.iterdir()], "train/ and val"),
     "no val and no test": (lambda mine: shutil.rmtree(mine / "val"), "val"),
     "two sides": (lambda mine: (mine / "train").rename(mine / "trainA"), "train"),
     "too deep": (lambda mine: (mine / "val").rename(mine / "train" / "val"), "val"),
