@@ -437,8 +437,8 @@ class Legend:
         far, share = (float(tf.reduce_mean(tf.cast(apart > n, tf.float32))) for n in (48**2, 0))
         with common.opening(path) as image:
             jpeg = image.format in {"JPEG", "MPO"}  # JPEG invents numbers
-            if far > 0.1 and image.mode == "P":
-                raise UnreadableError(path, "not in the CSV's colours: save its indices as gray")
+            if far > 0.01 and image.mode == "P":
+                raise UnreadableError(path, "not the CSV's colours: add them, or save gray indices")
         self.left_out["a tenth of it matches no colour of the CSV" if far > 0.1 else ""].add(path)
         if len(found) > (most := 2 if jpeg and not is_colours else MOST_CLASSES):
             cure = "export it as PNG" if most == 2 else "save PNG, or give --labels a palette (CSV)"

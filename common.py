@@ -273,7 +273,7 @@ class AdversarialModel(keras.Model):
         self.generator, self.discriminator: networks whose weights exist.
         self.random: a SeedGenerator, if it calls `noise`.
         train_step(batch): updates both networks and returns the losses by name, scalars.
-    Set generator_optimizer and discriminator_optimizer (see `adam`) before training.
+    Set generator_optimizer and discriminator_optimizer, both built (see `adam`), before training.
     """
 
     def noise(self, count, latent):
@@ -324,7 +324,7 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, score=dict, row_e
         model: an AdversarialModel with its optimisers. run: the run's folder.
         batches: called with first_step and last_step, returns the dataset of those steps.
         draw: path -> None, draws the sample picture of the current state.
-        score: called after each epoch, returns a row for metrics.csv: val_l1, condition_l1, ...
+        score: returns an epoch's val_ and condition_ l1, psnr and ssim, a row of metrics.csv.
         row_every: steps between two rows of losses.csv, counted from the epoch's start.
 
     Returns metrics.csv's rows as dicts. Raises UserError if a loss is NaN or no checkpoint can be
@@ -586,9 +586,9 @@ class CompiledAdam(keras.optimizers.Adam):
     """Keras' Adam, its update compiled by XLA: one pass over the weights instead of a dozen."""
 
     def apply(self, grads, trainable_variables=None):
-        if tf.distribute.has_strategy() or tf.config.get_visible_devices("GPU"):  # may lack XLA
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync  # Keras sums gradients
-            return super().apply([grad / replicas for grad in grads], trainable_variables)
+        if tf.distribute.has_strategy() or tf.config.get_visible_devices("GPU"):  # no libdevice?
+            n = tf.distribute.get_strategy().num_replicas_in_sync  # Keras adds up; we want the mean
+            return super().apply([g / n if n > 1 else g for g in grads], trainable_variables)
         update = tf.function(lambda g: super(CompiledAdam, self).apply(g), jit_compile=True)
         return update(grads)  # no variables: `build` stored them, and tf.function would copy them
 
@@ -690,9 +690,9 @@ class Checkpoints:
         folder, unfinished = self.folder / f"step_{step:08d}", self.folder / "unfinished"
         with filtering_logs(), replacing(folder, unfinished) as temporary:
             self.checkpoint.write(str(temporary / "state"))  # with checksums
-            for table in filter(Path.exists, self.tables):
-                shutil.copyfile(table, temporary / table.name)
-        for old in sorted(self.folder.glob("step_????????"))[:-2]:
+            for table in self.tables:  # empty before the first row
+                (temporary / table.name).write_bytes(table.read_bytes() if table.exists() else b"")
+        for old in sorted(self.folder.glob("step_" + 8 * "[0-9]"))[:-2]:
             shutil.rmtree(old, ignore_errors=True)
         self.saved_at = time.monotonic()
 
@@ -701,20 +701,20 @@ class Checkpoints:
 
         Raises UserError if the run has been started but has no intact checkpoint.
         """
-        folders = sorted(self.folder.glob("step_????????"), reverse=True)
+        folders = sorted(self.folder.glob("step_" + 8 * "[0-9]"), reverse=True)
         for folder in folders:
             try:
                 with filtering_logs():
-                    self.checkpoint.read(str(folder / "state")).assert_consumed()
+                    self.checkpoint.read(f"{folder}/state").expect_partial().assert_consumed()
             except (OSError, *NO_MEMORY, tf.errors.PermissionDeniedError):
                 raise  # the checkpoint itself may be sound
             except Exception:  # TensorFlow reports damage in many ways
                 warn(f"{folder} is damaged or of other networks; trying the one before")
                 continue
             for table in self.tables if is_chief() else ():
-                table.unlink(missing_ok=True)
-                with contextlib.suppress(FileNotFoundError):  # from before the first row
-                    shutil.copyfile(folder / table.name, table)
+                shutil.copyfile(folder / table.name, table)
+                if not table.stat().st_size:  # before the first row
+                    table.unlink()
             return int(folder.name[5:])
         if folders or self.tables[0].exists():
             raise UserError(f"{self.folder}: no intact checkpoint. Add --fresh to start over")
@@ -896,7 +896,7 @@ def fingerprint(files):
 
 def refuse_changes(run, earlier, options):
     """Raises UserError naming each flag, or fact about the data, that has changed in a run."""
-    was, now = (both["flags"] | both["data"] for both in (earlier, options))
+    was, now = (one["flags"] | one["data"] for one in (earlier, options))
     diff = {n: f"{n} {was.get(n)} -> {now.get(n)}" for n in was | now if was.get(n) != now.get(n)}
     free = FREE if diff.keys() & {"files", "bytes"} else FREE | {"--dataset"}  # it has only moved
     if changes := ", ".join(text for name, text in diff.items() if name not in free):
@@ -958,7 +958,7 @@ def load_generator(run, best=False):
 
 
 def to_module(generator, size, phased=False):
-    """Returns a generator's test-time pass as a tf.Module; fixes the generator's dropout masks.
+    """Returns a generator's test-time pass as a tf.Module; adapts the generator's layers to it.
 
     `call` maps a condition, (1, *size, 3) in [-1, 1], to {"picture": tensor of the same shape}.
     """

@@ -320,7 +320,7 @@ def test_a_palette_mends_jpeg_and_soft_edges(get, call_main, refuses, tmp_path):
 
 ODD_MAPS = {  # what makes the maps, the palette, and the message
     "photographs": (photo, "p.csv", "Warning: 100.0% of the label maps' pixels had other colours"),
-    "indices": (lambda n: photo(n).quantize(4), "p.csv", "left out, not in the CSV's colours"),
+    "indices": (lambda n: photo(n).quantize(4), "p.csv", "left out, not the CSV's colours: add"),
     "numbers in one channel": (FEW["3 gray levels, from 0 to 2"], "", "--labels: one class, or"),
     "soft edges": (lambda n: label_map(classes=range(24)), "", "24 classes a map: if shades"),
     "a trimap": (lambda n: label_map(classes=(0, 128, 255)), "", "some colours are nearly equal"),

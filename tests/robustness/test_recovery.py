@@ -28,7 +28,7 @@ class Run:
         self.checkpoints.save(step)
 
     def saved(self):
-        return sorted(path.name for path in self.checkpoints.folder.glob("step_????????"))
+        return sorted(path.name for path in self.checkpoints.folder.glob("step_" + 8 * "[0-9]"))
 
     def restore(self):
         return self.checkpoints.restore(), float(tf.reduce_mean(self.weight))
@@ -40,7 +40,7 @@ def run(tmp_path):
     assert run.restore() == (0, 0.0)
     run.save(10, 1.0)
     run.save(20, 2.0)
-    (run.checkpoints.folder / "step_00000020.bak2").mkdir()  # the user's own copy
+    (run.checkpoints.folder / "step_2-backup").mkdir()  # the user's own copy
     assert run.saved() == ["step_00000010", "step_00000020"], "the last two are kept"
     return run
 
