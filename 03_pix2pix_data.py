@@ -187,9 +187,9 @@ def main(argv=None):
 
     about = common.describe_dataset(args.dataset, args.direction)
     direction, labels = about["direction"], about.get("condition") == "labels"
-    left_out, out = defaultdict(set), args.out
+    notes, out = defaultdict(set), args.out
     form, looks, bad = {"size": args.size, "labels": labels}, {}, {}
-    for split, paths in common.find_pairs(args.dataset, left_out).items():
+    for split, paths in common.find_pairs(args.dataset, notes).items():
         found = [*common.in_threads(lambda path: look(path, direction, **form), paths)]
         looks[split] = [one for one in found if isinstance(one, Look)]
         bad[split] = [f"{p} ({one})" for p, one in zip(paths, found) if isinstance(one, str)]
@@ -202,7 +202,7 @@ def main(argv=None):
     print("Conditions: labels, resized without mixing colours\n" if labels else "")
     print_table(looks, bad, labels, "condition" in about)
     count = sum(map(len, [*looks.values(), *bad.values()]))
-    common.tell(left_out, f"{count} pictures in the splits")
+    common.tell(notes, f"{count} pictures in the splits")
     warn_of_copies(looks)
     warn_of_strangers(common.spread(looks["train"], 20))
     train = [pair.path for pair in looks["train"]]

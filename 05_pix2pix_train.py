@@ -193,12 +193,12 @@ def main(argv=None):
     # Bookkeeping: which pairs, which networks to start from, which folder.
     about = common.describe_dataset(args.dataset, args.direction)
     args.direction, condition = about["direction"], describe_conditions(about)
-    left_out = defaultdict(set)
-    pairs = common.find_pairs(args.dataset, left_out)
+    notes = defaultdict(set)
+    pairs = common.find_pairs(args.dataset, notes)
     train, val = pairs["train"], pairs["val"]
     steps = common.epoch_steps(args, len(train))
     halves = check_headers(args.dataset, train + val)
-    common.tell(left_out, f"{len(train)} pairs to train on, {len(val)} to validate with")
+    common.tell(notes, f"{len(train)} pairs to train on, {len(val)} to validate with")
     with common.filtering_logs(), naming_damaged(train + val):
         kind = condition["kind"] = condition.get("kind") or guess_kind(train, args.direction)
     side = "left" if args.direction == "AtoB" else "right"

@@ -97,7 +97,7 @@ def main_colours(conditions):
     return [[f"#{bytes(colour).hex()}", ""] for colour in colours]
 
 
-def read_condition(path, conditions, args, left_out):
+def read_condition(path, conditions, args, notes):
     """Reads a picture file as training read the run's conditions; `conditions`: see `describe`.
 
     Returns (1, height, width, 3) in [-1, 1], of the run's size or, with `args.whole`, the file's;
@@ -109,7 +109,7 @@ def read_condition(path, conditions, args, left_out):
     if conditions["kind"] == "labels":
         if args.clean or args.invert:
             raise common.UnreadableError(path, "a label map: --clean and --invert are for drawings")
-        picture = tf.image.resize(read_labels(path, conditions, kept, left_out), to, "nearest")
+        picture = tf.image.resize(read_labels(path, conditions, kept, notes), to, "nearest")
         return tf.cast(picture, tf.float32)[tf.newaxis] / 127.5 - 1.0, size
     with common.opening(path) as image:
         deep = image.mode[0] in "IF"
@@ -122,7 +122,7 @@ def read_condition(path, conditions, args, left_out):
         remark = "8 bits, but the run's pictures had more: read as 0 to 255"
     elif deep and bool(tf.reduce_any((values < span[0]) | (values > span[1]))):
         remark = f"beyond the run's range, {span[0]:g} to {span[1]:g}: becomes black or white"
-    left_out[remark].add(path)
+    notes[remark].add(path)
     picture = tf.cast(common.read_picture(path, kept, span), tf.float32) / 255.0
     picture = 1.0 - picture if args.invert else picture
     tones = tf.sort(tf.reshape(tf.reduce_min(picture, -1), [-1]))
@@ -130,13 +130,13 @@ def read_condition(path, conditions, args, left_out):
     if args.clean:
         picture = clean_photograph(picture, to, conditions["line_width"])
     elif conditions["kind"] == "sketch" and (middle < 0.5 or light < 0.9):
-        left_out["not dark lines on white: --clean (photo) or --invert (light lines)?"].add(path)
+        notes["not dark lines on white: --clean (photo) or --invert (light lines)?"].add(path)
     if float(tf.reduce_max(picture)) < 16 / 255 or float(tf.reduce_min(picture)) == 1.0:
-        left_out["blank: are these class numbers, or white on a transparent sheet?"].add(path)
+        notes["blank: are these class numbers, or white on a transparent sheet?"].add(path)
     return resize(picture, to)[tf.newaxis] * 2.0 - 1.0, size
 
 
-def read_labels(path, conditions, size, left_out):
+def read_labels(path, conditions, size, notes):
     """Reads a label map in the run's colours, (height, width, 3) uint8."""
     classes = conditions.get("classes", [])
     known = [int(colour[1:], 16) for colour, _ in conditions["colours"]] or [0xFFFFFF]
@@ -152,26 +152,26 @@ def read_labels(path, conditions, size, left_out):
     codes = codes if is_colours else codes * 0x010101
     near, apart = common.nearest(codes, known)
     if float(tf.reduce_mean(tf.cast(apart > 48**2, tf.float32))) > 0.01:
-        left_out["over 1% of its pixels match no colour of the run's label maps"].add(path)
+        notes["over 1% of its pixels match no colour of the run's label maps"].add(path)
     # Colours become the nearest known ones only if dataset.json lists the exact ones.
     return common.paint(near if conditions.get("exact") else codes)
 
 
-def plan_results(sources, out, force, left_out):
+def plan_results(sources, out, force, notes):
     """Returns {result: file} for files and folders; a result keeps its file's name and sub-folder.
 
-    Other files in a folder go to `left_out`. Raises UserError if a named file is not a picture, if
+    Other files in a folder go to `notes`. Raises UserError if a named file is not a picture, if
     two results are the same file, or if a result exists: `force` allows replacing earlier results.
     """
     plan = {}
     for source in sources:
-        for path in common.walk(source, left_out) if source.is_dir() else [source]:
+        for path in common.walk(source, notes) if source.is_dir() else [source]:
             try:
                 common.read_header(path)
             except common.UnreadableError as error:
                 if path == source:
                     raise common.UserError(f"--colour {error}") from error
-                left_out[f"left out, {error.problem}"].add(path)
+                notes[f"left out, {error.problem}"].add(path)
                 continue
             place = Path(path.name) if path == source else path.relative_to(source)
             result = (out / place).with_suffix(".png")
@@ -184,20 +184,20 @@ def plan_results(sources, out, force, left_out):
 
 def colour_files(args):
     """Colours the files and folders of --colour and writes the results to --out."""
-    left_out, done = defaultdict(set), 0
-    plan = plan_results(args.colour, args.out, args.force, left_out)
+    notes, done = defaultdict(set), 0
+    plan = plan_results(args.colour, args.out, args.force, notes)
     generator, flags = common.load_generator(args.run[0], args.best)
     conditions, _ = describe(args.run[0])
     pairs = {Path(place, flags["--dataset"]).resolve() for place in (".", common.HERE / "data")}
     forward = tf.function(lambda sheet: generate(generator, sheet), reduce_retracing=True)
     for result, path in plan.items():
         try:
-            sheet, size = read_condition(path, conditions, args, left_out)
+            sheet, size = read_condition(path, conditions, args, notes)
         except common.UnreadableError as error:
-            left_out[f"left out, {error.problem}"].add(path)
+            notes[f"left out, {error.problem}"].add(path)
             continue
         if pairs & {*path.resolve().parents}:
-            left_out["a pair of the run's data, coloured as one: cut out one half"].add(path)
+            notes["a pair of the run's data, coloured as one: cut out one half"].add(path)
         image = common.to_image(colour(forward, sheet))
         scales = image.width / size[0], image.height / size[1]
         scale = min(max(scales), 16 * min(scales))  # enlarges one side, to the file's proportions
@@ -207,7 +207,7 @@ def colour_files(args):
             image.save(temporary, "PNG")
         done += 1
         print(common.printable(f"{result}  {size[0]}x{size[1]}"), flush=True)
-    common.tell(left_out, f"{done} pictures coloured")
+    common.tell(notes, f"{done} pictures coloured")
     if not done:
         raise common.UserError("--colour: no picture that can be used")
 

@@ -144,7 +144,7 @@ class Picture(NamedTuple):
     extent: tuple  # (lowest, highest value) where pixels have more than 8 bits
 
 
-def find_pictures(flag, pattern, left_out):
+def find_pictures(flag, pattern, notes):
     """Returns {key: Picture}; a key is a path in the folder or what stars match, in lower case."""
     parts = pattern.parts
     fixed = next((n for n, part in enumerate(parts) if {*part} & {*"*?"}), len(parts))
@@ -155,11 +155,11 @@ def find_pictures(flag, pattern, left_out):
     for star, group in {"**/": "(?:(.*)/)?", "*": "([^/]*)", "?": "([^/])"}.items():
         text = text.replace(re.escape(star), group)
     fit = re.compile(f"{text}(?:/(.+))?" if text else "(.+)", re.I | re.S)  # or all in a folder
-    places = {path: path.relative_to(root) for path in common.walk(root, left_out)}
+    places = {path: path.relative_to(root) for path in common.walk(root, notes)}
     matches = {path: fit.fullmatch(place.as_posix()) for path, place in places.items()}
     fitting, found = [path for path, match in matches.items() if match], {}
-    for path, (size, remark, extent) in sift(scan, fitting, left_out).items():
-        left_out[remark].add(path)
+    for path, (size, remark, extent) in sift(scan, fitting, notes).items():
+        notes[remark].add(path)
         stars = "/".join(filter(None, matches[path].groups()))  # may say a split: trainannot/x
         split, (key, name) = split_of((places[path].parent / stars).parts[:-1]), to_names(stars)
         name = f"_{name}" if name.startswith(".") or not name else name  # else it would be hidden
@@ -173,12 +173,12 @@ def find_pictures(flag, pattern, left_out):
     return found
 
 
-def sift(function, items, left_out):
-    """Returns {item: function(item)}; files that cannot be used go to `left_out` instead."""
+def sift(function, items, notes):
+    """Returns {item: function(item)}; files that cannot be used go to `notes` instead."""
     results = dict(zip(items, common.in_threads(function, [*items])))
     for item in [item for item in items if isinstance(results[item], UnreadableError)]:
         error = results.pop(item)
-        left_out[f"left out, {error.problem}"].add(error.path)
+        notes[f"left out, {error.problem}"].add(error.path)
     return results
 
 
@@ -226,7 +226,7 @@ def find_range(pictures, pattern):
     return low, high if high > low else low + 1.0
 
 
-def match_sides(patterns, left, right, left_out):
+def match_sides(patterns, left, right, notes):
     """Returns both sides' pictures that have a partner; the others are left out."""
     keys = sorted(left.keys() & right.keys())
     if own := [left[key].path for key in keys if left[key].path.samefile(right[key].path)]:
@@ -235,7 +235,7 @@ def match_sides(patterns, left, right, left_out):
         raise UserError(f"--pair: no names are equal: {explain_names(patterns, left, right)}")
     for side, other, pattern in ((left, right, patterns[1]), (right, left, patterns[0])):
         for key in side.keys() - other.keys():
-            left_out[f"left out, without a partner in {pattern}"].add(side[key].path)
+            notes[f"left out, without a partner in {pattern}"].add(side[key].path)
     return [{key: side[key] for key in keys} for side in (left, right)]
 
 
@@ -254,12 +254,12 @@ def explain_names(patterns, left, right):
     return f'they are {shown}; rename them, or give patterns whose stars match: "a/*_x" "b/*"'
 
 
-def make_pairs(args, folder, about, left_out):
+def make_pairs(args, folder, about, notes):
     """Writes the pairs that --pair, --edges or --import-cityscapes asks for; returns how many."""
     patterns, flag = args.pair or args.edges, "--edges" if args.edges else "--pair"
-    sides = [find_pictures(flag, pattern, left_out) for pattern in patterns]
-    sides = match_sides(patterns, *sides, left_out) if len(sides) == 2 else sides
-    legend = None if args.labels is None else Legend(sides[0], args.labels, left_out)
+    sides = [find_pictures(flag, pattern, notes) for pattern in patterns]
+    sides = match_sides(patterns, *sides, notes) if len(sides) == 2 else sides
+    legend = None if args.labels is None else Legend(sides[0], args.labels, notes)
     names, ranged = ["conditions", "targets"], [{} if legend else sides[0], *sides[1:]]
     spans = [find_range(side.values(), pattern) for side, pattern in zip(ranged, patterns)]
     halves = {"left": None if args.edges else spans[0], "right": spans[-1]}
@@ -277,7 +277,7 @@ def make_pairs(args, folder, about, left_out):
             found = tf.unique(tf.reshape(gray, [-1])).y if few else range(256)
             files.append({int(level) for level in found})
             note = f"blank {names[n]}, of gray level {found[0]} (255: white or transparent)"
-            left_out[note if len(found) == 1 else ""].add(sides[n][key].path)
+            notes[note if len(found) == 1 else ""].add(sides[n][key].path)
         return halves
 
     def halves_of(key):
@@ -287,7 +287,7 @@ def make_pairs(args, folder, about, left_out):
         if len(sides) == 1:
             width, height = sides[0][key].size
             if width < 1.4 * height:
-                left_out["probably not a pair, but split in half anyway"].add(sides[0][key].path)
+                notes["probably not a pair, but split in half anyway"].add(sides[0][key].path)
             kept = common.kept_size((width // 2, height), args.size)
             whole = kept[1] == height or about.get("condition") == "labels"  # a blend is no class
             picture = read(0, key, None if whole else (2 * kept[0], kept[1]))
@@ -297,7 +297,7 @@ def make_pairs(args, folder, about, left_out):
         return legend.paint(sides[0][key].path, size) if legend else read(0, key, size), target
 
     chosen = {key: sides[0][key] for key in (legend.present if legend else sides[0])}
-    written = write_pairs(folder, chosen, make, args, left_out)
+    written = write_pairs(folder, chosen, make, args, notes)
     if legend:
         legend.write(written, folder, about)
     for n, files in levels.items():
@@ -330,7 +330,7 @@ def draw_edges(picture):
     return tf.cast(tf.round(255.0 * (1.0 - tf.repeat(ink[0], 3, axis=-1))), tf.uint8)
 
 
-def given_splits(pictures, args, left_out):
+def given_splits(pictures, args, notes):
     """Returns {key: split} from the pictures' paths or names; {} if they do not name two splits."""
     splits = {key: picture.split for key, picture in pictures.items()}
     by_name = {key: split_of([picture.name]) for key, picture in pictures.items()}
@@ -346,13 +346,13 @@ def given_splits(pictures, args, left_out):
     if (args.val_share, args.seed) != (None, None):
         raise UserError("--val-share, --seed: the pictures are in train and val already")
     for key in [key for key in splits if not splits[key]]:
-        left_out["left out, not in train, val or test, as others are"].add(pictures[key].path)
+        notes["left out, not in train, val or test, as others are"].add(pictures[key].path)
     return {key: split for key, split in splits.items() if split}
 
 
-def write_pairs(folder, pictures, make, args, left_out):
+def write_pairs(folder, pictures, make, args, notes):
     """Writes each make(key), two halves, as one PNG file in its split; returns the keys written."""
-    given, files = given_splits(pictures, args, left_out), {}
+    given, files = given_splits(pictures, args, notes), {}
     splits = given or dict.fromkeys(pictures, "train")
     for key, split in splits.items():
         file = folder / split / f"{pictures[key].name}.png"
@@ -366,7 +366,7 @@ def write_pairs(folder, pictures, make, args, left_out):
             raise UnreadableError(file.stem, "the name is too long: shorten it")
         tf.io.write_file(str(file), tf.io.encode_png(tf.concat(make(files[file]), axis=1)))
 
-    written = {files[file]: file for file in sift(write, files, left_out)}
+    written = {files[file]: file for file in sift(write, files, notes)}
     if lost := {*splits.values()} - {splits[key] for key in written}:
         raise UserError(f"no pair {f'of {lost.pop()} ' if given else ''}can be used")
     if not given:
@@ -388,9 +388,9 @@ class Legend:
     classes of each usable map; `known` is the user's palette, {number: 0xrrggbb}, or empty.
     """
 
-    def __init__(self, maps, palette, left_out):
-        self.known, self.left_out = {n: int(c[1:], 16) for n, (c, _) in palette.items()}, left_out
-        found = sift(lambda key: self.find_classes(maps[key].path), maps, left_out)
+    def __init__(self, maps, palette, notes):
+        self.known, self.notes = {n: int(c[1:], 16) for n, (c, _) in palette.items()}, notes
+        found = sift(lambda key: self.find_classes(maps[key].path), maps, notes)
         self.present = {key: classes for key, (classes, _, _) in found.items()}
         coloured = self.coloured = {key for key, (_, _, coloured) in found.items() if coloured}
         known = {*self.known.values()}.union(*map(self.present.get, coloured))
@@ -439,7 +439,7 @@ class Legend:
             jpeg = image.format in {"JPEG", "MPO"}  # JPEG invents numbers
             if far > 0.01 and image.mode == "P":
                 raise UnreadableError(path, "not the CSV's colours: add them, or save gray indices")
-        self.left_out["a tenth of it matches no colour of the CSV" if far > 0.1 else ""].add(path)
+        self.notes["a tenth of it matches no colour of the CSV" if far > 0.1 else ""].add(path)
         if len(found) > (most := 2 if jpeg and not is_colours else MOST_CLASSES):
             cure = "export it as PNG" if most == 2 else "save PNG, or give --labels a palette (CSV)"
             raise UnreadableError(path, f"over {most} classes: a JPEG ({cure}), or a photograph")
@@ -495,16 +495,16 @@ def make_dataset(args, out):
         args.labels = read_palette(HERE / "data" / "cityscapes.csv")
         ends = "gtFine/*/*/*_gtFine_color.png", "leftImg8bit/*/*/*_leftImg8bit.png"
         args.pair = [args.import_cityscapes / end for end in ends]
-    left_out, made = defaultdict(set), 0
+    notes, made = defaultdict(set), 0
     ready = len(args.pair or ()) == 1 and args.pair[0].is_dir() and args.pair[0]
     home = ready.parent if ready and SPLIT.fullmatch(ready.name) else ready  # a dataset, perhaps
     about = common.describe_dataset(home) if ready else {"direction": "AtoB"}
     about |= {"origin": shlex.join(sys.argv[1:])} | ({"condition": "sketch"} if args.edges else {})
     with new_dataset(out, about) as folder:
         try:
-            made = make_pairs(args, folder, about, left_out)
+            made = make_pairs(args, folder, about, notes)
         finally:
-            common.tell(left_out, f"{made} pairs made")
+            common.tell(notes, f"{made} pairs made")
 
 
 def parse_flags(argv):

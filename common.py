@@ -1073,35 +1073,35 @@ def tell(notes, done):
     print(f"{done}, {count} files left out{' (named above)' if count else ''}.")
 
 
-def walk(folder, left_out, parents=()):
+def walk(folder, notes, parents=()):
     """Yields the files in a folder and its sub-folders, sorted; hidden ones are left out."""
     parents = (*parents, folder.resolve())
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             if not path.name.startswith(".new."):  # a result being written
-                left_out["left out, hidden"].add(path)
+                notes["left out, hidden"].add(path)
         elif not path.is_dir():
             yield path
         elif path.resolve() not in parents:  # else it is a link to a folder above
-            yield from walk(path, left_out, parents)
+            yield from walk(path, notes, parents)
 
 
-def find_pairs(dataset, left_out=None):
+def find_pairs(dataset, notes=None):
     """Lists a dataset's side-by-side pictures: JPEG and PNG files directly in its splits.
 
     A split is a folder whose name begins with train, val or test (training, Valid, test2 ...).
     Returns {"train": paths, "val": paths}, sorted, and "test" where there are both val and test;
-    without a val, "val" has the pairs of test. `left_out`, as for `tell`, gets the unused files.
+    without a val, "val" has the pairs of test. `notes`, as for `tell`, gets the unused files.
     """
     folder, folders = dataset_folder(dataset), defaultdict(list)
-    left_out = defaultdict(set) if left_out is None else left_out
-    for path in walk(folder, left_out):
+    notes = defaultdict(set) if notes is None else notes
+    for path in walk(folder, notes):
         top, *deeper = path.relative_to(folder).parts
         split, is_picture = SPLIT.match(top), path.suffix.lower() in ENDINGS
         if is_picture and len(deeper) == 1 and split and not split[2]:  # trainA has one side only
             folders[top].append(str(path))
         elif is_picture or deeper:  # dataset.json and the like lie beside the splits
-            left_out["left out, not a .jpg or .png directly in train/, val/ or test/"].add(path)
+            notes["left out, not a .jpg or .png directly in train/, val/ or test/"].add(path)
     pairs = {SPLIT.match(top)[1].lower(): sorted(paths) for top, paths in folders.items()}
     if len(pairs) < len(folders):
         raise UserError(f"--dataset {dataset}: {listed([*folders])}: keep one folder per split")
@@ -1347,7 +1347,7 @@ def image_size(text):
     """Argparse type of --size: (height, width), multiples of 256, since the U-Net halves both."""
     sides = [int(side) if side.isdecimal() else 0 for side in text.split("x")]
     if len(sides) > 2 or any(side not in range(256, 4097, 256) for side in sides):
-        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, each 256, 512 ... 4096")
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH: multiples of 256 to 4096")
     return sides[0], sides[-1]
 
 

@@ -40,22 +40,22 @@ def test_every_file_that_is_not_used_is_counted(tmp_path):
     for name in names:
         save(pair(), tmp_path / name, format="PNG")
     (tmp_path / "train" / "loop").symlink_to(tmp_path)  # the search must not follow it
-    left_out = defaultdict(set)
-    found = common.find_pairs(tmp_path, left_out)
+    notes = defaultdict(set)
+    found = common.find_pairs(tmp_path, notes)
     assert {split: len(paths) for split, paths in found.items()} == {"train": 1, "val": 1}
-    reasons = {str(path): text for text, paths in left_out.items() for path in paths}
+    reasons = {str(path): text for text, paths in notes.items() for path in paths}
     wanted = {str(tmp_path / name): f"left out, {text}" for name, text in names.items() if text}
     assert reasons == wanted
 
 
 def test_what_is_left_out_is_told(capsys):
     """Broken if a long list of files fills the screen, or a count or a remark is lost."""
-    left_out = defaultdict(set)
+    notes = defaultdict(set)
     for n in range(30):
-        left_out["left out, not called .jpg or .png"].add(f"{n:02}.bmp")
-    left_out["only the first page is used"].add("x.tif")
-    left_out[""].add("sound.png")
-    common.tell(left_out, "5 pairs made")
+        notes["left out, not called .jpg or .png"].add(f"{n:02}.bmp")
+    notes["only the first page is used"].add("x.tif")
+    notes[""].add("sound.png")
+    common.tell(notes, "5 pairs made")
     out, err = capsys.readouterr()
     assert out == "5 pairs made, 30 files left out (named above).\n"
     assert "left out, not called .jpg or .png (30): 00.bmp, 01.bmp" in err

@@ -165,9 +165,9 @@ def read(stage6):
     def read(path, kind="picture", whole=False, clean=False, invert=False, **conditions):
         usual = {"kind": kind, "size": (256, 256), "line_width": 7.0, "colours": []}
         args = argparse.Namespace(whole=whole, clean=clean, invert=invert)
-        left_out = defaultdict(set)
-        sheet, size = stage6.read_condition(path, usual | conditions, args, left_out)
-        return sheet, size, " ".join(left_out)
+        notes = defaultdict(set)
+        sheet, size = stage6.read_condition(path, usual | conditions, args, notes)
+        return sheet, size, " ".join(notes)
 
     return read
 

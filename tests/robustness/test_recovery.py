@@ -123,6 +123,8 @@ def test_tables_go_back_with_their_checkpoint(how, run, tmp_path):
     assert common.read_rows(run.metrics) == [{"epoch": n, "val_l1": 0.125} for n in (1, 2)]
     shutil.rmtree(again.checkpoints.folder / "step_00000020")  # to one with fewer rows
     assert again.restore() == (10, 1.0) and run.losses.read_text() == text[:-14]
+    (again.checkpoints.folder / "step_00000010" / "losses.csv").unlink()
+    assert pytest.raises(FileNotFoundError, again.restore) and run.losses.exists()
 
 
 def test_rows_before_the_first_checkpoint_go(tmp_path):
