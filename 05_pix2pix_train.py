@@ -1,4 +1,4 @@
-"""Stage 5: train and test Pix2Pix. You draw the sketch, it colours it.
+"""Stage 5: train Pix2Pix, and validate it. You draw the sketch, it colours it.
 
 A U-Net turns a sketch into a picture. A PatchGAN sees the sketch with either the real picture or
 the generated one and learns to tell them apart. The U-Net learns two things at once: to come
@@ -56,7 +56,7 @@ class Pix2Pix(AdversarialModel):
         self.lambda_l1 = lambda_l1
         self.generator = common.GENERATORS[generator](filters, norm, name="generator")
         self.discriminator = PatchGAN(filters, norm, name="discriminator")
-        picture = tf.zeros((1, *common.IMAGE_SIZE, 3))  # the weights are the same for every size
+        picture = tf.zeros((1, *common.IMAGE_SIZE, 3))  # the weights fit every size
         self.generator(picture, training=False)  # the first call creates the weights
         self.discriminator(picture, picture, training=False)
 
@@ -138,15 +138,15 @@ def describe_conditions(about):
 
 def guess_kind(paths, direction):
     """Returns "sketch" if most conditions are nearly colourless and mostly white, or "picture"."""
-    sample, papers = common.spread(paths, 20), Counter()
+    sample, grounds = common.spread(paths, 20), Counter()
     for condition, _ in common.validation_pairs(sample, direction):
         gray = tf.reduce_mean(condition, axis=-1)
         colour = tf.reduce_max(condition, axis=-1) - tf.reduce_min(condition, axis=-1)
-        for paper, part in {"white": gray > 0.6, "black": gray < -0.6}.items():
-            large = float(tf.reduce_mean(tf.cast(part, tf.float32))) > 0.6
-            papers[paper] += large and float(tf.reduce_mean(colour)) < 0.1
-    kind = "sketch" if papers["white"] > len(sample) / 2 else "picture"
-    if papers["black"] > len(sample) / 2:
+        for ground, part in {"white": gray > 0.6, "black": gray < -0.6}.items():
+            mostly = float(tf.reduce_mean(tf.cast(part, tf.float32))) > 0.6
+            grounds[ground] += mostly and float(tf.reduce_mean(colour)) < 0.1
+    kind = "sketch" if grounds["white"] > len(sample) / 2 else "picture"
+    if grounds["black"] > len(sample) / 2:
         common.warn("light lines on black? Then stage 6 needs --invert for drawings on white")
     print(f"dataset.json does not say what the conditions are; assuming {kind}.")
     return kind
@@ -158,7 +158,7 @@ def check_headers(dataset, paths):
     It reads headers only. The size, "WIDTHxHEIGHT", is that of most halves.
     """
     problems, odd, sizes = [], defaultdict(set), Counter()
-    narrow = 0.0 if "origin" in common.describe_dataset(dataset) else 1.4  # stage 7 made pairs
+    narrow = 0.0 if "origin" in common.describe_dataset(dataset) else 1.4  # from stage 7: pairs
     for path, header in zip(paths, common.in_threads(common.read_header, paths)):
         failed = isinstance(header, common.UnreadableError)
         (width, height), remark, problem = ((2, 1), "", header.problem) if failed else header
@@ -192,7 +192,7 @@ def main(argv=None):
 
     # Bookkeeping: which pairs, which networks to start from, which folder.
     about = common.describe_dataset(args.dataset, args.direction)
-    args.direction, condition = about["direction"], describe_conditions(about)
+    args.direction, facts = about["direction"], describe_conditions(about)
     notes = defaultdict(set)
     pairs = common.find_pairs(args.dataset, notes)
     train, val = pairs["train"], pairs["val"]
@@ -200,11 +200,11 @@ def main(argv=None):
     halves = check_headers(args.dataset, train + val)
     common.tell(notes, f"{len(train)} pairs to train on, {len(val)} to validate with")
     with common.filtering_logs(), naming_damaged(train + val):
-        kind = condition["kind"] = condition.get("kind") or guess_kind(train, args.direction)
+        kind = facts["kind"] = facts.get("kind") or guess_kind(train, args.direction)
     side = "left" if args.direction == "AtoB" else "right"
     size = "{1}x{0}".format(*args.size)
     print(f"Conditions: {side} halves ({kind}), width x height mostly {halves}; trained at {size}.")
-    data = {"train": len(train), "val": len(val), "condition": condition}
+    data = {"train": len(train), "val": len(val), "condition": facts}
     form = {"size": args.size, "labels": kind == "labels"}
 
     # The game: generator and PatchGAN, an optimiser for each, and batches of augmented pairs.
@@ -215,7 +215,7 @@ def main(argv=None):
     model.generator_optimizer = common.adam(model.generator, LEARNING_RATE, BETA_1)
     model.discriminator_optimizer = common.adam(model.discriminator, LEARNING_RATE, BETA_1)
 
-    def batches(**span):
+    def batches(**span):  # first_step, last_step
         how = {"batch_size": args.batch_size, "seed": args.seed, "augment": args.augment}
         return common.training_pairs(train, direction=args.direction, **how, **form, **span)
 
@@ -228,19 +228,18 @@ def main(argv=None):
 
     if len(val) > MOST_VALIDATION:
         print(f"Each epoch is scored on {MOST_VALIDATION} of the {len(val)} validation pairs.")
-    tests, validate = validation(MOST_VALIDATION), tf.function(model.test_step)
+    scored, score_pair = validation(MOST_VALIDATION), tf.function(model.test_step)
     with naming_damaged(train + val):
         # The baseline: the condition itself, scored as if it were the generated picture.
-        baseline = common.mean_scores([common.scores(*pair) for pair in tests], "condition_")
+        baseline = common.mean_scores([common.scores(*pair) for pair in scored], "condition_")
 
         def score():
-            return common.mean_scores([validate(pair) for pair in tests], "val_") | baseline
+            return common.mean_scores([score_pair(pair) for pair in scored], "val_") | baseline
 
-        game = {"steps_per_epoch": steps, "draw": draw, "score": score}
-        metrics = common.train(model, run, batches, args, **game)
+        hooks = {"draw": draw, "score": score}
+        metrics = common.train(model, run, batches, args, steps_per_epoch=steps, **hooks)
         draw(run / "result.png", RESULT_ROWS)
-        pictures = common.validation_pairs(val, args.direction, **form)
-        write_validation(run / "validation", model, val, pictures)
+        write_validation(run / "validation", model, val, validation(len(val)))
     print_results(run, metrics[-1], kind)
 
 

@@ -32,7 +32,7 @@ if not hasattr(os, "lockf"):  # Windows
     import msvcrt
 os.environ["KERAS_BACKEND"] = "tensorflow"
 if "IPython" not in sys.modules:
-    os.environ.pop("MPLBACKEND", None)  # `!python` in a notebook inherits one that may be missing
+    os.environ.pop("MPLBACKEND", None)  # `!python` in a notebook inherits a backend it may lack
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # 1: no notes, but warnings and errors
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # do not take the whole GPU at once
 INSTALL = "python -m pip install -r requirements.txt"
@@ -101,7 +101,7 @@ class EncodeBlock(layers.Layer):
     """4x4 convolution, normalisation, LeakyReLU: C64, C128, ... of the paper's appendix 6.1.
 
     The convolution has no bias: where normalisation follows, its shift takes the bias's place.
-    Conv2D is Keras' layer with a faster form for small maps (section 7).
+    Conv2D, Conv2DTranspose and BatchNorm are Keras' layers with faster forms (section 7).
     """
 
     def __init__(self, filters, strides=2, padding="same", norm="batch", **kwargs):
@@ -184,7 +184,7 @@ class UNet(EncoderDecoder):
         for block in self.encoder:
             x = block(x, training=training)
             skips.append(x)
-        # The deepest map enters the decoder. The others join its maps and double their channels.
+        # The deepest map enters the decoder. The others are appended to the decoder's maps.
         for block, skip, n in zip(self.decoder, reversed(skips[:-1]), range(7, 0, -1)):
             x = layers.concatenate([block(x, training=training), skip], name=f"skip_{n}")
         return self.to_picture(x)
@@ -286,16 +286,16 @@ class AdversarialModel(keras.Model):
         return keras.random.normal(shape, seed=self.random)[replica.replica_id_in_sync_group]
 
     def state(self):
-        """Returns all variables. tf.train.Checkpoint(model) would leave out the random state."""
+        """Returns all tf.Variables (.value). Checkpoint(model) would leave out the random state."""
         owners = (self, self.generator_optimizer, self.discriminator_optimizer)
         return [variable.value for owner in owners for variable in owner.variables]
 
 
 def minimise(loss, tape, network, optimizer):
-    """Moves the network's weights down the gradient of the loss, by one step of its optimiser."""
+    """Moves only this network's weights, down the gradient of the loss, by one optimiser step."""
     variables = network.trainable_variables
-    # In float16, a gradient below 6e-8 is 0. There the optimiser scales the loss up before the
-    # gradient is taken and divides the gradient afterwards; otherwise the scale is 1.
+    # In float16, a gradient below 6e-8 is 0. There the gradient starts from a large number instead
+    # of 1, as if the loss were scaled up, and the optimiser divides it out; otherwise from 1.
     scale = optimizer.scale_loss(tf.ones_like(loss))
     optimizer.apply(tape.gradient(loss, variables, output_gradients=scale), variables)
 
@@ -322,9 +322,9 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, score=dict, row_e
 
     Args:
         model: an AdversarialModel with its optimisers. run: the run's folder.
-        batches: called with first_step and last_step, returns the dataset of those steps.
+        batches: called with first_step (from 0) and last_step (exclusive), returns their dataset.
         draw: path -> None, draws the sample picture of the current state.
-        score: returns an epoch's val_ and condition_ l1, psnr and ssim, a row of metrics.csv.
+        score: returns an epoch's val_ and condition_ l1, psnr and ssim, or {}: no metrics.csv.
         row_every: steps between two rows of losses.csv, counted from the epoch's start.
 
     Returns metrics.csv's rows as dicts. Raises UserError if a loss is NaN or no checkpoint can be
@@ -340,7 +340,7 @@ def train(model, run, batches, args, *, steps_per_epoch, draw, score=dict, row_e
         cure = f"Pass --epochs {epochs + 1} or more to continue."
         if step % steps_per_epoch:  # these weights have no scores
             raise UserError(f"--epochs {args.epochs}: {run} is in epoch {epochs + 1}. {cure}")
-        print(f"{run} is complete ({epochs} epochs). {cure}")
+        print(f"{run} is complete ({epochs} epochs). {cure}")  # the loop below has none left
         if is_chief():  # writes its results once more
             write_results(run, model, *tables)
     take_step = make_train_function(model, batches(first_step=step, last_step=last_step))
@@ -395,7 +395,7 @@ def write_results(run, model, losses_table, metrics_table):
 def make_train_function(model, batches):
     """Returns a function that takes the next train step and returns its losses by name."""
     strategy = tf.distribute.get_strategy()
-    options = tf.data.Options()  # each process reads all batches and takes its share of each
+    options = tf.data.Options()  # DATA: each process reads all batches, takes its share of each
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     data = iter(strategy.experimental_distribute_dataset(batches.with_options(options)))
 
@@ -457,7 +457,7 @@ def training_digits(digits, labels, *, batch_size, seed, first_step, last_step):
 
 
 def shuffled(position, count, seed):
-    """Returns the example (0 to count - 1) at a position (int64 scalar) of a training run.
+    """Returns the index of the example (0 to count - 1) at a position (int64) of a training run.
 
     Each pass over `count` positions gives every example once, in an order of its own. Unlike a
     shuffle buffer, it keeps no state, so a run can resume at any step and see the same examples.
@@ -579,18 +579,18 @@ def validation_pairs(paths, direction, **form):
 
 # === 7. Faster layers =======================================================
 # These layers save a fifth of the time of a Pix2Pix step on a CPU. On a GPU (but for batchnorm),
-# and for kernels, strides or padding that are not the paper's, Keras' own code runs.
+# and for convolutions other than 4x4, stride 2, "same", or of large maps, Keras' own code runs.
 
 
 class CompiledAdam(keras.optimizers.Adam):
     """Keras' Adam, its update compiled by XLA: one pass over the weights instead of a dozen."""
 
     def apply(self, grads, trainable_variables=None):
-        if tf.distribute.has_strategy() or tf.config.get_visible_devices("GPU"):  # no libdevice?
+        if tf.distribute.has_strategy() or tf.config.get_visible_devices("GPU"):  # XLA needs CUDA
             n = tf.distribute.get_strategy().num_replicas_in_sync  # Keras adds up; we want the mean
             return super().apply([g / n if n > 1 else g for g in grads], trainable_variables)
         update = tf.function(lambda g: super(CompiledAdam, self).apply(g), jit_compile=True)
-        return update(grads)  # no variables: `build` stored them, and tf.function would copy them
+        return update(grads)  # traced once, in the step; given variables, it would copy them
 
 
 class BatchNorm(layers.BatchNormalization):
@@ -704,7 +704,7 @@ class Checkpoints:
         folders = sorted(self.folder.glob("step_" + 8 * "[0-9]"), reverse=True)
         for folder in folders:
             try:
-                with filtering_logs():
+                with filtering_logs():  # expect_partial: the assertion without its warnings
                     self.checkpoint.read(f"{folder}/state").expect_partial().assert_consumed()
             except (OSError, *NO_MEMORY, tf.errors.PermissionDeniedError):
                 raise  # the checkpoint itself may be sound
@@ -776,7 +776,7 @@ def replacing(path, temporary=None):
 
 # === 9. Devices =============================================================
 def set_devices(args):
-    """Sets up --devices, or the machines of TF_CONFIG, and prints what they are; sets the seed.
+    """Sets up --devices, or TF_CONFIG's machines, prints what they are; sets seed and precision.
 
     Each device runs one replica, which takes its share of every batch; gradients are averaged.
     Batchnorm uses the replica's own pictures; the first replica's moving averages are kept.
@@ -803,7 +803,7 @@ def set_devices(args):
             tf.config.set_logical_device_configuration(cpu, parts)
         devices = tf.config.list_logical_devices("GPU" if gpus else "CPU")
         strategy = tf.distribute.MirroredStrategy(devices)
-    tf.distribute.experimental_set_strategy(strategy)
+    tf.distribute.experimental_set_strategy(strategy)  # as strategy.scope(), for the whole process
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if args.batch_size % replicas:
         raise UserError(f"--batch-size {args.batch_size}: not a multiple of the {replicas} devices")
@@ -823,7 +823,7 @@ def is_chief():
 
 
 def leave_unless_chief():
-    """Waits for every process in TF_CONFIG, then exits in all but the chief."""
+    """Waits for all processes of TF_CONFIG (by a sum), then exits in all but the chief."""
     strategy = tf.distribute.get_strategy()
     strategy.reduce("SUM", tf.function(strategy.run)(tf.ones, [()]), axis=None)
     if not is_chief():
@@ -934,7 +934,7 @@ def read_options(run, stage="pix2pix"):
     try:
         options = json.loads(file.read_text(encoding="utf-8-sig"))
         found, flags, data = options["stage"], options["flags"], options["data"]
-        needed = flags["--epochs"] + 0, data["files"], data["bytes"]  # raises if one is missing
+        needed = flags["--epochs"] + 0, data["files"], data["bytes"]  # raises unless all are there
         if found == "pix2pix":
             needed += GENERATORS[flags["--generator"]], flags["--filters"] + 0, data["condition"]
     except (ValueError, KeyError, TypeError) as error:
@@ -1117,7 +1117,7 @@ def refuse_unusable(paths):
 
     def problem(path):
         with opening(path):
-            return read_header(path)[2] or decode_pair(path)[2:]  # TensorFlow's, as in training
+            return read_header(path)[2] or (decode_pair(path) and "")  # TensorFlow decodes it, too
 
     with filtering_logs():
         found = [*in_threads(problem, paths)]
@@ -1344,7 +1344,7 @@ def number(low, high, kind=float):
 
 
 def image_size(text):
-    """Argparse type of --size: (height, width), multiples of 256, since the U-Net halves both."""
+    """Argparse type of --size: (height, width), multiples of 256, since eight blocks halve both."""
     sides = [int(side) if side.isdecimal() else 0 for side in text.split("x")]
     if len(sides) > 2 or any(side not in range(256, 4097, 256) for side in sides):
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH: multiples of 256 to 4096")
