@@ -40,7 +40,7 @@ def run(tmp_path):
     assert run.restore() == (0, 0.0)
     run.save(10, 1.0)
     run.save(20, 2.0)
-    (run.checkpoints.folder / "step_2-backup").mkdir()  # the user's own copy
+    shutil.copytree(tmp_path / "saved" / "step_00000020", tmp_path / "saved" / "step_2-backup")
     assert run.saved() == ["step_00000010", "step_00000020"], "the last two are kept"
     return run
 
